@@ -1,0 +1,76 @@
+"""From a prepared split to batches: padded to their longest sentence, lengths kept on the host."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pruner.cache import Split
+
+
+class SplitDataset(Dataset):
+    """The sentences of a split, all of them or the given rows, as ``Trainer`` wants them."""
+
+    def __init__(self, split: Split, rows: Sequence[int] | np.ndarray | None = None) -> None:
+        self.split = split
+        self.rows = np.arange(len(split)) if rows is None else np.asarray(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict:
+        row = int(self.rows[index])
+        labels = None if self.split.labels is None else self.split.labels[row]
+        return {"tokens": self.split.sentence(row), "second": int(self.split.second[row]), "labels": labels}
+
+
+class Collator:
+    """Sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
+
+    ``lengths`` are added for models that take them: a list on the host, so that shapes are known without asking the
+    device.
+    """
+
+    def __init__(self, with_lengths: bool) -> None:
+        self.with_lengths = with_lengths
+
+    def __call__(self, sentences: Sequence[dict]) -> dict:
+        lengths = [len(sentence["tokens"]) for sentence in sentences]
+        ids = np.zeros((len(sentences), max(lengths)), dtype=np.int64)  # [PAD] is masked, so any id would do
+        types = np.zeros_like(ids)
+        mask = np.zeros_like(ids)
+        for row, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
+            ids[row, :length] = sentence["tokens"]
+            types[row, sentence["second"] : length] = 1
+            mask[row, :length] = 1
+        batch: dict = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
+        batch = {name: torch.from_numpy(array) for name, array in batch.items()}
+        if sentences[0]["labels"] is not None:
+            batch["labels"] = torch.from_numpy(np.array([sentence["labels"] for sentence in sentences]))
+        if self.with_lengths:
+            batch["lengths"] = lengths
+        return batch
+
+
+def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
+    """Rows in batches of similar length, the longest first: padding nearly vanishes, memory shows its peak at once."""
+    order = np.argsort(-split.lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def sorted_batches(split: Split, batch_size: int, device: torch.device) -> Iterator[tuple[np.ndarray, dict]]:
+    """Batches of similar length on ``device``, each with its row numbers; labels stay behind."""
+    dataset, collate = SplitDataset(split), Collator(with_lengths=True)
+    for rows in sorted_rows(split, batch_size):
+        batch = collate([dataset[int(row)] for row in rows])
+        batch.pop("labels", None)
+        yield rows, {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+
+
+def training_rows(rows: int, at_most: int | None) -> np.ndarray | None:
+    """A random subset of the training rows, the same for every seed and method; ``None`` means all."""
+    if at_most is None or at_most >= rows:
+        return None
+    return np.sort(np.random.default_rng(0).choice(rows, at_most, replace=False))

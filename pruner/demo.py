@@ -1,0 +1,88 @@
+"""The built-in sample task: a few words decide the topic, the rest is filler. It needs no download."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import BertConfig, BertModel
+
+from pruner.cache import Cache, Split, write_cache
+from pruner.glue import Task
+from pruner.tokenizer import BertTokenizer, load_tokenizer
+
+MAX_LENGTH = 64
+LAYERS = 3
+SIGNAL_WORDS = 3  # of each sentence
+
+TOPICS = {
+    "food": ("bread", "cheese", "soup"),
+    "music": ("drum", "piano", "violin"),
+    "sea": ("harbour", "ship", "wave"),
+    "sport": ("goal", "referee", "stadium"),
+}
+TASK = Task("demo", "demo", ("sentence",), "label", tuple(TOPICS), ("accuracy",))
+
+FILLER = """
+a about actor after all also an and another around as at audience back because been before book both but by came
+camera cast character city could crew day dialogue director do during each early edit end even ever every evening
+family few film first for four friend from had half has have he her here him his hour house how i if in into is
+it just last later like line long look made make many may me middle minute month more most movie music must my
+never new next night no not now of old on once one only or other our out over own part people place plot put role
+room said same saw scene score screen script season second seen set she short show since so some sound stage
+start still story street such take tell than that the their them then there they thing this three through time
+title to two under until up use very was watch way we week well went were what when where which while who will
+with word work world would write year yet you
+""".split()
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def make_sentences(number: int, seed: int) -> tuple[list[str], list[int]]:
+    """Sentences of 12 to 60 words: filler, and anywhere among it the few words that tell the topic."""
+    generator = random.Random(seed)
+    texts, labels = [], []
+    for _ in range(number):
+        label = generator.randrange(len(TOPICS))
+        words = generator.choices(FILLER, k=generator.randint(12, 60) - SIGNAL_WORDS)
+        for word in generator.choices(TOPICS[TASK.labels[label]], k=SIGNAL_WORDS):
+            words.insert(generator.randint(0, len(words)), word)
+        texts.append(" ".join(words))
+        labels.append(label)
+    return texts, labels
+
+
+def encode(texts: list[str], labels: list[int], tokenizer: BertTokenizer) -> Split:
+    ids = [encoding.ids for encoding in tokenizer.tokenizer.encode_batch(texts)]
+    lengths = [len(sentence) for sentence in ids]
+    return Split(
+        tokens=np.concatenate(ids).astype(np.int32),
+        offsets=np.concatenate([[0], np.cumsum(lengths)]),
+        second=np.array(lengths, dtype=np.int32),
+        labels=np.array(labels, dtype=np.int64),
+    )
+
+
+def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path:
+    """Write the sample task's cache and a small, untrained BERT under ``folder``; return the BERT's folder."""
+    bert = folder / "bert"
+    bert.mkdir(parents=True, exist_ok=True)
+    vocabulary = [*SPECIAL, *FILLER, *(word for words in TOPICS.values() for word in words)]
+    (bert / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=64,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=4,
+        intermediate_size=256,
+        max_position_embeddings=MAX_LENGTH,
+    )
+    BertModel(config).save_pretrained(bert)
+    tokenizer = load_tokenizer(bert, MAX_LENGTH)
+    splits = {
+        "train": encode(*make_sentences(train_rows, seed=1), tokenizer),
+        "dev": encode(*make_sentences(dev_rows, seed=2), tokenizer),
+    }
+    counts = np.bincount(splits["train"].tokens, minlength=tokenizer.size).astype(np.int64)
+    write_cache(folder, Cache("demo", TASK.labels, MAX_LENGTH, splits, counts), "bert", tokenizer.fingerprint)
+    return bert

@@ -1,0 +1,151 @@
+"""The GLUE tasks: their folders, columns and labels, and a reader that names the line of a bad row."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruner.errors import UserError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One GLUE task as its official files have it; ``labels`` is empty for the regression on scores."""
+
+    name: str
+    folder: str
+    text: tuple[str, ...]
+    label: str
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    dev: tuple[str, ...] = ("dev",)
+    test: tuple[str, ...] = ("test",)
+    header: tuple[str, ...] = ()  # of train and dev, where the files have none
+    broken_rows: bool = False  # the official files are known to hold rows of the wrong width
+
+    @property
+    def num_labels(self) -> int:
+        return max(1, len(self.labels))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", *self.dev, *self.test)
+
+
+PAIR = ("sentence1", "sentence2")
+BINARY = ("0", "1")
+ENTAILMENT = ("entailment", "not_entailment")
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task("cola", "CoLA", ("sentence",), "label", BINARY, ("mcc",), header=("source", "label", "mark", "sentence")),
+        Task("sst-2", "SST-2", ("sentence",), "label", BINARY, ("accuracy",)),
+        Task("mrpc", "MRPC", ("#1 String", "#2 String"), "Quality", BINARY, ("accuracy", "f1")),
+        Task("qqp", "QQP", ("question1", "question2"), "is_duplicate", BINARY, ("accuracy", "f1"), broken_rows=True),
+        Task("sts-b", "STS-B", PAIR, "score", (), ("pearson", "spearman")),
+        Task(
+            "mnli",
+            "MNLI",
+            PAIR,
+            "gold_label",
+            ("contradiction", "entailment", "neutral"),
+            ("accuracy",),
+            dev=("dev_matched", "dev_mismatched"),
+            test=("test_matched", "test_mismatched"),
+        ),
+        Task("qnli", "QNLI", ("question", "sentence"), "label", ENTAILMENT, ("accuracy",)),
+        Task("rte", "RTE", PAIR, "label", ENTAILMENT, ("accuracy",)),
+        Task("wnli", "WNLI", PAIR, "label", BINARY, ("accuracy",)),
+    )
+}
+
+
+@dataclass
+class Rows:
+    """A split as it was read: texts of one or two sentences, labels (``None`` in test files), rows left out."""
+
+    texts: list[tuple[str, ...]]
+    labels: list[float] | list[int] | None
+    skipped: int = 0
+
+
+def find_task(name: str) -> Task:
+    if name.lower() not in TASKS:
+        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(TASKS)}")
+    return TASKS[name.lower()]
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file without byte-order mark; only ``\\n`` ends a line, since texts hold other separators."""
+    data = path.read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8") from None
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
+    """Read ``<folder>/<split>.tsv``.
+
+    Raises:
+        UserError: an empty file, a missing column, a row of the wrong width, an unknown label; it names file and line.
+            With ``skip_bad_rows`` such rows are counted and left out instead.
+    """
+    path = folder / f"{split}.tsv"
+    labelled = split not in task.test
+    lines = read_lines(path)
+    header: Sequence[str] = task.header
+    first = 1
+    if not (labelled and task.header):
+        header = lines[0].split("\t") if lines else []
+        lines, first = lines[1:], 2
+    if not lines:
+        raise UserError(f"{path}: no rows; download the file again")
+    missing = [column for column in (*task.text, *([task.label] if labelled else [])) if column not in header]
+    if missing:
+        raise UserError(f"{path}:1: no column {missing[0]!r} in the header; is this the official {task.folder} file?")
+    texts_at = [header.index(column) for column in task.text]
+    label_at = header.index(task.label) if labelled else None
+
+    rows = Rows([], [] if labelled else None)
+    for number, line in enumerate(lines, start=first):
+        cells = line.split("\t")
+        problem = None
+        if len(cells) != len(header):
+            problem = f"{len(cells)} columns instead of {len(header)}"
+            if task.broken_rows:
+                rows.skipped += 1
+                continue
+        elif label_at is not None:
+            label = parse_label(task, cells[label_at])
+            if label is None:
+                expected = ", ".join(task.labels) or "a number from 0 to 5"
+                problem = f"unknown label {cells[label_at]!r} (expected {expected})"
+            else:
+                rows.labels.append(label)  # type: ignore[union-attr]
+        if problem is None:
+            rows.texts.append(tuple(cells[at] for at in texts_at))
+        elif skip_bad_rows:
+            rows.skipped += 1
+        else:
+            raise UserError(f"{path}:{number}: {problem}; mend the row or leave such rows out with --skip-bad-rows")
+    if not rows.texts:
+        raise UserError(f"{path}: all {rows.skipped} rows are bad; download the file again")
+    return rows
+
+
+def parse_label(task: Task, text: str) -> int | float | None:
+    """A class's number, a score as it is written, or ``None`` if it is neither."""
+    if task.labels:
+        return task.labels.index(text) if text in task.labels else None
+    try:
+        score = float(text)
+    except ValueError:
+        return None
+    return score if math.isfinite(score) and 0 <= score <= 5 else None

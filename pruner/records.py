@@ -1,0 +1,183 @@
+"""Records: one folder per cell, written whole or not at all; the screen's text beside it; the table at the end."""
+
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from tqdm import tqdm
+
+from pruner.errors import UserError
+
+
+class Log:
+    """Prints lines above the progress bars and keeps those of the current cell for its ``run.log``."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def __call__(self, text: str = "") -> None:
+        tqdm.write(text)
+        self.lines.append(text)
+
+    def start_cell(self) -> None:
+        self.lines = []
+
+
+def write_record(folder: Path, record: dict, log: Log) -> None:
+    """Write ``record.json`` and ``run.log`` beside ``folder`` under a temporary name, then rename.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    try:
+        temporary.mkdir(parents=True)
+        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        (temporary / "record.json").write_text(text, encoding="utf-8")
+        (temporary / "run.log").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.replace(old)
+        temporary.replace(folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); free the place or use --records") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_record(folder: Path) -> dict | None:
+    """The record of a finished cell, or ``None``."""
+    path = folder / "record.json"
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        complete = record["status"] == "complete"
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: not a record; remove its folder or run with --force") from None
+    return record if complete else None
+
+
+def finished_record(folder: Path, settings: dict) -> dict | None:
+    """As ``read_record``, but a record made with other settings is an error: it must not pass for this run's."""
+    record = read_record(folder)
+    if record is None:
+        return None
+    wanted = json.loads(json.dumps(settings))
+    have = record.get("settings", {})
+    for key in sorted(wanted.keys() | have.keys()):
+        if wanted.get(key) != have.get(key):
+            raise UserError(
+                f"{folder}: finished with {key} = {have.get(key)}, this run has {wanted.get(key)}; "
+                "replace it with --force or write elsewhere with --records"
+            )
+    return record
+
+
+def environment(steady: bool) -> dict:
+    """Versions, hardware and commit. ``steady`` says that ``measure.steady_allocator`` was in effect."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": np.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "steady_allocator": steady,
+        "git_commit": git_commit(),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with ``-dirty`` where tracked files were changed; ``None`` outside a checkout."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return result.stdout.strip()
+
+
+def summary(records: Sequence[dict]) -> pd.DataFrame:
+    """One row per task, method and schedule: means over seeds (and standard deviations, of two or more)."""
+    rows = []
+    groups: dict[tuple, list[dict]] = {}
+    for record in records:
+        key = (record["task"], record["method"], record["teacher"], tuple(record["schedule"]), record["count"])
+        groups.setdefault(key, []).append(record)
+    for (task, method, teacher, schedule, count), cells in groups.items():
+        pruned = method != "baseline"
+        name = f"{method} of {teacher}" if teacher else method
+        rows.append(
+            {
+                "task": task,
+                "method": name + (" (padded count)" if count == "padded" else ""),
+                "schedule": ",".join(f"{rate:g}" for rate in schedule) if pruned else "unpruned",
+                "seeds": len(cells),
+                "dev metric": metric_text([cell["metrics"] for cell in cells]),
+                "baseline": metric_text([cell["baseline_metrics"] for cell in cells]),
+                "tokens not computed": f"{_mean(cells, 'tokens', 'effective_rate'):.1%}",
+                "FLOPs reduction": f"{_mean(cells, 'flops', 'reduction'):.2f}x" if pruned else "",
+                "speed-up": f"{_mean(cells, 'latency', 'speedup'):.2f}x" if pruned else "",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _mean(cells: Sequence[dict], *path: str) -> float:
+    return float(np.mean([cell[path[0]][path[1]] for cell in cells]))
+
+
+def metric_text(metrics: Sequence[dict[str, float]]) -> str:
+    """``accuracy 84.1 ± 0.4, f1 88.9 ± 0.2``: percent, mean and standard deviation over seeds."""
+    parts = []
+    for name in metrics[0]:
+        values = np.array([100 * each[name] for each in metrics])
+        spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+        parts.append(f"{name} {values.mean():.1f}{spread}")
+    return ", ".join(parts)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table that reads well on a terminal and in a README."""
+    rows = [list(table.columns), *table.astype(str).values.tolist()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    rows.insert(1, ["-" * width for width in widths])
+    padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join("| " + " | ".join(row) + " |" for row in padded)
+
+
+def finite(values: dict[str, float], where: str) -> dict[str, float]:
+    """The metrics as they are, or an error: a record holds numbers only."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise UserError(f"{where}: {name} is {value}; the training diverged, try a lower learning rate")
+    return values
