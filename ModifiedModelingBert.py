@@ -148,9 +148,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
                 Default: the teacher's while training. Needs an unpruned pass first, students are distilled in it.
         """
         if output_attentions or output_hidden_states:
-            raise ValueError(
-                "token vectors leave between layers: ask for token_positions, not for attentions or states"
-            )
+            raise ValueError("output_attentions, output_hidden_states: tokens leave on the way; see token_positions")
         if lengths is None:
             lengths = real_lengths(attention_mask, *input_ids.shape)
         lengths = list(lengths)

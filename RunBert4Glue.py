@@ -14,7 +14,7 @@ from pruner.cells import Cell, Grid, check_bert, run_cell
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import TASKS, Task, find_task
 from pruner.measure import steady_allocator
-from pruner.records import Log, markdown, summary
+from pruner.records import Log, check_writable, markdown, summary
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
 from pruner.tokenizer import bert_folder, load_tokenizer
 from pruner.train import TrainSettings
@@ -166,6 +166,7 @@ def main() -> None:
             prunings = make_prunings(args, layers, hidden, cache.max_length, seed)
             cells += [(Cell(task, pruning, seed), cache) for pruning in (None, *prunings)]
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
+    check_writable(grid.records)
     waiting = sum(record is None for record in finished.values())
     print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
 

@@ -12,6 +12,7 @@ lie end to end, without padding:
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +89,8 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be written ({error}); free the place or choose another folder") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
     return path
 
 

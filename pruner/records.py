@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +31,15 @@ class Log:
 
     def start_cell(self) -> None:
         self.lines = []
+
+
+def check_writable(folder: Path) -> None:
+    """Complain before the work, not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); free the place or use --records") from None
 
 
 def write_record(folder: Path, record: dict, log: Log) -> None:

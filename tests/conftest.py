@@ -1,0 +1,91 @@
+"""Fixtures: the real data and weights where there are any, small BERTs, and a way to run a script in this process."""
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import BertConfig, BertModel
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.errors import run_script
+
+ROOT = Path(__file__).resolve().parent.parent
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights. ``.ci/run`` sets REQUIRE_SHARED: there, its absence is a failure."""
+    folder = Path(os.environ.get("SEQUENCE_PRUNING_SHARED", ROOT.parent / "shared"))
+    if not folder.is_dir():
+        if os.environ.get("REQUIRE_SHARED"):
+            pytest.fail(f"{folder}: the real data and weights are not there")
+        pytest.skip(f"{folder}: the real data and weights are not there; set SEQUENCE_PRUNING_SHARED")
+    return folder
+
+
+WORDS = "a the film actor plot was is not good bad fine dull ##s ##ly , . ! ' \"".split()
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+
+
+def small_config(**changes) -> BertConfig:
+    sizes = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": 32,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 128,
+        "initializer_range": 0.2,  # far from zero, so that tokens and layers matter
+    }
+    return BertConfig(**(sizes | changes))
+
+
+def small_bert(folder: Path, **changes) -> Path:
+    """A BERT folder with random weights and a vocabulary of a few words."""
+    torch.manual_seed(0)
+    BertModel(small_config(**changes)).save_pretrained(folder)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def model() -> PrunedBertForSequenceClassification:
+    torch.manual_seed(0)
+    return PrunedBertForSequenceClassification(small_config(num_labels=3)).eval()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a script's main in ``tmp_path``: ``run("RunBert4Glue", "--epochs", "1")`` -> exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(script: str, *arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
+        capsys.readouterr()
+        try:
+            run_script(importlib.import_module(script).main)
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def write_mrpc(data: Path, rows: int = 24) -> Path:
+    """A few rows in MRPC's layout, byte-order mark and bare quotes included."""
+    folder = data / "MRPC"
+    folder.mkdir(parents=True, exist_ok=True)
+    pair = ('the " film was good .', "the actor was not bad , the plot is fine")
+    for split in ("train", "dev"):
+        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        lines += [f"{row % 2}\t{row}\t{row}\t{pair[row % 2]}\t{pair[row // 2 % 2]}" for row in range(rows)]
+        (folder / f"{split}.tsv").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,77 @@
+"""An independent, slow way to the same logits: the stock model, with dropped tokens masked instead of dropped."""
+
+import math
+from decimal import Decimal
+
+import numpy as np
+import torch
+from transformers import BertForSequenceClassification
+
+from pruner.measure import unpruned_twin
+from pruner.scores import random_scores
+
+
+def kept_by_rule(tokens: int, rate: float) -> int:
+    return max(1, tokens - math.floor(Decimal(str(rate)) * tokens))
+
+
+def make_inputs(lengths, vocabulary: int, seed: int = 0, width: int | None = None) -> dict[str, torch.Tensor]:
+    """Random sentences of the given lengths, padded to ``width`` or the longest."""
+    generator = torch.Generator().manual_seed(seed)
+    width = width or max(lengths)
+    ids = torch.randint(5, vocabulary, (len(lengths), width), generator=generator)
+    types = torch.randint(0, 2, (len(lengths), width), generator=generator)
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    return {"input_ids": ids * mask, "attention_mask": mask.long(), "token_type_ids": types * mask}
+
+
+def eager_twin(model) -> BertForSequenceClassification:
+    twin = unpruned_twin(model)
+    twin.set_attn_implementation("eager")
+    return twin
+
+
+def teacher_scores(model, inputs, method: str) -> list[np.ndarray]:
+    """Emission or gradient scores per layer by the stock model's own attentions, states and autograd."""
+    output = eager_twin(model)(**inputs, output_attentions=True, output_hidden_states=True)
+    if method == "emission":
+        to_each = torch.stack([attention.mean(dim=1)[:, 0] for attention in output.attentions]).double()
+        return [to_each[layer:].prod(dim=0).detach().numpy() for layer in range(len(to_each))]
+    labels = output.logits.argmax(dim=-1)
+    loss = torch.nn.functional.cross_entropy(output.logits, labels, reduction="sum")
+    gradients = torch.autograd.grad(loss, output.hidden_states[:-1])
+    return [gradient.abs().mean(dim=-1).numpy() for gradient in gradients]
+
+
+def masked_pass(model, inputs) -> tuple[torch.Tensor, list[list[list[int]]]]:
+    """Logits and kept positions by layer and sentence, tokens masked out of the stock model's attention."""
+    twin, pruning = eager_twin(model), model.pruning
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    batch, width = ids.shape
+    alive = mask.bool().clone()
+    teachers = {m: teacher_scores(model, inputs, m) for m in ("emission", "gradient") if m in pruning.methods}
+    students = iter(model.students)
+    hidden = twin.bert.embeddings(ids, inputs["token_type_ids"])
+    kept = []
+    for index, layer in enumerate(twin.bert.encoder.layer):
+        rate, method = pruning.schedule[index], pruning.methods[index]
+        if rate > 0:
+            if method in teachers:
+                scores = teachers[method][index]
+            elif method == "student":
+                scores = next(students)(hidden).detach().numpy()
+            elif method == "frequency":
+                scores = -model.token_counts.numpy()[ids.numpy()]
+            elif method == "random":
+                scores = random_scores(ids, mask.bool(), pruning.seed * 1000 + index).numpy()
+            else:
+                scores = np.tile(np.arange(width) * (1 if method == "tail" else -1), (batch, 1))
+            for row in range(batch):
+                candidates = [p for p in range(width) if alive[row, p]]
+                number = kept_by_rule(len(candidates), rate)
+                best = sorted(candidates, key=lambda p, row=row: (p != 0, -scores[row, p], p))[:number]
+                alive[row] = torch.tensor([p in best for p in range(width)])
+        kept.append([alive[row].nonzero().flatten().tolist() for row in range(batch)])
+        minus = torch.zeros(batch, 1, 1, width).masked_fill(~alive[:, None, None], float("-inf"))
+        hidden = layer(hidden, minus)
+    return twin.classifier(twin.bert.pooler(hidden)).detach(), kept

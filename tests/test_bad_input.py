@@ -1,0 +1,170 @@
+"""Bad input gets one line that says what is wrong, where, and what to do; exit code 2; nothing half-written."""
+
+import json
+import os
+import shutil
+
+import pytest
+from conftest import VOCABULARY, small_bert, write_mrpc
+
+from pruner.tokenizer import load_tokenizer
+
+PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
+SCHEDULE = ("--schedule", "0.6,0,0,0,0,0")
+
+
+def remove(*names):
+    def change(root):
+        for name in names:
+            path = root / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def write(name, content):
+    def change(root):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def edit_config(**changes):
+    def change(root):
+        path = root / "bert" / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) | changes
+        path.write_text(
+            json.dumps({key: value for key, value in config.items() if value is not None}), encoding="utf-8"
+        )
+
+    return change
+
+
+def cut(name, share):
+    def change(root):
+        data = (root / name).read_bytes()
+        (root / name).write_bytes(data[: int(len(data) * share)])
+
+    return change
+
+
+def other_vocabulary(root):
+    words = [*VOCABULARY[:5], *reversed(VOCABULARY[5:])]
+    (root / "bert" / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
+def nothing(root):
+    pass
+
+
+# id: (what is changed, script, arguments, what the line must hold)
+CASES = {
+    "no data": (remove("data"), PREPARE, (), ["data: none of the GLUE tasks is there", "gluebenchmark.com", "--download"]),
+    "no task folder": (nothing, PREPARE, ("--tasks", "rte"), ["data/RTE: no such folder", "--download"]),
+    "no dev file": (remove("data/MRPC/dev.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no dev.tsv"]),
+    "short row": (write("data/MRPC/dev.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: 2 columns instead of 5", "--skip-bad-rows"]),
+    "unknown label": (write("data/MRPC/dev.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n2\t1\t1\ta\tb\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: unknown label '2'"]),
+    "foreign header": (write("data/MRPC/dev.tsv", "a\tb\n1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:1: no column '#1 String'"]),
+    "empty file": (write("data/MRPC/train.tsv", ""), PREPARE, (), ["data/MRPC/train.tsv: no rows"]),
+    "not UTF-8": (write("data/MRPC/train.tsv", b"Quality\t\xff\n"), PREPARE, (), ["data/MRPC/train.tsv:1: not UTF-8"]),
+    "unknown task": (nothing, PREPARE, ("--tasks", "mrcp"), ["unknown task 'mrcp'", "mrpc"]),
+    "unknown flag": (nothing, PREPARE, ("--taks", "mrpc"), ["--taks", "--help"]),
+    "bad number": (nothing, PREPARE, ("--max-length", "many"), ["--max-length", "many"]),
+    "no room": (nothing, PREPARE, ("--max-length", "2"), ["max_length: 2"]),
+    "no bert": (remove("bert"), PREPARE, (), ["bert: no such folder", "--bert"]),
+    "no bert at a path": (nothing, PREPARE, ("--bert", "./nowhere"), ["./nowhere: no such folder"]),
+    "no vocabulary": (remove("bert/vocab.txt"), PREPARE, (), ["bert: no vocab.txt"]),
+    "vocabulary of another model": (write("bert/vocab.txt", "<s>\n</s>\n"), PREPARE, (), ["bert/vocab.txt: no [PAD]"]),
+    "vocabulary not UTF-8": (write("bert/vocab.txt", b"\xff\xfe"), PREPARE, (), ["bert/vocab.txt: not UTF-8"]),
+    "vocabulary too large": (edit_config(vocab_size=9), PREPARE, (), [f"{len(VOCABULARY)} word pieces", "9"]),
+    "tokenizer config not JSON": (write("bert/tokenizer_config.json", "{"), PREPARE, (), ["bert/tokenizer_config.json: not JSON"]),
+    "cache is a file": (write("other", "x"), PREPARE, ("--cache", "other"), ["other", "cannot be written"]),
+    "nothing prepared": (remove("cache"), RUN, SCHEDULE, ["cache/bert: no prepared tasks", "PrepareGlue4Bert.py"]),
+    "task not prepared": (nothing, RUN, (*SCHEDULE, "--tasks", "rte"), ["rte.safetensors: no such file", "PrepareGlue4Bert.py"]),
+    "cache cut short": (cut("cache/bert/mrpc.safetensors", 0.7), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache"]),
+    "cache is a pickle": (write("cache/bert/mrpc.safetensors", b"\x80\x04N."), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache"]),
+    "other vocabulary": (other_vocabulary, RUN, SCHEDULE, ["mrpc.safetensors: made with another vocabulary", "again"]),
+    "schedule too short": (nothing, RUN, ("--schedule", "0.6,0"), ["pruning_schedule: 2 rates for a model of 6 layers", "0.6,0,0,0,0,0"]),
+    "default schedule": (nothing, RUN, (), ["pruning_schedule: 12 rates for a model of 6 layers"]),
+    "rate of 1": (nothing, RUN, ("--schedule", "0,1,0,0,0,0"), ["pruning_schedule: rate 1 at layer 1", "below 1"]),
+    "negative rate": (nothing, RUN, ("--schedule=-0.1,0,0,0,0,0",), ["pruning_schedule: rate -0.1 at layer 0"]),
+    "rate not a number": (nothing, RUN, ("--schedule", "0,0,lots,0,0,0"), ["pruning_schedule: 'lots' at layer 2"]),
+    "rate nan": (nothing, RUN, ("--schedule", "0,0,nan,0,0,0"), ["pruning_schedule: rate nan at layer 2"]),
+    "unknown method": (nothing, RUN, (*SCHEDULE, "--methods", "magic"), ["pruning_methods: unknown method 'magic' at layer 0", "emission"]),
+    "too many methods": (nothing, RUN, (*SCHEDULE, "--methods", "head+tail"), ["pruning_methods: 'head+tail' names 2", "1 layers"]),
+    "unknown teacher": (nothing, RUN, (*SCHEDULE, "--teacher", "random"), ["teacher: unknown teacher 'random'"]),
+    "unknown count": (nothing, RUN, (*SCHEDULE, "--count", "all"), ["count: unknown counting 'all'"]),
+    "unknown task to run": (nothing, RUN, (*SCHEDULE, "--tasks", "demo"), ["unknown task 'demo'"]),
+    "unknown flag to run": (nothing, RUN, ("--epoch", "1"), ["--epoch", "--help"]),
+    "no rows": (nothing, RUN, (*SCHEDULE, "--max-train-rows", "0"), ["max_train_rows: 0"]),
+    "no epochs": (nothing, RUN, (*SCHEDULE, "--epochs", "0"), ["epochs: 0.0"]),
+    "rate nan to learn": (nothing, RUN, (*SCHEDULE, "--learning-rate", "nan"), ["learning_rate: nan"]),
+    "odd accumulation": (nothing, RUN, (*SCHEDULE, "--accumulation-steps", "5"), ["accumulation_steps: 5", "32"]),
+    "seed": (nothing, RUN, (*SCHEDULE, "--seeds", "1,x"), ["seeds", "x"]),
+    "no config": (remove("bert/config.json"), RUN, SCHEDULE, ["bert: no config.json"]),
+    "config not JSON": (write("bert/config.json", "{"), RUN, SCHEDULE, ["bert/config.json: not JSON"]),
+    "config lacks layers": (edit_config(num_hidden_layers=None), RUN, SCHEDULE, ["bert/config.json: no num_hidden_layers"]),
+    "another kind of model": (edit_config(model_type="roberta"), RUN, SCHEDULE, ["bert/config.json: a roberta model"]),
+    "no weights": (remove("bert/model.safetensors"), RUN, SCHEDULE, ["bert: no weights"]),
+    "weights cut short": (cut("bert/model.safetensors", 0.5), RUN, SCHEDULE, ["bert: the weights cannot be loaded"]),
+    "weights of fewer layers": (edit_config(num_hidden_layers=7), RUN, ("--schedule", "0.6,0,0,0,0,0,0"), ["bert: 16 weights of a BERT are not in the file"]),
+    "weights of another shape": (edit_config(intermediate_size=48), RUN, SCHEDULE, ["is not of the shape that config.json says"]),
+    "a record that is none": (write("records/BERT/mrpc/baseline_seed1/record.json", "[]"), RUN, SCHEDULE, ["baseline_seed1/record.json: not a record"]),
+    "records cannot be written": (write("records", "x"), RUN, (*SCHEDULE, "--epochs", "0.1"), ["records/BERT: cannot be written"]),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A folder in which both scripts would succeed."""
+    root = tmp_path_factory.mktemp("prepared")
+    write_mrpc(root / "data")
+    small_bert(root / "bert")
+    before = os.getcwd()
+    os.chdir(root)
+    import sys
+
+    sys.argv = ["PrepareGlue4Bert.py"]
+    try:
+        __import__(PREPARE).main()
+    finally:
+        os.chdir(before)
+    assert load_tokenizer(root / "bert", 128).size == len(VOCABULARY)
+    return root
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
+    change, script, arguments, expected = CASES[name]
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    change(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    code, _, err = run(script, *arguments)
+    assert "%|" not in err  # no training has begun
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert code == 2
+    assert len(lines) == 1
+    assert "Traceback" not in err
+    for part in expected:
+        assert part in lines[0]
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_a_pickle_for_weights_is_not_executed(run, prepared, tmp_path):
+    import pickle
+
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "bert" / "model.safetensors").unlink()
+
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    (tmp_path / "bert" / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
+    code, _, err = run(RUN, *SCHEDULE)
+    assert code == 2
+    assert "error: bert: the weights cannot be loaded" in err
+    assert not (tmp_path / "exploded").exists()

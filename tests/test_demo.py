@@ -1,0 +1,83 @@
+"""The README's first command: what the sample task shows."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+from pruner.demo import SIGNAL_WORDS, TASK, TOPICS, make_sentences
+
+WORDS = {word for words in TOPICS.values() for word in words}
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """``--demo`` in an empty folder: its output and its records by method."""
+    folder = tmp_path_factory.mktemp("demo")
+    command = [sys.executable, str(ROOT / "RunBert4Glue.py"), "--demo"]
+    start = time.perf_counter()
+    result = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+    seconds = time.perf_counter() - start
+    assert result.returncode == 0, result.stderr
+    command += ["--methods", "student", "--teacher", "gradient"]  # beside the default, the student of emission
+    subprocess.run(command, cwd=folder, capture_output=True, check=True)
+    paths = (folder / "records" / "BERT" / "demo").glob("*/record.json")
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return result.stdout, {(record["method"], record["teacher"]): record for record in found}, seconds
+
+
+def accuracy(demo, method, teacher=None):
+    return demo[1][method, teacher]["metrics"]["accuracy"]
+
+
+def test_students_and_teachers_keep_the_accuracy_that_controls_lose(demo):
+    baseline = accuracy(demo, "baseline")
+    assert baseline > 0.97
+    for method in (("student", "emission"), ("student", "gradient"), ("emission", None), ("gradient", None)):
+        assert accuracy(demo, *method) > baseline - 0.02, method
+    for method in ("random", "head", "tail"):
+        assert accuracy(demo, method) < baseline - 0.25, method
+
+
+def test_a_student_orders_tokens_like_its_teacher(demo):
+    assert demo[1]["student", "emission"]["student_rank_correlation"] > 0.6
+
+
+def test_the_words_that_survive_are_shown(demo):
+    record = demo[1]["student", "emission"]
+    assert len(record["examples"]) == 3
+    for example in record["examples"]:
+        signal = [word for word in example["sentence"].split() if word in WORDS]
+        kept = example["kept"].split()
+        assert len(signal) == SIGNAL_WORDS
+        assert any(word in kept for word in signal)
+        assert len([word for word in kept if word != "..."]) < len(example["sentence"].split()) / 3
+        assert example["kept"] in demo[0]
+
+
+def test_pruning_saves_work_and_time(demo):
+    for method in (("student", "emission"), ("random", None)):
+        record = demo[1][method]
+        assert record["tokens"]["effective_rate"] > 0.7
+        assert record["flops"]["reduction"] > 3
+        assert record["latency"]["speedup"] > 1.2
+    assert demo[1]["gradient", None]["flops"]["reduction"] < 1  # a teacher is counted with all it needs
+
+
+def test_it_takes_about_two_minutes_and_ends_with_a_table(demo):
+    assert demo[2] < 300  # on the two cores of a noisy machine
+    assert re.search(r"\| demo \| student of emission +\| 0\.8,0,0 ", demo[0])
+
+
+def test_sentences_are_seeded_and_their_topics_in_them():
+    texts, labels = make_sentences(50, seed=1)
+    assert (texts, labels) == make_sentences(50, seed=1)
+    assert texts != make_sentences(50, seed=2)[0]
+    for text, label in zip(texts, labels, strict=True):
+        topic = TOPICS[TASK.labels[label]]
+        assert [word in topic for word in text.split() if word in WORDS] == [True] * SIGNAL_WORDS
+        assert 12 <= len(text.split()) <= 60

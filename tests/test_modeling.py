@@ -1,0 +1,259 @@
+"""The pruned model against the stock model, against masking, and against itself in other batches."""
+
+import copy
+
+import pytest
+import torch
+from conftest import small_config
+from reference import kept_by_rule, make_inputs, masked_pass, teacher_scores
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.errors import UserError
+from pruner.measure import unpruned_twin
+from pruner.schedule import METHODS
+from pruner.select import real_mask
+from pruner.teachers import emission, gradient
+
+ONE = [0.6, 0, 0, 0, 0, 0]
+TWO = [0.3, 0, 0, 0.5, 0, 0]
+SIX = [0.1, 0.2, 0.15, 0.25, 0.1, 0.3]
+SAME_PASS = ("student", "random", "head", "tail", "frequency")
+MIXED = ["student", "random", "emission", "gradient", "tail", "student"]
+LENGTHS = [17, 3, 9, 30, 1, 22]
+
+
+def prune(model, schedule, methods, **options):
+    counts = torch.randint(0, 50, (model.config.vocab_size,), generator=torch.Generator().manual_seed(1))
+    return model.set_pruning(schedule, methods, token_counts=counts, **options)
+
+
+@torch.no_grad()
+def logits(model, inputs, **options):
+    return model(**inputs, **options).logits
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_rate_zero_is_stock_bert(model, attention):
+    inputs = make_inputs(LENGTHS, model.config.vocab_size, width=40)
+    twin = unpruned_twin(model)
+    for each in (model, twin):
+        each.set_attn_implementation(attention)
+    prune(model, [0] * 6, "student")
+    assert torch.allclose(logits(model, inputs), logits(twin, inputs), atol=1e-5)
+    labels = torch.tensor([0, 1, 2, 0, 1, 2])
+    assert model(**inputs, labels=labels).loss.item() == pytest.approx(
+        twin(**inputs, labels=labels).loss.item(), abs=1e-5
+    )
+
+
+@pytest.mark.parametrize("schedule", [ONE, TWO, SIX])
+@pytest.mark.parametrize("methods", [*METHODS, MIXED])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_dropping_equals_masking(model, schedule, methods, attention):
+    model.set_attn_implementation(attention)
+    prune(model, schedule, methods)
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    expected, kept = masked_pass(model, inputs)
+    with torch.no_grad():
+        output = model(**inputs)
+    assert torch.allclose(output.logits, expected, atol=1e-5)
+    for layer, (positions, counts) in enumerate(zip(output.token_positions, output.token_counts, strict=True)):
+        assert [row[:n] for row, n in zip(positions.tolist(), counts, strict=True)] == kept[layer]
+
+
+def test_dropped_vectors_leave_the_tensors(model):
+    prune(model, TWO, "tail")
+    widths = []
+    for layer in model.bert.encoder.layer:
+        layer.register_forward_pre_hook(lambda module, inputs: widths.append(tuple(inputs[0].shape)))
+    logits(model, make_inputs([40, 20], model.config.vocab_size, width=64))
+    first, second = kept_by_rule(40, 0.3), kept_by_rule(kept_by_rule(40, 0.3), 0.5)
+    assert widths == [(2, first, 32)] * 3 + [(2, second, 32)] * 3
+
+
+@pytest.mark.parametrize("methods", [*METHODS, MIXED])
+def test_a_sentence_does_not_see_its_batch(model, methods):
+    prune(model, SIX, methods)
+    lengths = [11, *range(20, 51)]
+    inputs = make_inputs(lengths, model.config.vocab_size, width=60)
+    alone = {name: x[:1, :11] for name, x in inputs.items()}
+    assert len(lengths) == 32
+    assert torch.allclose(logits(model, inputs)[:1], logits(model, alone), atol=1e-5)
+    without_mask = {name: x for name, x in inputs.items() if name != "attention_mask"}
+    assert torch.equal(logits(model, inputs), logits(model, without_mask, lengths=lengths))
+
+
+def test_kept_tokens_nest_keep_their_order_and_cls(model):
+    prune(model, SIX, MIXED)
+    with torch.no_grad():
+        output = model(**make_inputs(LENGTHS, model.config.vocab_size))
+    before = [set(range(n)) for n in LENGTHS]
+    for positions, counts in zip(output.token_positions, output.token_counts, strict=True):
+        for row, n in enumerate(counts):
+            kept = positions[row, :n].tolist()
+            assert kept[0] == 0
+            assert kept == sorted(set(kept))
+            assert set(kept) <= before[row]
+            before[row] = set(kept)
+
+
+def test_teachers_agree_with_the_stock_models_attention_and_autograd(model):
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    counts = torch.tensor(LENGTHS)
+    real = real_mask(counts, max(LENGTHS))
+    own = [inputs["input_ids"], inputs["token_type_ids"], None]
+
+    def make_mask(hidden, tokens):
+        return model._layer_mask(hidden, tokens, LENGTHS)
+
+    for layer, expected in enumerate(teacher_scores(model, inputs, "emission")):
+        found = emission(model, own, counts, make_mask)[layer].double().exp()
+        assert torch.allclose(found[real], torch.tensor(expected)[real], rtol=1e-4)
+    for layer, expected in enumerate(teacher_scores(model, inputs, "gradient")):
+        found = gradient(model, own, counts, make_mask, first=0)[layer].exp()
+        assert torch.allclose(found[real], torch.tensor(expected)[real], rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize("methods", [*METHODS, MIXED])
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_evaluation_changes_nothing(model, methods, context):
+    prune(model, SIX, methods)
+    before = copy.deepcopy(model.state_dict())
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    with context():
+        first, second = model(**inputs).logits, model(**inputs).logits
+    assert torch.equal(first, second)
+    assert before.keys() == model.state_dict().keys()
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not model.training
+
+
+@pytest.mark.parametrize("methods", [*METHODS, MIXED])
+def test_labels_do_not_decide_what_stays(model, methods):
+    prune(model, TWO, methods)
+    model.config.hidden_dropout_prob = 0
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    for training in (True, False):
+        kept = []
+        for labels in ([0] * 6, [1] * 6, [2, 1, 0, 2, 1, 0]):
+            torch.manual_seed(0)
+            output = model.train(training)(**inputs, labels=torch.tensor(labels))
+            kept.append(output.token_positions[-1])
+        assert torch.equal(kept[0], kept[1])
+        assert torch.equal(kept[0], kept[2])
+
+
+@pytest.mark.parametrize("teacher", ["emission", "gradient"])
+def test_a_student_needs_its_teacher_only_where_asked(model, teacher):
+    prune(model, TWO, "student", teacher=teacher)
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    own, led = model(**inputs), model(**inputs, follow_teacher=True)
+    assert own.student_loss is None
+    assert len(led.student_scores) == 2
+    taught = copy.deepcopy(model).set_pruning(TWO, teacher)
+    assert torch.allclose(led.logits, logits(taught, inputs), atol=1e-6)
+    loss = model.train()(**inputs, labels=torch.zeros(6, dtype=torch.long))
+    assert loss.loss.item() > loss.student_loss.item() > 0
+
+
+def test_regression_selects_although_its_prediction_is_its_own_label():
+    torch.manual_seed(0)
+    model = PrunedBertForSequenceClassification(small_config(num_labels=1)).eval()
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    prune(model, ONE, "gradient")
+    kept = model(**inputs).token_positions[0]
+    prune(model, ONE, "head")
+    assert not torch.equal(kept, model(**inputs).token_positions[0])  # all-equal scores would keep the earliest
+    loss = model(**inputs, labels=torch.full((6,), 2.5)).loss
+    expected = (logits(model, inputs).squeeze(-1) - 2.5).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_saves_and_loads_to_the_same_logits(model, tmp_path):
+    prune(model, SIX, ["student", "frequency", "emission", "gradient", "random", "student"], teacher="gradient", seed=5)
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    model.save_pretrained(tmp_path)
+    loaded = PrunedBertForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert loaded.pruning == model.pruning
+    assert torch.equal(logits(loaded, inputs), logits(model, inputs))
+    stock = BertForSequenceClassification.from_pretrained(tmp_path).eval()  # plain transformers can load it too
+    assert torch.equal(logits(stock, inputs), logits(unpruned_twin(model), inputs))
+
+
+@pytest.mark.parametrize("sizes", [{"num_hidden_layers": 2}, {"hidden_size": 48, "num_attention_heads": 3}])
+def test_any_bert_checkpoint_loads(tmp_path, sizes):
+    BertModel(small_config(**sizes)).save_pretrained(tmp_path)
+    pruned = PrunedBertForSequenceClassification.from_pretrained(tmp_path, num_labels=2).eval()
+    inputs = make_inputs(LENGTHS, pruned.config.vocab_size)
+    assert torch.allclose(logits(pruned, inputs), logits(unpruned_twin(pruned), inputs), atol=1e-6)
+    pruned.set_pruning([0.5] + [0] * (pruned.config.num_hidden_layers - 1), "emission")
+    assert logits(pruned, inputs).isfinite().all()
+
+
+def test_students_follow_the_model_and_survive_a_new_rate(model):
+    prune(model, TWO, "student")
+    names = {name for name, _ in model.named_parameters() if name.startswith("students.")}
+    assert len(names) == 2 * 3 * 2
+    assert all(name in model.state_dict() for name in names)
+    assert not any(module.training for module in model.students.modules())
+    model.to(torch.bfloat16)
+    assert all(p.dtype == torch.bfloat16 for p in model.students.parameters())
+    before = model.students[0]
+    prune(model, [0.1, 0, 0, 0.9, 0, 0], "student")
+    assert model.students[0] is before  # the same layers: what was learned is kept
+    prune(model, ONE, "student")
+    assert len(model.students) == 1
+    prune(model, ONE, "frequency")
+    assert len(model.students) == 0
+    assert "token_counts" in model.state_dict()
+    prune(model, ONE, "head")
+    assert "token_counts" not in model.state_dict()
+
+
+@pytest.mark.parametrize("method", ["emission", "gradient", "student"])
+def test_autocast_trains_every_weight(model, method):
+    # The teacher's pass runs first and without a graph; the casts it leaves in autocast's cache must not be reused.
+    prune(model, ONE, method)
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.train()(**inputs, labels=torch.zeros(6, dtype=torch.long)).loss.backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+def test_wrong_use_is_refused(model):
+    ids = torch.full((1, 4), 7)
+    with pytest.raises(ValueError, match="attention_mask"):
+        model(ids, torch.tensor([[0, 1, 1, 1]]))
+    with pytest.raises(ValueError, match="output_attentions"):
+        model(ids, output_attentions=True)
+    with pytest.raises(UserError, match="token_counts"):
+        model.set_pruning(ONE, "frequency")
+    with pytest.raises(UserError, match="token_counts"):
+        model.set_pruning(ONE, "frequency", token_counts=torch.zeros(3))
+
+
+def test_padded_counting(model):
+    prune(model, [0.5, 0, 0, 0, 0, 0], "tail", count="padded", padded_length=20)
+    with torch.no_grad():
+        output = model(**make_inputs([4, 10, 18], model.config.vocab_size))
+    assert output.token_counts[0] == [4, 10, 10]
+
+
+def test_real_weights(shared):
+    """MiniLM as downloaded: rate 0 is stock, dropping is masking, a sentence alone is a sentence in a batch."""
+    folder = shared / "models" / "minilm-l6"
+    torch.manual_seed(0)
+    model = PrunedBertForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32).eval()
+    stock = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=2, dtype=torch.float32).eval()
+    stock.load_state_dict(model.state_dict())
+    lengths = [12, *range(20, 51)]
+    inputs = make_inputs(lengths, 30522)
+    assert torch.allclose(logits(model, inputs), logits(stock, inputs), atol=1e-5)
+    for methods in SAME_PASS:
+        prune(model, SIX, methods)
+        found = logits(model, inputs)
+        assert torch.allclose(found, masked_pass(model, inputs)[0], atol=1e-5)
+        assert torch.allclose(found[:1], logits(model, {name: x[:1, :12] for name, x in inputs.items()}), atol=1e-5)

@@ -1,0 +1,235 @@
+"""RunBert4Glue.py, from a prepared task to records."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, small_bert, write_mrpc
+from transformers import pipeline
+
+import RunBert4Glue
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.glue import TASKS
+from pruner.schedule import METHODS, make_pruning, schedule_name
+
+QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
+SCHEDULE = ("--schedule", "0.6,0,0.3,0,0,0")
+# The keys that a record holds at least.
+KEYS = (
+    "model task method teacher schedule schedule_source count seed status metrics baseline_metrics tokens flops "
+    "latency loss settings environment seconds"
+).split()
+
+
+@pytest.fixture
+def prepared(run, tmp_path):
+    """``data/MRPC``, ``bert/`` and ``cache/bert/`` in the current folder."""
+    write_mrpc(tmp_path / "data")
+    small_bert(tmp_path / "bert")
+    assert run("PrepareGlue4Bert")[0] == 0
+    return tmp_path
+
+
+def records(folder) -> dict[str, dict]:
+    return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.rglob("record.json"))}
+
+
+def test_a_grid_of_all_methods(run, prepared):
+    methods = ",".join([*METHODS, "student+random"])
+    code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", methods, "--seeds", "1,2")
+    assert code == 0, err
+    assert torch.cuda.is_available() or out.count("no GPU: running on the CPU") == 1
+    assert "skipped rte: not prepared" in out
+    found = records(prepared / "records" / "BERT" / "mrpc")
+    assert len(found) == 2 * (len(METHODS) + 2)
+    assert "student-emission_0.6-0-0.3-0x3_seed2" in found
+    for name, record in found.items():
+        baseline = record["method"] == "baseline"
+        missing = set(KEYS) - set(record)
+        assert missing == ({"latency"} if baseline else set()), name
+        assert record["status"] == "complete"
+        assert record["baseline_metrics"] == found[f"baseline_seed{record['seed']}"]["metrics"]
+        assert set(record["metrics"]) == {"accuracy", "f1"}
+        assert (record["teacher"] is not None) == ("student" in record["method"])
+        assert set(record["teacher_metrics"] if record["teacher"] else record["metrics"]) == {"accuracy", "f1"}
+        assert record["flops"]["reduction"] == pytest.approx(
+            record["flops"]["baseline"] / record["flops"]["pruned"], 1e-3
+        )
+        assert record["environment"]["torch"] == torch.__version__
+        log = (prepared / "records" / "BERT" / "mrpc" / name / "run.log").read_text(encoding="utf-8")
+        assert name in log
+        assert "it/s" not in log  # no progress bars
+    pruned = found["random_0.6-0-0.3-0x3_seed1"]
+    assert pruned["schedule"] == [0.6, 0.0, 0.3, 0.0, 0.0, 0.0]
+    assert pruned["tokens"]["nominal_rate"] == pytest.approx(1 - (2 * 0.4 + 4 * 0.28) / 6)
+    lengths = (
+        RunBert4Glue.read_cache(
+            prepared / "cache" / "bert",
+            "mrpc",
+            "bert",
+            RunBert4Glue.load_tokenizer(prepared / "bert", 128).fingerprint,
+            "",
+        )
+        .splits["dev"]
+        .lengths
+    )
+    first = lengths - np.floor(lengths * 0.6 + 1e-9)
+    second = first - np.floor(first * 0.3 + 1e-9)
+    computed = 2 * first.sum() + 4 * second.sum()
+    assert pruned["tokens"]["real"] == lengths.sum()
+    assert pruned["tokens"]["effective_rate"] == pytest.approx(1 - computed / (6 * lengths.sum()), abs=1e-6)
+    assert pruned["latency"]["speedup"] == pytest.approx(
+        pruned["latency"]["baseline_ms"] / pruned["latency"]["pruned_ms"], rel=1e-2
+    )
+    assert "±" in out.splitlines()[-1]  # two seeds
+    assert not list((prepared / "records").rglob("*.tmp"))
+
+    # A second run has nothing to do, prints the same table, and touches nothing.
+    before = {path: path.stat().st_mtime_ns for path in (prepared / "records").rglob("*")}
+    code, again, _ = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", methods, "--seeds", "1,2")
+    assert code == 0
+    assert f"{len(found)} cells, {len(found)} of them finished already" in again
+    assert again.splitlines()[-5:] == out.splitlines()[-5:]
+    assert before == {path: path.stat().st_mtime_ns for path in (prepared / "records").rglob("*")}
+
+
+def test_the_same_seed_gives_the_same_record_twice(run, prepared):
+    ends = []
+    for folder in ("one", "two"):
+        assert run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "student", "--records", folder)[0] == 0
+        ends.append(records(prepared / folder))
+    for name, record in ends[0].items():
+        for key in set(record) - {"latency", "seconds"}:
+            assert record[key] == ends[1][name][key], key
+
+
+def test_finished_cells_are_replaced_by_force_only(run, prepared):
+    options = (*SCHEDULE, "--methods", "head", "--latency-repeats", "1", "--batch-size", "8")
+    assert run("RunBert4Glue", *options, "--epochs", "1")[0] == 0
+    code, _, err = run("RunBert4Glue", *options, "--epochs", "2")
+    assert code == 2
+    assert err.startswith("error: records/BERT/mrpc/baseline_seed1: finished with epochs = 1.0, this run has 2.0;")
+    code, _, err = run("RunBert4Glue", *options, "--epochs", "2", "--force")
+    assert code == 0, err
+    assert records(prepared / "records")["head_0.6-0-0.3-0x3_seed1"]["settings"]["epochs"] == 2.0
+    # Other weights under the same name are other settings too.
+    small_bert(prepared / "bert", initializer_range=0.3)
+    code, _, err = run("RunBert4Glue", *options, "--epochs", "2")
+    assert code == 2
+    assert "weights = " in err
+
+
+def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
+    real = RunBert4Glue.run_cell
+
+    def stop_at_second(grid, cell, *rest):
+        if cell.pruning:
+            raise KeyboardInterrupt
+        return real(grid, cell, *rest)
+
+    monkeypatch.setattr(RunBert4Glue, "run_cell", stop_at_second)
+    options = (*QUICK, *SCHEDULE, "--methods", "head")
+    code, _, err = run("RunBert4Glue", *options)
+    assert code == 130
+    assert "run the same command again" in err
+    assert list(records(prepared / "records")) == ["baseline_seed1"]
+    monkeypatch.setattr(RunBert4Glue, "run_cell", real)
+    code, out, _ = run("RunBert4Glue", *options)
+    assert code == 0
+    assert "2 cells, 1 of them finished already" in out
+
+
+def test_mnli_is_evaluated_on_both_dev_sets(run, tmp_path):
+    folder = tmp_path / "data" / "MNLI"
+    folder.mkdir(parents=True)
+    labels = ("entailment", "neutral", "contradiction")
+    for split, rows in (("train", 24), ("dev_matched", 9), ("dev_mismatched", 7)):
+        lines = ["index\tsentence1\tsentence2\tgold_label"]
+        lines += [
+            f"{row}\tthe film was good\tthe plot was {'fine ' * (row % 4)}\t{labels[row % 3]}" for row in range(rows)
+        ]
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    small_bert(tmp_path / "bert")
+    assert run("PrepareGlue4Bert", "--tasks", "mnli")[0] == 0
+    code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--tasks", "mnli", "--methods", "student")
+    assert code == 0, err
+    record = records(tmp_path / "records")["student-emission_0.6-0-0.3-0x3_seed1"]
+    assert set(record["metrics"]) == {"accuracy_matched", "accuracy_mismatched"}
+    for metric, rows in (("accuracy_matched", 9), ("accuracy_mismatched", 7)):
+        assert (record["metrics"][metric] * rows) == pytest.approx(round(record["metrics"][metric] * rows), abs=1e-4)
+    assert record["tokens"]["real"] > 16 * 9
+
+
+def test_stsb_keeps_its_fractions_and_reports_correlations(run, tmp_path):
+    folder = tmp_path / "data" / "STS-B"
+    folder.mkdir(parents=True)
+    header = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
+    for split in ("train", "dev"):
+        rows = [f"{i}\tg\tf\ty\t0\ts\ts\tthe film {'was ' * (i % 5)}\tgood\t{(i % 5) + 0.25:.3f}" for i in range(24)]
+        (folder / f"{split}.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    small_bert(tmp_path / "bert")
+    assert run("PrepareGlue4Bert", "--tasks", "sts-b")[0] == 0
+    code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--tasks", "sts-b", "--methods", "gradient")
+    assert code == 0, err
+    record = records(tmp_path / "records")["gradient_0.6-0-0.3-0x3_seed1"]
+    assert set(record["metrics"]) == {"pearson", "spearman"}
+    fingerprint = RunBert4Glue.load_tokenizer(tmp_path / "bert", 128).fingerprint
+    cache = RunBert4Glue.read_cache(tmp_path / "cache" / "bert", "sts-b", "bert", fingerprint, "")
+    assert cache.splits["train"].labels[:3].tolist() == [0.25, 1.25, 2.25]
+    assert TASKS["sts-b"].num_labels == 1
+
+
+def test_a_saved_model_serves_in_a_pipeline(run, prepared):
+    code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "student", "--save-models", "models")
+    assert code == 0, err
+    folder = prepared / "models" / "mrpc" / "student-emission_0.6-0-0.3-0x3_seed1"
+    model = PrunedBertForSequenceClassification.from_pretrained(folder)
+    assert model.pruning.schedule == (0.6, 0.0, 0.3, 0.0, 0.0, 0.0)
+    classify = pipeline("text-classification", model=model, tokenizer=str(folder), device="cpu")
+    found = classify([{"text": "the film", "text_pair": "was good"}, {"text": "a plot", "text_pair": "was dull . . ."}])
+    assert {answer["label"] for answer in found} <= {"0", "1"}
+    alone = classify([{"text": "the film", "text_pair": "was good"}])[0]
+    assert alone["score"] == pytest.approx(found[0]["score"], abs=1e-6)
+
+
+def test_a_subset_of_the_training_rows_is_recorded(run, prepared):
+    assert run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "head", "--max-train-rows", "16")[0] == 0
+    settings = records(prepared / "records")["head_0.6-0-0.3-0x3_seed1"]["settings"]
+    assert (settings["train_rows"], settings["train_rows_available"]) == (16, 24)
+    assert "student_learning_rate" not in settings
+
+
+def test_the_schedules_constant_is_for_bert_base():
+    assert len(RunBert4Glue.pruning_schedule) == 12
+    assert (RunBert4Glue.epochs, RunBert4Glue.batch_size, RunBert4Glue.learning_rate) == (3.0, 32, 2e-5)
+
+
+def test_every_constant_has_a_comment_and_a_flag(capsys):
+    """Constants stand at the top of each script, one per line with its comment, and --help shows as many flags."""
+    for name in ("RunBert4Glue", "PrepareGlue4Bert"):
+        source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
+        top = source[source.index("task_names =") : source.index("\ndef parse_arguments")].split("\n\n")[0]
+        lines = top.strip().splitlines()
+        assert all("  # " in line for line in lines)
+        script = __import__(name)
+        with pytest.raises(SystemExit):
+            script.parse_arguments(["--help"])
+        flags = {
+            line.split()[0].rstrip(",") for line in capsys.readouterr().out.splitlines() if line.startswith("  --")
+        }
+        assert len(flags - {"--demo"}) == len(lines)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "name"), [([0.6, 0, 0, 0], "0.6-0x3"), ([0.5] * 6, "0.5x6"), ([0.1, 0.2, 0.25], "0.1-0.2-0.25")]
+)
+def test_schedule_names(schedule, name):
+    assert schedule_name(schedule) == name
+
+
+def test_nominal_rate_and_method_names():
+    pruning = make_pruning([0.5, 0, 0.5, 0], ["random", None, "tail", None], 4)
+    assert pruning.nominal_rate == pytest.approx(1 - (0.5 + 0.5 + 0.25 + 0.25) / 4)
+    assert pruning.method == "random+tail"
+    assert make_pruning([0.5, 0, 0.5, 0], "tail", 4).method == "tail"
