@@ -136,7 +136,6 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         return_dict: bool = True,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
-        **kwargs,
     ) -> PrunedOutput | tuple:
         """Classify sentences.
 

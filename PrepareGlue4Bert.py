@@ -9,7 +9,7 @@ from pruner.cache import Cache, Split, write_cache
 from pruner.download import GLUE_ADDRESS, download_task
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import TASKS, Rows, Task, find_task, read_split
-from pruner.tokenizer import BertTokenizer, bert_folder, load_tokenizer
+from pruner.tokenizer import BertTokenizer, bert_folder, check_max_length, load_tokenizer
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on
@@ -72,7 +72,9 @@ def main() -> None:
     tasks = [find_task(name) for name in args.tasks or task_names]
     if args.max_length < 4:
         raise UserError(f"max_length: {args.max_length} leaves no room for words; use 4 or more (published: 128)")
-    tokenizer = load_tokenizer(bert_folder(args.bert), args.max_length)
+    folder = bert_folder(args.bert)
+    check_max_length(folder, args.max_length)
+    tokenizer = load_tokenizer(folder, args.max_length)
     casing = "uncased" if tokenizer.lower_case else "cased"
     print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {casing}")
 

@@ -16,7 +16,7 @@ from pruner.glue import TASKS, Task, find_task
 from pruner.measure import steady_allocator
 from pruner.records import Log, check_writable, markdown, summary
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
-from pruner.tokenizer import bert_folder, load_tokenizer
+from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.train import TrainSettings
 
 task_names = list(TASKS)  # which tasks; those that are not prepared are skipped and named
@@ -162,6 +162,7 @@ def main() -> None:
     # Everything is checked before the first hour is spent.
     cells: list[tuple[Cell, Cache]] = []
     for task, cache in tasks:
+        check_max_length(tokenizer_folder, cache.max_length)
         for seed in seed_numbers:
             prunings = make_prunings(args, layers, hidden, cache.max_length, seed)
             cells += [(Cell(task, pruning, seed), cache) for pruning in (None, *prunings)]

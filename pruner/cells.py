@@ -203,6 +203,7 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
         "baseline_metrics": baseline["metrics"] if baseline else metrics,
         "tokens": count_tokens(dev, measured),
         "flops": count_flops(dev, shape, measured),
+        "latency": None,
     }
     if pruning:
         gpu = next(model.parameters()).is_cuda

@@ -75,7 +75,7 @@ def rank_correlation(model: nn.Module, split: Split, batch_size: int) -> float:
             for row, count in enumerate(counts):
                 if count >= 3:
                     found.append(spearmanr(own[row, :count], prior[row, :count]).statistic)
-    return float(np.nanmean(found))
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
 
 
 def survivors(model: nn.Module, split: Split, rows: Sequence[int]) -> list[list[int]]:

@@ -87,6 +87,14 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
     return vocabulary
 
 
+def check_max_length(folder: Path, max_length: int) -> None:
+    """Complain if sentences may be longer than the model has positions."""
+    path = folder / "config.json"
+    positions = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    if positions is not None and max_length > positions:
+        raise UserError(f"max_length: {max_length} tokens, but {path} has {positions} positions; prepare with fewer")
+
+
 def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     """The tokenizer of a BERT folder.
 

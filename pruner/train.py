@@ -1,5 +1,6 @@
 """Fine-tuning by ``transformers.Trainer``, with students beside the main model."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from pruner.batches import Collator
+from pruner.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -93,12 +95,16 @@ def train(
 
     Returns:
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
+
+    Raises:
+        UserError: the loss was not a finite number; the step is named.
     """
     on_gpu = torch.cuda.is_available()
     bf16 = on_gpu and torch.cuda.is_bf16_supported()
     steps = max(1, round(len(data) * settings.epochs / settings.batch_size))  # type: ignore[arg-type]
     arguments = TrainingArguments(
         output_dir=str(folder),
+        use_cpu=not on_gpu,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size // settings.accumulation_steps,
         gradient_accumulation_steps=settings.accumulation_steps,
@@ -121,5 +127,8 @@ def train(
     trainer = PruningTrainer(settings, model=model, args=arguments, train_dataset=data, data_collator=collator)
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for entry in history:
+        if not math.isfinite(entry["loss"]):
+            raise UserError(f"training: the loss is {entry['loss']} at step {entry['step']}; try a lower learning_rate")
     keys = ("step", "loss", "student_loss")
     return [{key: round(float(entry[key]), 5) for key in keys if key in entry} for entry in history]

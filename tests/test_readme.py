@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, small_bert
 
 from pruner.records import markdown, summary
 
@@ -53,3 +53,24 @@ def test_every_flag_the_readme_names_exists():
 def test_requirements_are_pinned_exactly():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert all(re.fullmatch(r"[A-Za-z_-]+==[\w.]+", line) for line in lines if line and not line.startswith("#"))
+
+
+def test_the_picture_is_from_a_record():
+    student = next(record for record in published("demo") if record["method"] == "student")
+    example = student["examples"][1]
+    assert example["sentence"] in README.replace("\n", " ")
+    assert example["kept"] in README.replace("\n", " ")
+
+
+def test_the_hardware_is_named():
+    for record in published("mrpc"):
+        assert record["environment"]["cpu"] in README
+        assert f"{record['environment']['threads']} threads" in README
+
+
+def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
+    small_bert(tmp_path / "bert", num_hidden_layers=12)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    exec(compile(code, "README.md", "exec"), {})
+    assert "tensor" in capsys.readouterr().out
