@@ -10,7 +10,7 @@ import transformers
 
 from pruner import demo as sample
 from pruner.cache import Cache, cache_path, read_cache
-from pruner.cells import Cell, Grid, check_bert, run_cell
+from pruner.cells import Cell, Grid, check_bert, run_cell, weights_fingerprint
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import TASKS, Task, find_task
 from pruner.measure import steady_allocator
@@ -141,6 +141,7 @@ def main() -> None:
     tasks = find_caches(args, tokenizer.fingerprint)
     grid = Grid(
         bert=args.bert,
+        weights=weights_fingerprint(args.bert),
         tokenizer=tokenizer,
         tokenizer_folder=tokenizer_folder,
         training=TrainSettings(

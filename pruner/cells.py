@@ -52,9 +52,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """What all cells of a run share."""
+    """What all cells of a run share; ``weights`` is the fingerprint of those of ``bert``."""
 
     bert: str
+    weights: str | None
     tokenizer: BertTokenizer
     tokenizer_folder: Path
     training: TrainSettings
@@ -72,7 +73,7 @@ class Grid:
         """Everything that decides a cell's result beside its name; a finished cell must have been made with it."""
         settings = asdict(self.training) | {
             "bert": self.bert,
-            "weights": weights_fingerprint(self.bert),
+            "weights": self.weights,
             "max_length": cache.max_length,
             "train_rows": min(self.max_train_rows or len(cache.splits["train"]), len(cache.splits["train"])),
             "train_rows_available": len(cache.splits["train"]),
@@ -178,8 +179,7 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
     if pruning:
         counts = torch.zeros(model.config.vocab_size, dtype=torch.int64)
         counts[: len(cache.counts)] = torch.from_numpy(cache.counts)
-        options = {"count": pruning.count, "padded_length": pruning.padded_length, "seed": pruning.seed}
-        model.set_pruning(pruning.schedule, pruning.methods, pruning.teacher, counts, **options)
+        model.set_pruning(token_counts=counts, **pruning.to_dict())
     rows = training_rows(len(cache.splits["train"]), grid.max_train_rows)
     data = SplitDataset(cache.splits["train"], rows)
     with tempfile.TemporaryDirectory() as scratch:

@@ -43,7 +43,7 @@ def predict(model: nn.Module, split: Split, batch_size: int, **forward_options) 
     device = next(model.parameters()).device
     found: np.ndarray | None = None
     for rows, batch in sorted_batches(split, batch_size, device):
-        if isinstance_stock(model):
+        if is_stock(model):
             batch.pop("lengths")
         logits = model(**batch, **forward_options).logits.float().cpu().numpy()
         if found is None:
@@ -53,7 +53,7 @@ def predict(model: nn.Module, split: Split, batch_size: int, **forward_options) 
     return found
 
 
-def isinstance_stock(model: nn.Module) -> bool:
+def is_stock(model: nn.Module) -> bool:
     """Whether this is the parent class itself, which takes no ``lengths``."""
     return type(model) is BertForSequenceClassification
 

@@ -89,6 +89,7 @@ def make_pruning(
         raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
     if count == "padded" and padded_length is None:
         raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
+    padded_length = padded_length if count == "padded" else None
     return Pruning(rates, chosen, teacher, count, padded_length, seed, tuple(student_widths))
 
 

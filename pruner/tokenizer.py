@@ -6,6 +6,7 @@ It uses the ``tokenizers`` library under ``transformers`` directly: the same cod
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,6 +88,12 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
     return vocabulary
 
 
+def has_capitals(vocabulary: Iterable[str]) -> bool:
+    """Whether a vocabulary is cased; special tokens such as ``[CLS]`` do not count."""
+    pieces = (piece for piece in vocabulary if not piece.startswith("["))
+    return any(character.isupper() for piece in pieces for character in piece)
+
+
 def check_max_length(folder: Path, max_length: int) -> None:
     """Complain if sentences may be longer than the model has positions."""
     path = folder / "config.json"
@@ -114,8 +121,7 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
         )
     lower_case = config.get("do_lower_case")
     if lower_case is None:
-        pieces = (piece for piece in vocabulary if not piece.startswith("["))
-        lower_case = not any(character.isupper() for piece in pieces for character in piece)
+        lower_case = not has_capitals(vocabulary)
     settings = {
         "lowercase": bool(lower_case),
         "strip_accents": config.get("strip_accents"),

@@ -41,18 +41,18 @@ def test_two_commands_come_first():
 
 
 def test_every_flag_the_readme_names_exists():
-    for script in ("RunBert4Glue.py", "PrepareGlue4Bert.py"):
+    for script in ("RunBert4Glue.py", "PrepareGlue4Bert.py", "ConvertBert4Torch.py"):
         shown = subprocess.run(
             [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, check=True
         )
         for command in re.findall(rf"python {script}(.*)", README):
-            for flag in re.findall(r"--[a-z-]+", command):
+            for flag in re.findall(r"--[a-z_-]+", command):
                 assert flag in shown.stdout, (script, flag)
 
 
 def test_requirements_are_pinned_exactly():
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    assert all(re.fullmatch(r"[A-Za-z_-]+==[\w.]+", line) for line in lines if line and not line.startswith("#"))
+    assert all(re.match(r"[A-Za-z_-]+==[\w.]+( |$)", line) for line in lines if line and not line.startswith("#"))
 
 
 def test_the_picture_is_from_a_record():

@@ -1,0 +1,212 @@
+"""Turn a checkpoint of google-research/bert into a folder that transformers and ModifiedModelingBert.py load."""
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pruner.errors import Parser, UserError, run_script
+from pruner.google import LEFT_OUT, Weight, match
+from pruner.tokenizer import has_capitals, read_json, read_vocabulary
+
+# Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
+# both, which transformers takes for the exact one.
+GELU = {"tanh": "gelu_pytorch_tanh", "exact": "gelu"}
+CONFIG_KEYS = (
+    "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act hidden_dropout_prob "
+    "attention_probs_dropout_prob max_position_embeddings type_vocab_size initializer_range"
+).split()
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--tf_checkpoint_path", required=True, type=Path, help="the checkpoint's prefix, as bert/bert_model.ckpt")
+    add("--bert_config_file", required=True, type=Path, help="its bert_config.json, with vocab.txt beside it")
+    add("--pytorch_dump_path", required=True, type=Path, help="where the weights go, .bin or .safetensors")
+    add("--gelu", choices=tuple(GELU), default="tanh", help="which form the checkpoint was trained with")
+    add("--force", action="store_true", help="replace files that are there already")
+    return parser.parse_args(arguments)
+
+
+def read_config(path: Path) -> dict:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the checkpoint's bert_config.json")
+    config = read_json(path)
+    for key in CONFIG_KEYS:
+        if key not in config:
+            raise UserError(f"{path}: no {key}; give the bert_config.json that came with the checkpoint")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise UserError(
+            f"{path}: hidden_size {config['hidden_size']} cannot be divided among num_attention_heads "
+            f"{config['num_attention_heads']}; give the bert_config.json that came with the checkpoint"
+        )
+    return {key: config[key] for key in CONFIG_KEYS}
+
+
+def data_files(prefix: Path) -> list[Path]:
+    """The checkpoint's data files, all of them there."""
+    if not prefix.with_name(f"{prefix.name}.index").is_file():
+        raise UserError(f"{prefix}.index: no such file; give the checkpoint's prefix, as bert/bert_model.ckpt")
+    shards = sorted(prefix.parent.glob(f"{prefix.name}.data-*-of-*"))
+    number = int(shards[0].name.rsplit("-", 1)[1]) if shards else 1
+    paths = [prefix.with_name(f"{prefix.name}.data-{shard:05}-of-{number:05}") for shard in range(number)]
+    for path in paths:
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; copy the whole checkpoint, .index and .data files")
+    return paths
+
+
+def hub_config(config: dict, heads: list[str], labels: int, gelu: str) -> dict:
+    """``config.json`` as transformers has it."""
+    pretraining = {
+        ("masked-LM head", "next-sentence head"): "BertForPreTraining",
+        ("masked-LM head",): "BertForMaskedLM",
+        ("next-sentence head",): "BertForNextSentencePrediction",
+        (): "BertModel",
+    }
+    made = config | {
+        "model_type": "bert",
+        "layer_norm_eps": 1e-12,  # in Google's code, and in none of its files
+        "pad_token_id": 0,
+        "architectures": [pretraining.get(tuple(heads), "BertForSequenceClassification")],
+    }
+    if config["hidden_act"] == "gelu":
+        made["hidden_act"] = GELU[gelu]
+    if "classifier" in heads:
+        made["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
+        made["label2id"] = {f"LABEL_{label}": label for label in range(labels)}
+    return made
+
+
+@contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """TensorFlow greets on the file descriptor itself while it is imported, whatever its log level."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def open_checkpoint(prefix: Path):
+    """TensorFlow's reader of the checkpoint, the only thing here that TensorFlow is for."""
+    try:
+        with quiet_stderr():
+            import tensorflow
+    except ImportError:
+        raise UserError(
+            "tensorflow is not installed, and only it reads Google's files; pip install tensorflow"
+        ) from None
+    try:
+        return tensorflow.train.load_checkpoint(str(prefix))
+    except Exception as error:  # TensorFlow raises several kinds
+        raise UserError(f"{prefix}.index: not a checkpoint's index ({first_line(error)}); copy it again") from None
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def read_weights(reader, wanted: dict[str, Weight], prefix: Path) -> dict:
+    """The model's weights, one variable at a time: memory holds the weights once and one variable more."""
+    import torch
+
+    state = {}
+    for variable, weight in tqdm(sorted(wanted.items()), unit="variable"):
+        try:
+            tensor = torch.from_numpy(reader.get_tensor(variable))
+        except Exception as error:
+            raise UserError(f"{prefix}: {variable} cannot be read ({first_line(error)}); copy the data again") from None
+        state[weight.name] = tensor.T.contiguous() if weight.transpose else tensor
+    return state
+
+
+def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
+    """Write everything under temporary names, then rename, the weights last."""
+    import torch
+    from safetensors.torch import save_file
+
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (*texts, dump)}
+    try:
+        for path, text in texts.items():
+            temporary[path].write_text(text, encoding="utf-8")
+        if dump.suffix == ".safetensors":
+            save_file(state, temporary[dump], metadata={"format": "pt"})
+        else:
+            torch.save(state, temporary[dump])
+        for path, written in temporary.items():
+            os.replace(written, path)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"{dump.parent}: cannot be written ({first_line(error)})") from None
+    finally:
+        for written in temporary.values():
+            with suppress(OSError):
+                written.unlink()
+
+
+def main() -> None:
+    args = parse_arguments(sys.argv[1:])
+    prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
+    config = read_config(config_path)
+    data = data_files(prefix)
+    vocabulary_path = config_path.parent / "vocab.txt"
+    if not vocabulary_path.is_file():
+        raise UserError(f"{vocabulary_path}: no such file; put the checkpoint's vocab.txt beside its config")
+    vocabulary = read_vocabulary(config_path.parent)
+    if len(vocabulary) != config["vocab_size"]:
+        raise UserError(
+            f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
+            f"{config['vocab_size']}; take both from the same archive"
+        )
+    outputs = [dump, dump.parent / "config.json", dump.parent / "tokenizer_config.json", dump.parent / "vocab.txt"]
+    for path in outputs:
+        if path.exists() and not args.force and not (path == outputs[3] and path.samefile(vocabulary_path)):
+            raise UserError(f"{path}: is there already; replace it with --force")
+    other = dump.with_name("model.safetensors")
+    if other.exists() and dump.suffix != ".safetensors":
+        raise UserError(f"{other}: from_pretrained would load it instead of {dump.name}; remove it first")
+    try:
+        dump.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{dump.parent}: cannot be made ({error.strerror})") from None
+
+    reader = open_checkpoint(prefix)
+    everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+    sizes = reader.get_variable_to_dtype_map()
+    wanted_bytes = sum(math.prod(shape) * sizes[name].size for name, shape in everything.items())
+    found_bytes = sum(path.stat().st_size for path in data)
+    if found_bytes < wanted_bytes:
+        raise UserError(f"{data[-1]}: cut short, {found_bytes} of {wanted_bytes} bytes; copy the data again")
+    shapes = {name: shape for name, shape in everything.items() if not LEFT_OUT.search(name)}
+    wanted, heads = match(shapes, config, config_path)
+    state = read_weights(reader, wanted, prefix)
+    labels = shapes.get("output_weights", (0,))[0]
+    tokenizer = {"do_lower_case": not has_capitals(vocabulary), "tokenizer_class": "BertTokenizer"}
+    texts = {
+        outputs[1]: json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
+        outputs[2]: json.dumps(tokenizer, indent=2) + "\n",
+    }
+    if not (outputs[3].exists() and outputs[3].samefile(vocabulary_path)):
+        texts[outputs[3]] = vocabulary_path.read_text(encoding="utf-8")
+    write_outputs(state, texts, dump)
+    parameters = sum(tensor.numel() for tensor in state.values())
+    megabytes = dump.stat().st_size / 1e6
+    print(
+        f"{len(everything)} variables: {len(state)} written ({parameters:,} parameters, {megabytes:.1f} MB; heads: "
+        f"{', '.join(heads) or 'none'}), {len(everything) - len(shapes)} of the optimizer left out -> {dump}"
+    )
+
+
+if __name__ == "__main__":
+    run_script(main)
