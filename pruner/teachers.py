@@ -58,7 +58,7 @@ def emission(model: nn.Module, inputs: list[Tensor | None], counts: Tensor, make
             rows.append(cls_attention(layer.attention.self, hidden, real))
             hidden = layer(hidden, mask)
         rows.append(cls_attention(layers[-1].attention.self, hidden, real))  # the rest of the last layer is not needed
-    # Weights that autocast has cast without a graph must not serve the pass that is trained.
+    # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pass that is trained.
     torch.clear_autocast_cache()
     return dict(enumerate(emission_scores(rows)))
 

@@ -115,6 +115,16 @@ def test_teachers_agree_with_the_stock_models_attention_and_autograd(model):
         assert torch.allclose(found[real], torch.tensor(expected)[real], rtol=1e-3, atol=1e-9)
 
 
+def test_teachers_score_without_dropout_and_restore_the_mode(model):
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    for teacher in ("emission", "gradient"):
+        prune(model, TWO, "student", teacher=teacher)
+        quiet = model.eval()(**inputs, follow_teacher=True).student_scores[0][1]
+        noisy = model.train()(**inputs).student_scores[0][1]
+        assert torch.equal(quiet, noisy)
+        assert all(module.training for module in model.modules())
+
+
 @pytest.mark.parametrize("methods", [*METHODS, MIXED])
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_evaluation_changes_nothing(model, methods, context):
