@@ -1,4 +1,7 @@
 """What the scripts share. Imports flow one way:
 
-errors -> select -> scores -> student -> schedule, flops -> (models) -> batches, train, measure -> records -> scripts
+errors -> select -> scores -> student -> schedule, flops, teachers -> (models) -> batches, train, measure -> records
+-> cells -> scripts
+
+What reads and writes files stands beside that line: glue, download, tokenizer, cache, google, demo.
 """
