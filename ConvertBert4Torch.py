@@ -169,9 +169,12 @@ def main() -> None:
             f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
             f"{config['vocab_size']}; take both from the same archive"
         )
-    outputs = [dump, dump.parent / "config.json", dump.parent / "tokenizer_config.json", dump.parent / "vocab.txt"]
+    outputs = [dump, dump.parent / "config.json", dump.parent / "tokenizer_config.json"]
+    vocabulary_copy = dump.parent / "vocab.txt"
+    if not (vocabulary_copy.exists() and vocabulary_copy.samefile(vocabulary_path)):
+        outputs.append(vocabulary_copy)
     for path in outputs:
-        if path.exists() and not args.force and not (path == outputs[3] and path.samefile(vocabulary_path)):
+        if path.exists() and not args.force:
             raise UserError(f"{path}: is there already; replace it with --force")
     other = dump.with_name("model.safetensors")
     if other.exists() and dump.suffix != ".safetensors":
@@ -197,8 +200,8 @@ def main() -> None:
         outputs[1]: json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
         outputs[2]: json.dumps(tokenizer, indent=2) + "\n",
     }
-    if not (outputs[3].exists() and outputs[3].samefile(vocabulary_path)):
-        texts[outputs[3]] = vocabulary_path.read_text(encoding="utf-8")
+    if vocabulary_copy in outputs:
+        texts[vocabulary_copy] = vocabulary_path.read_text(encoding="utf-8")
     write_outputs(state, texts, dump)
     parameters = sum(tensor.numel() for tensor in state.values())
     megabytes = dump.stat().st_size / 1e6

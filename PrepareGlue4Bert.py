@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pruner.cache import Cache, Split, write_cache
+from pruner.cache import Cache, write_cache
 from pruner.download import GLUE_ADDRESS, download_task
+from pruner.encode import encode, make_cache
 from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import TASKS, Rows, Task, find_task, read_split
+from pruner.glue import TASKS, Task, find_task, read_split
 from pruner.tokenizer import BertTokenizer, bert_folder, check_max_length, load_tokenizer
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
@@ -34,23 +35,6 @@ def parse_arguments(arguments: list[str]):
     return parser.parse_args(arguments)
 
 
-def encode(rows: Rows, task: Task, tokenizer: BertTokenizer) -> Split:
-    """Texts -> ids, end to end."""
-    tokens, lengths, second = [], [], []
-    for start in range(0, len(rows.texts), 10_000):  # bounds the memory that encodings take
-        texts = rows.texts[start : start + 10_000]
-        for encoding in tokenizer.tokenizer.encode_batch([text if len(text) == 2 else text[0] for text in texts]):
-            ids = encoding.ids
-            tokens.append(np.array(ids, dtype=np.int32))
-            lengths.append(len(ids))
-            second.append(len(ids) - sum(encoding.type_ids))
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    labels = None
-    if rows.labels is not None:
-        labels = np.array(rows.labels, dtype=np.int64 if task.labels else np.float32)
-    return Split(np.concatenate(tokens), offsets, np.array(second, dtype=np.int32), labels)
-
-
 def prepare_task(task: Task, folder: Path, tokenizer: BertTokenizer, length: int, skip_bad: bool) -> tuple[Cache, dict]:
     """Read and encode the splits of a task that are there; also the number of bad rows left out of each."""
     splits, skipped = {}, {}
@@ -59,8 +43,7 @@ def prepare_task(task: Task, folder: Path, tokenizer: BertTokenizer, length: int
             continue
         rows = read_split(task, folder, name, skip_bad)
         splits[name], skipped[name] = encode(rows, task, tokenizer), rows.skipped
-    counts = np.bincount(splits["train"].tokens, minlength=tokenizer.size).astype(np.int64)
-    return Cache(task.name, task.labels, length, splits, counts), skipped
+    return make_cache(task, splits, tokenizer, length), skipped
 
 
 def missing_files(task: Task, folder: Path) -> list[str]:

@@ -3,5 +3,5 @@
 errors -> select -> scores -> student -> schedule, flops, teachers -> (models) -> batches, train, measure -> records
 -> cells -> scripts
 
-What reads and writes files stands beside that line: glue, download, tokenizer, cache, google, demo.
+What reads and writes files stands beside that line: glue, download, tokenizer, cache, encode, google, demo.
 """

@@ -3,13 +3,13 @@
 import random
 from pathlib import Path
 
-import numpy as np
 import torch
 from transformers import BertConfig, BertModel
 
-from pruner.cache import Cache, Split, write_cache
-from pruner.glue import Task
-from pruner.tokenizer import BertTokenizer, load_tokenizer
+from pruner.cache import write_cache
+from pruner.encode import encode, make_cache
+from pruner.glue import Rows, Task
+from pruner.tokenizer import load_tokenizer
 
 MAX_LENGTH = 64
 LAYERS = 3
@@ -37,7 +37,7 @@ with word work world would write year yet you
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
-def make_sentences(number: int, seed: int) -> tuple[list[str], list[int]]:
+def make_sentences(number: int, seed: int) -> Rows:
     """Sentences of 12 to 60 words: filler, and anywhere among it the few words that tell the topic."""
     generator = random.Random(seed)
     texts, labels = [], []
@@ -46,20 +46,9 @@ def make_sentences(number: int, seed: int) -> tuple[list[str], list[int]]:
         words = generator.choices(FILLER, k=generator.randint(12, 60) - SIGNAL_WORDS)
         for word in generator.choices(TOPICS[TASK.labels[label]], k=SIGNAL_WORDS):
             words.insert(generator.randint(0, len(words)), word)
-        texts.append(" ".join(words))
+        texts.append((" ".join(words),))
         labels.append(label)
-    return texts, labels
-
-
-def encode(texts: list[str], labels: list[int], tokenizer: BertTokenizer) -> Split:
-    ids = [encoding.ids for encoding in tokenizer.tokenizer.encode_batch(texts)]
-    lengths = [len(sentence) for sentence in ids]
-    return Split(
-        tokens=np.concatenate(ids).astype(np.int32),
-        offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        second=np.array(lengths, dtype=np.int32),
-        labels=np.array(labels, dtype=np.int64),
-    )
+    return Rows(texts, labels)
 
 
 def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path:
@@ -80,9 +69,8 @@ def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path
     BertModel(config).save_pretrained(bert)
     tokenizer = load_tokenizer(bert, MAX_LENGTH)
     splits = {
-        "train": encode(*make_sentences(train_rows, seed=1), tokenizer),
-        "dev": encode(*make_sentences(dev_rows, seed=2), tokenizer),
+        "train": encode(make_sentences(train_rows, seed=1), TASK, tokenizer),
+        "dev": encode(make_sentences(dev_rows, seed=2), TASK, tokenizer),
     }
-    counts = np.bincount(splits["train"].tokens, minlength=tokenizer.size).astype(np.int64)
-    write_cache(folder, Cache("demo", TASK.labels, MAX_LENGTH, splits, counts), "bert", tokenizer.fingerprint)
+    write_cache(folder, make_cache(TASK, splits, tokenizer, MAX_LENGTH), "bert", tokenizer.fingerprint)
     return bert

@@ -33,13 +33,17 @@ class Log:
         self.lines = []
 
 
+def unwritable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"{folder}: cannot be written ({error.strerror}); free the place or use --records")
+
+
 def check_writable(folder: Path) -> None:
     """Complain before the work, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); free the place or use --records") from None
+        raise unwritable(folder, error) from None
 
 
 def write_record(folder: Path, record: dict, log: Log) -> None:
@@ -59,7 +63,7 @@ def write_record(folder: Path, record: dict, log: Log) -> None:
             folder.replace(old)
         temporary.replace(folder)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); free the place or use --records") from None
+        raise unwritable(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)

@@ -74,10 +74,10 @@ def test_it_takes_about_two_minutes_and_ends_with_a_table(demo):
 
 
 def test_sentences_are_seeded_and_their_topics_in_them():
-    texts, labels = make_sentences(50, seed=1)
-    assert (texts, labels) == make_sentences(50, seed=1)
-    assert texts != make_sentences(50, seed=2)[0]
-    for text, label in zip(texts, labels, strict=True):
+    rows = make_sentences(50, seed=1)
+    assert rows == make_sentences(50, seed=1)
+    assert rows.texts != make_sentences(50, seed=2).texts
+    for (text,), label in zip(rows.texts, rows.labels, strict=True):
         topic = TOPICS[TASK.labels[label]]
         assert [word in topic for word in text.split() if word in WORDS] == [True] * SIGNAL_WORDS
         assert 12 <= len(text.split()) <= 60
