@@ -6,6 +6,7 @@ It extends the public classes of ``transformers``; any BERT checkpoint loads:
     model.set_pruning([0.6] + [0] * 11, methods="student", teacher="emission")
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,13 +31,15 @@ class PrunedOutput(SequenceClassifierOutput):
     """``loss`` is the task's loss plus, while students are being distilled, ``student_loss``.
 
     ``student_scores`` has a pair for each layer of method ``student``, if the teacher was asked: the student's scores
-    and the teacher's, [B, L] each, of the tokens that enter the layer, padding included.
+    and the teacher's, [B, L] each, of the tokens that enter the layer; ``student_counts`` says how many of each row
+    are real.
     ``token_positions[l]`` [B, K_l] are the positions in the input of the tokens that layer ``l`` computed, and
     ``token_counts[l][b]`` says how many of row ``b`` are real; what follows them in the row is filling.
     """
 
     student_loss: Tensor | None = None
     student_scores: list[tuple[Tensor, Tensor]] | None = None
+    student_counts: list[list[int]] | None = None
     token_positions: list[Tensor] | None = None
     token_counts: list[list[int]] | None = None
 
@@ -124,6 +127,16 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         self.pruning = pruning
         self.config.pruning = pruning.to_dict()
 
+    def unpruned_twin(self) -> BertForSequenceClassification:
+        """The baseline of this model: the stock class with SDPA attention and the same weights."""
+        config = copy.deepcopy(self.config)
+        config._attn_implementation = "sdpa"
+        twin = BertForSequenceClassification(config)
+        weights = {name: w for name, w in self.state_dict().items() if name.startswith(("bert.", "classifier."))}
+        twin.load_state_dict(weights)
+        like = self.classifier.weight
+        return twin.to(like.device, like.dtype).eval()
+
     def forward(
         self,
         input_ids: Tensor,
@@ -164,7 +177,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         counts, real = lengths, real_mask(on_device[0], width)
         mask = self._layer_mask(hidden, real, counts)
         positions = torch.arange(width, device=input_ids.device).expand(len(lengths), -1)
-        token_positions, student_losses, student_scores = [], [], []
+        token_positions, student_losses, student_scores, student_counts = [], [], [], []
         students = iter(self.students)
         for index, layer in enumerate(self.bert.encoder.layer):
             method, keep = self.pruning.methods[index], layer_counts[index]
@@ -177,6 +190,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
                     own = student(hidden)
                     student_losses.append(distillation_loss(own, token_scores, real))
                     student_scores.append((own.detach(), token_scores))
+                    student_counts.append(counts)
                     token_scores = token_scores if follow_teacher else own
                 elif keep != counts:
                     token_scores = student(hidden)
@@ -204,6 +218,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
             logits=logits,
             student_loss=student_loss,
             student_scores=student_scores or None,
+            student_counts=student_counts or None,
             token_positions=token_positions,
             token_counts=layer_counts,
         )

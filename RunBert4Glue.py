@@ -2,19 +2,18 @@
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 import torch
 import transformers
 
 from pruner import demo as sample
+from pruner.bert_cells import BertGrid, check_bert, weights_fingerprint
 from pruner.cache import Cache, cache_path, read_cache
-from pruner.cells import Cell, Grid, check_bert, run_cell, weights_fingerprint
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import TASKS, Task, find_task
+from pruner.grid import Cell, run_grid
 from pruner.measure import steady_allocator
-from pruner.records import Log, check_writable, markdown, summary
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.train import TrainSettings
@@ -139,12 +138,12 @@ def main() -> None:
     layers, hidden = config["num_hidden_layers"], config["hidden_size"]
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     tasks = find_caches(args, tokenizer.fingerprint)
-    grid = Grid(
+    grid = BertGrid(
         bert=args.bert,
         weights=weights_fingerprint(args.bert),
         tokenizer=tokenizer,
         tokenizer_folder=tokenizer_folder,
-        training=TrainSettings(
+        train_settings=TrainSettings(
             args.epochs,
             args.batch_size,
             args.learning_rate,
@@ -160,29 +159,13 @@ def main() -> None:
         steady=steady,
     )
 
-    # Everything is checked before the first hour is spent.
     cells: list[tuple[Cell, Cache]] = []
     for task, cache in tasks:
         check_max_length(tokenizer_folder, cache.max_length)
         for seed in seed_numbers:
             prunings = make_prunings(args, layers, hidden, cache.max_length, seed)
             cells += [(Cell(task, pruning, seed), cache) for pruning in (None, *prunings)]
-    finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
-    check_writable(grid.records)
-    waiting = sum(record is None for record in finished.values())
-    print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
-
-    log, started, done = Log(), time.monotonic(), 0
-    for cell, cache in cells:
-        if finished[cell] is not None:
-            continue
-        left = "" if not done else f", about {(time.monotonic() - started) / done * (waiting - done) / 60:.0f} min left"
-        log.start_cell()
-        log(f"\n[{done + 1}/{waiting}{left}] {cell.task.name}: {cell.name}")
-        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
-        finished[cell] = run_cell(grid, cell, cache, baseline, log)
-        done += 1
-    print("\n" + markdown(summary(list(finished.values()))))
+    run_grid(grid, cells)
 
 
 if __name__ == "__main__":

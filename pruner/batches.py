@@ -1,6 +1,6 @@
 """From a prepared split to batches: padded to their longest sentence, lengths kept on the host."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pruner.cache import Split
+
+Collate = Callable[[Sequence[dict]], dict]
 
 
 class SplitDataset(Dataset):
@@ -26,11 +28,11 @@ class SplitDataset(Dataset):
         return {"tokens": self.split.sentence(row), "second": int(self.split.second[row]), "labels": labels}
 
 
-class Collator:
+class BertCollator:
     """Sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
 
     ``lengths`` are added for models that take them: a list on the host, so that shapes are known without asking the
-    device.
+    device. The stock model does not.
     """
 
     def __init__(self, with_lengths: bool) -> None:
@@ -46,12 +48,47 @@ class Collator:
             types[row, sentence["second"] : length] = 1
             mask[row, :length] = 1
         batch: dict = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        batch = {name: torch.from_numpy(array) for name, array in batch.items()}
-        if sentences[0]["labels"] is not None:
-            batch["labels"] = torch.from_numpy(np.array([sentence["labels"] for sentence in sentences]))
+        batch = {name: torch.from_numpy(array) for name, array in batch.items()} | stack_labels(sentences)
         if self.with_lengths:
             batch["lengths"] = lengths
         return batch
+
+
+class LstmCollator:
+    """Sentences -> ``input_ids`` [B, L], ``lengths`` on the host, ``labels`` [B].
+
+    Of pairs, ``second_ids`` [B, M] and ``second_lengths`` beside them.
+    """
+
+    def __init__(self, pairs: bool) -> None:
+        self.pairs = pairs
+
+    def __call__(self, sentences: Sequence[dict]) -> dict:
+        batch = stack_labels(sentences)
+        parts = [
+            (sentence["tokens"][: sentence["second"]], sentence["tokens"][sentence["second"] :])
+            for sentence in sentences
+        ]
+        batch["input_ids"], batch["lengths"] = pad([first for first, _ in parts])
+        if self.pairs:
+            batch["second_ids"], batch["second_lengths"] = pad([second for _, second in parts])
+        return batch
+
+
+def pad(sentences: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
+    """Ids of B sentences -> [B, L] with 0 behind them, and their lengths."""
+    lengths = [len(ids) for ids in sentences]
+    padded = np.zeros((len(sentences), max(lengths)), dtype=np.int64)
+    for row, ids in enumerate(sentences):
+        padded[row, : len(ids)] = ids
+    return torch.from_numpy(padded), lengths
+
+
+def stack_labels(sentences: Sequence[dict]) -> dict:
+    """``labels`` [B] where the sentences have any."""
+    if sentences[0]["labels"] is None:
+        return {}
+    return {"labels": torch.from_numpy(np.array([sentence["labels"] for sentence in sentences]))}
 
 
 def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
@@ -60,9 +97,11 @@ def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
-def sorted_batches(split: Split, batch_size: int, device: torch.device) -> Iterator[tuple[np.ndarray, dict]]:
+def sorted_batches(
+    split: Split, batch_size: int, collate: Collate, device: torch.device
+) -> Iterator[tuple[np.ndarray, dict]]:
     """Batches of similar length on ``device``, each with its row numbers; labels stay behind."""
-    dataset, collate = SplitDataset(split), Collator(with_lengths=True)
+    dataset = SplitDataset(split)
     for rows in sorted_rows(split, batch_size):
         batch = collate([dataset[int(row)] for row in rows])
         batch.pop("labels", None)

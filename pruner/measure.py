@@ -1,4 +1,4 @@
-"""What pruning keeps and what it saves: predictions, tokens, FLOPs and latency on a prepared split."""
+"""What pruning keeps and what it saves: predictions, tokens and latency on a prepared split. It knows no model."""
 
 import copy
 import ctypes
@@ -11,11 +11,9 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import nn
-from transformers import BertForSequenceClassification
 
-from pruner.batches import Collator, SplitDataset, sorted_batches
+from pruner.batches import Collate, sorted_batches
 from pruner.cache import Split
-from pruner.flops import BertShape, baseline_flops, pruned_flops
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
 
@@ -34,17 +32,14 @@ def steady_allocator() -> bool:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, split: Split, batch_size: int, **forward_options) -> np.ndarray:
+def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, **forward_options) -> np.ndarray:
     """Logits [rows, labels] of a split, in evaluation mode; the labels are never shown to the model.
 
     ``forward_options`` go to the model's ``forward``, such as ``follow_teacher=True``.
     """
     model.eval()
-    device = next(model.parameters()).device
     found: np.ndarray | None = None
-    for rows, batch in sorted_batches(split, batch_size, device):
-        if is_stock(model):
-            batch.pop("lengths")
+    for rows, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
         logits = model(**batch, **forward_options).logits.float().cpu().numpy()
         if found is None:
             found = np.empty((len(split), logits.shape[1]), dtype=np.float32)
@@ -53,24 +48,17 @@ def predict(model: nn.Module, split: Split, batch_size: int, **forward_options) 
     return found
 
 
-def is_stock(model: nn.Module) -> bool:
-    """Whether this is the parent class itself, which takes no ``lengths``."""
-    return type(model) is BertForSequenceClassification
-
-
 @torch.no_grad()
-def rank_correlation(model: nn.Module, split: Split, batch_size: int) -> float:
-    """Spearman's correlation of the students' scores with their teacher's, over the tokens that enter their layers.
+def rank_correlation(model: nn.Module, split: Split, batch_size: int, collate: Collate) -> float:
+    """Spearman's correlation of the students' scores with their teacher's, over the tokens that they score.
 
-    Computed per sentence and layer, where there are three tokens or more, and averaged.
+    Computed per sentence and student, where there are three tokens or more, and averaged.
     """
     model.eval()
     found: list[float] = []
-    for _, batch in sorted_batches(split, batch_size, next(model.parameters()).device):
+    for _, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
         output = model(**batch, follow_teacher=True)
-        before = [batch["lengths"], *output.token_counts][:-1]
-        entering = [n for n, method in zip(before, model.pruning.methods, strict=True) if method == "student"]
-        for counts, pair in zip(entering, output.student_scores, strict=True):
+        for counts, pair in zip(output.student_counts, output.student_scores, strict=True):
             own, prior = (scores.float().cpu().numpy() for scores in pair)
             for row, count in enumerate(counts):
                 if count >= 3:
@@ -78,22 +66,11 @@ def rank_correlation(model: nn.Module, split: Split, batch_size: int) -> float:
     return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
 
 
-def survivors(model: nn.Module, split: Split, rows: Sequence[int]) -> list[list[int]]:
-    """Positions of the tokens that the last layer still computes, for each of the given sentences."""
-    dataset, collate = SplitDataset(split), Collator(with_lengths=True)
-    device = next(model.parameters()).device
-    found = []
-    for row in rows:
-        batch = collate([dataset[row]])
-        with torch.no_grad():
-            output = model.eval()(batch["input_ids"].to(device), lengths=batch["lengths"])
-        found.append(output.token_positions[-1][0].tolist())
-    return found
+def count_tokens(lengths: Sequence[int], pruning: Pruning) -> dict:
+    """Real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes.
 
-
-def count_tokens(splits: Sequence[Split], pruning: Pruning) -> dict:
-    """Real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes."""
-    lengths = np.concatenate([split.lengths for split in splits]).tolist()
+    ``lengths`` are those of the sentences; what comes before LSTM steps counts as one layer.
+    """
     counts = np.array(keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length))
     real = sum(lengths)
     return {
@@ -104,46 +81,37 @@ def count_tokens(splits: Sequence[Split], pruning: Pruning) -> dict:
     }
 
 
-def count_flops(splits: Sequence[Split], shape: BertShape, pruning: Pruning) -> dict:
-    """FLOPs of baseline and pruned model on these sentences; the reduction is their ratio, scorers included."""
-    lengths = np.concatenate([split.lengths for split in splits]).tolist()
-    counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-    baseline, pruned = baseline_flops(shape, lengths), pruned_flops(shape, lengths, counts, pruning)
-    return {"baseline": baseline, "pruned": pruned, "reduction": round(baseline / pruned, 4)}
-
-
-def unpruned_twin(model: nn.Module) -> BertForSequenceClassification:
-    """The baseline of a pruned model: the stock class with SDPA attention and the same weights."""
-    config = copy.deepcopy(model.config)
-    config._attn_implementation = "sdpa"
-    twin = BertForSequenceClassification(config)
-    weights = {name: w for name, w in model.state_dict().items() if name.startswith(("bert.", "classifier."))}
-    twin.load_state_dict(weights)
-    return twin.to(next(model.parameters()).device).eval()
-
-
 @torch.no_grad()
 def measure_latency(
-    model: nn.Module, split: Split, batch_size: int, dtype: torch.dtype, repeats: int, most_batches: int = 12
+    model: nn.Module,
+    split: Split,
+    batch_size: int,
+    collates: tuple[Collate, Collate],
+    dtype: torch.dtype,
+    repeats: int,
+    most_batches: int = 12,
 ) -> dict:
     """Median milliseconds per batch of the unpruned twin and of the model, interleaved, in evaluation mode.
 
     Batches are sorted by length and padded to their longest sentence only, on both sides. At most ``most_batches`` of
     them are used, spread evenly over the lengths.
+
+    Args:
+        model: with ``unpruned_twin()``, its baseline.
+        collates: the baseline's and the model's.
     """
     device = next(model.parameters()).device
     pruned = copy.deepcopy(model).to(dtype).eval()
-    baseline = unpruned_twin(pruned)
-    batches = [batch for _, batch in sorted_batches(split, batch_size, device)]
-    chosen = np.unique(np.linspace(0, len(batches) - 1, min(most_batches, len(batches))).round().astype(int))
-    batches = [batches[index] for index in chosen]
+    baseline = pruned.unpruned_twin()
+    sides = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
+    number = len(sides[0])
+    chosen = np.unique(np.linspace(0, number - 1, min(most_batches, number)).round().astype(int))
 
-    def seconds(run: nn.Module, batch: dict, with_lengths: bool) -> float:
-        inputs = batch if with_lengths else {name: x for name, x in batch.items() if name != "lengths"}
+    def seconds(run: nn.Module, batch: dict) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         start = time.perf_counter()
-        run(**inputs)
+        run(**batch)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return time.perf_counter() - start
@@ -151,12 +119,15 @@ def measure_latency(
     totals: tuple[list[float], list[float]] = ([], [])
     for repeat in range(repeats + 1):  # the first one warms up
         sums = [0.0, 0.0]
-        for number, batch in enumerate(batches):
+        # Whatever a model keeps between batches is made again in each pass, and so counted in it.
+        for model_side in (baseline, pruned):
+            model_side.eval()
+        for number, index in enumerate(chosen):
             for which in ((0, 1), (1, 0))[(repeat + number) % 2]:
-                sums[which] += seconds((baseline, pruned)[which], batch, with_lengths=which == 1)
+                sums[which] += seconds((baseline, pruned)[which], sides[which][index])
         if repeat:
             for which in (0, 1):
-                totals[which].append(sums[which] / len(batches) * 1000)
+                totals[which].append(sums[which] / len(chosen) * 1000)
     baseline_ms, pruned_ms = statistics.median(totals[0]), statistics.median(totals[1])
     return {
         "baseline_ms": round(baseline_ms, 4),

@@ -23,13 +23,15 @@ def keep_count(tokens: int, rate: float, count: str = "real", padded_length: int
 
     ``count="real"`` keeps ``n - floor(rate * n)`` of the ``n`` real tokens, in exact decimal arithmetic.
     ``count="padded"`` is the published code's own counting: ``int(L * (1 - rate))`` of the padded length ``L``
-    in floating point, padding dropped first. Both keep at least one token.
+    in floating point, padding dropped first. Both keep at least one token of a sentence that has any.
     """
     if count == "padded":
         if padded_length is None:
             raise ValueError('count="padded" needs padded_length')
-        return max(1, min(tokens, int(padded_length * (1 - rate))))
-    return max(1, tokens - math.floor(_exact(rate) * tokens))
+        kept = int(padded_length * (1 - rate))
+    else:
+        kept = tokens - math.floor(_exact(rate) * tokens)
+    return min(tokens, max(1, kept))
 
 
 def keep_counts(

@@ -34,7 +34,7 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
     # By the largest first: gradients may be 1e-20 and still mean something, and their squares would vanish.
     largest = scores.abs().amax(dim=1, keepdim=True)
     scores = scores / largest.masked_fill(largest == 0, 1)
-    number = real.sum(dim=1, keepdim=True)
+    number = real.sum(dim=1, keepdim=True).clamp_min(1)  # a sentence may be empty
     centred = (scores - scores.sum(dim=1, keepdim=True) / number).masked_fill(~real, 0)
     variance = centred.square().sum(dim=1, keepdim=True) / number
     return centred * variance.clamp_min(1e-12).rsqrt()
@@ -43,4 +43,4 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
 def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
     """Mean squared error of the standardised scores over the real tokens of the batch: [B, L] x 3 -> scalar."""
     difference = standardise(student, real) - standardise(teacher.detach(), real)
-    return difference.square().sum() / real.sum()
+    return difference.square().sum() / real.sum().clamp_min(1)

@@ -1,28 +1,29 @@
-"""Fine-tuning by ``transformers.Trainer``, with students beside the main model."""
+"""Training by ``transformers.Trainer``, with students beside the main model."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.data import Dataset
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from pruner.batches import Collator
+from pruner.batches import Collate
 from pruner.errors import UserError
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a cell is trained; the defaults are the published values. Learning rates decay linearly to 0."""
+    """How a cell is trained; the defaults are those published for BERT. ``clip`` is ``None`` for no clipping."""
 
     epochs: float = 3.0
     batch_size: int = 32
     learning_rate: float = 2e-5
     student_learning_rate: float = 1e-3
-    clip: float = 1.0
+    clip: float | None = 1.0
     accumulation_steps: int = 1
 
 
@@ -66,6 +67,8 @@ class PruningTrainer(Trainer):
         return self.optimizer
 
     def _clip_groups(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        if self.settings.clip is None:
+            return
         for group in optimizer.param_groups:
             nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
 
@@ -85,13 +88,21 @@ class PruningTrainer(Trainer):
 
 
 def train(
-    model: nn.Module, data: Dataset, settings: TrainSettings, seed: int, folder: Path, takes_lengths: bool
+    model: nn.Module,
+    data: Dataset,
+    settings: TrainSettings,
+    seed: int,
+    folder: Path,
+    collate: Collate,
+    decay: str = "linear",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
-    """Fine-tune ``model`` in place and leave it on the training device.
+    """Train ``model`` in place and leave it on the training device.
 
     Args:
         folder: where ``Trainer`` may keep its own files.
-        takes_lengths: the model is one of ours, whose ``forward`` takes ``lengths``.
+        collate: rows of ``data`` -> what the model's ``forward`` takes.
+        decay: of the learning rates: ``linear`` to 0, or ``constant``.
 
     Returns:
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
@@ -109,7 +120,7 @@ def train(
         per_device_train_batch_size=settings.batch_size // settings.accumulation_steps,
         gradient_accumulation_steps=settings.accumulation_steps,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=decay,
         max_grad_norm=0.0,  # each parameter group is clipped by itself
         bf16=bf16,
         fp16=on_gpu and not bf16,
@@ -123,8 +134,9 @@ def train(
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # not DataParallel: it would split the batch's tensors, but not its lengths
-    collator = Collator(takes_lengths)
-    trainer = PruningTrainer(settings, model=model, args=arguments, train_dataset=data, data_collator=collator)
+    trainer = PruningTrainer(settings, model=model, args=arguments, train_dataset=data, data_collator=collate)
+    for callback in callbacks:
+        trainer.add_callback(callback)
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     for entry in history:

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from transformers import BertForSequenceClassification
 
-from pruner.measure import unpruned_twin
 from pruner.scores import random_scores
 
 
@@ -26,7 +25,7 @@ def make_inputs(lengths, vocabulary: int, seed: int = 0, width: int | None = Non
 
 
 def eager_twin(model) -> BertForSequenceClassification:
-    twin = unpruned_twin(model)
+    twin = model.unpruned_twin()
     twin.set_attn_implementation("eager")
     return twin
 

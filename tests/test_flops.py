@@ -7,7 +7,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from pruner.flops import BertShape, baseline_flops, pruned_flops
-from pruner.measure import unpruned_twin
 from pruner.schedule import METHODS, Pruning, make_pruning
 from pruner.select import keep_counts
 
@@ -34,7 +33,7 @@ def counted(model) -> int:
 
 
 def test_baseline(model):
-    assert baseline_flops(BertShape.of(model.config), [LENGTH]) == counted(unpruned_twin(model))
+    assert baseline_flops(BertShape.of(model.config), [LENGTH]) == counted(model.unpruned_twin())
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -10,7 +10,6 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.errors import UserError
-from pruner.measure import unpruned_twin
 from pruner.schedule import METHODS
 from pruner.select import real_mask
 from pruner.teachers import emission, gradient
@@ -36,7 +35,7 @@ def logits(model, inputs, **options):
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_rate_zero_is_stock_bert(model, attention):
     inputs = make_inputs(LENGTHS, model.config.vocab_size, width=40)
-    twin = unpruned_twin(model)
+    twin = model.unpruned_twin()
     for each in (model, twin):
         each.set_attn_implementation(attention)
     prune(model, [0] * 6, "student")
@@ -189,7 +188,7 @@ def test_saves_and_loads_to_the_same_logits(model, tmp_path):
     assert loaded.pruning == model.pruning
     assert torch.equal(logits(loaded, inputs), logits(model, inputs))
     stock = BertForSequenceClassification.from_pretrained(tmp_path).eval()  # plain transformers can load it too
-    assert torch.equal(logits(stock, inputs), logits(unpruned_twin(model), inputs))
+    assert torch.equal(logits(stock, inputs), logits(model.unpruned_twin(), inputs))
 
 
 @pytest.mark.parametrize("sizes", [{"num_hidden_layers": 2}, {"hidden_size": 48, "num_attention_heads": 3}])
@@ -197,7 +196,7 @@ def test_any_bert_checkpoint_loads(tmp_path, sizes):
     BertModel(small_config(**sizes)).save_pretrained(tmp_path)
     pruned = PrunedBertForSequenceClassification.from_pretrained(tmp_path, num_labels=2).eval()
     inputs = make_inputs(LENGTHS, pruned.config.vocab_size)
-    assert torch.allclose(logits(pruned, inputs), logits(unpruned_twin(pruned), inputs), atol=1e-6)
+    assert torch.allclose(logits(pruned, inputs), logits(pruned.unpruned_twin(), inputs), atol=1e-6)
     pruned.set_pruning([0.5] + [0] * (pruned.config.num_hidden_layers - 1), "emission")
     assert logits(pruned, inputs).isfinite().all()
 

@@ -10,6 +10,7 @@ from transformers import pipeline
 
 import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner import grid
 from pruner.glue import TASKS
 from pruner.schedule import METHODS, make_pruning, schedule_name
 
@@ -120,20 +121,20 @@ def test_finished_cells_are_replaced_by_force_only(run, prepared):
 
 
 def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
-    real = RunBert4Glue.run_cell
+    real = grid.run_cell
 
-    def stop_at_second(grid, cell, *rest):
+    def stop_at_second(any_grid, cell, *rest):
         if cell.pruning:
             raise KeyboardInterrupt
-        return real(grid, cell, *rest)
+        return real(any_grid, cell, *rest)
 
-    monkeypatch.setattr(RunBert4Glue, "run_cell", stop_at_second)
+    monkeypatch.setattr(grid, "run_cell", stop_at_second)
     options = (*QUICK, *SCHEDULE, "--methods", "head")
     code, _, err = run("RunBert4Glue", *options)
     assert code == 130
     assert "run the same command again" in err
     assert list(records(prepared / "records")) == ["baseline_seed1"]
-    monkeypatch.setattr(RunBert4Glue, "run_cell", real)
+    monkeypatch.setattr(grid, "run_cell", real)
     code, out, _ = run("RunBert4Glue", *options)
     assert code == 0
     assert "2 cells, 1 of them finished already" in out

@@ -10,9 +10,9 @@ from conftest import small_config
 from reference import make_inputs
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import Collator, SplitDataset, sorted_rows, training_rows
+from pruner.batches import BertCollator, SplitDataset, sorted_rows, training_rows
 from pruner.cache import Split
-from pruner.measure import predict, unpruned_twin
+from pruner.measure import predict
 from pruner.train import TrainSettings, train
 
 SCHEDULE = [0.5, 0, 0.3, 0, 0, 0]
@@ -38,7 +38,7 @@ def trained(tmp_path, method, settings=QUICK, seed=1, labels=3, schedule=SCHEDUL
     config = small_config(num_labels=labels, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     model = PrunedBertForSequenceClassification(config)
     model.set_pruning(schedule, method, token_counts=torch.arange(config.vocab_size))
-    curve = train(model, SplitDataset(make_split(labels=labels)), settings, seed, tmp_path, takes_lengths=True)
+    curve = train(model, SplitDataset(make_split(labels=labels)), settings, seed, tmp_path, BertCollator(True))
     return model, curve
 
 
@@ -59,7 +59,7 @@ def test_students_do_not_move_the_main_model(tmp_path, teacher):
     model = PrunedBertForSequenceClassification(copy.deepcopy(alone.config))
     model.set_pruning(SCHEDULE, "student", teacher)
     before = copy.deepcopy(model.students.state_dict())
-    curve = train(model, SplitDataset(make_split()), QUICK, 1, tmp_path, takes_lengths=True)
+    curve = train(model, SplitDataset(make_split()), QUICK, 1, tmp_path, BertCollator(True))
     assert all("student_loss" in entry for entry in curve)
     for name, value in alone.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name
@@ -87,9 +87,9 @@ def test_the_stock_baseline_accumulates_rightly_too(tmp_path):
     for steps in (1, 4):
         transformers.set_seed(1)
         config = small_config(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        twin = unpruned_twin(PrunedBertForSequenceClassification(config))
+        twin = PrunedBertForSequenceClassification(config).unpruned_twin()
         settings = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, accumulation_steps=steps)
-        curves.append(train(twin, SplitDataset(make_split()), settings, 1, tmp_path, takes_lengths=False))
+        curves.append(train(twin, SplitDataset(make_split()), settings, 1, tmp_path, BertCollator(False)))
         ends.append(twin.state_dict())
     assert_same_training(*ends, curves)
 
@@ -103,7 +103,7 @@ def test_weights_follow_adam_with_clipping_and_linear_decay(tmp_path):
     by_hand = copy.deepcopy(model).train()
     seen = []
     model.register_forward_pre_hook(lambda module, args, kwargs: seen.append(kwargs), with_kwargs=True)
-    train(model, SplitDataset(split), QUICK, 1, tmp_path, takes_lengths=True)
+    train(model, SplitDataset(split), QUICK, 1, tmp_path, BertCollator(True))
     optimizer = torch.optim.Adam(by_hand.parameters(), lr=1e-3)
     for step, batch in enumerate(seen):
         optimizer.param_groups[0]["lr"] = 1e-3 * (1 - step / len(seen))
@@ -123,11 +123,11 @@ def test_floats_are_learned_as_floats(tmp_path):
     transformers.set_seed(0)
     model = PrunedBertForSequenceClassification(small_config(num_labels=1, hidden_dropout_prob=0.0))
     model.set_pruning([0.3, 0, 0, 0, 0, 0], "emission")
-    train(model, SplitDataset(split), TrainSettings(60, 16, 3e-3), 0, tmp_path, takes_lengths=True)
-    found = predict(model, split, 16)[:, 0]
+    train(model, SplitDataset(split), TrainSettings(60, 16, 3e-3), 0, tmp_path, BertCollator(True))
+    found = predict(model, split, 16, BertCollator(True))[:, 0]
     fractions = split.labels - np.floor(split.labels)
     assert np.abs(found - split.labels).mean() < 0.5 * fractions.mean()
-    assert Collator(True)([SplitDataset(split)[0]])["labels"].dtype == torch.float32
+    assert BertCollator(True)([SplitDataset(split)[0]])["labels"].dtype == torch.float32
 
 
 def test_batches_hold_every_sentence_once():
@@ -136,7 +136,7 @@ def test_batches_hold_every_sentence_once():
     assert sorted(np.concatenate(rows).tolist()) == list(range(50))
     lengths = split.lengths[np.concatenate(rows)]
     assert (np.diff(lengths) <= 0).all()
-    batch = Collator(True)([SplitDataset(split)[int(row)] for row in rows[3]])
+    batch = BertCollator(True)([SplitDataset(split)[int(row)] for row in rows[3]])
     assert batch["attention_mask"].sum(dim=1).tolist() == batch["lengths"] == split.lengths[rows[3]].tolist()
     for row, number in enumerate(rows[3]):
         n, second = batch["lengths"][row], split.second[number]
@@ -149,7 +149,7 @@ def test_batches_hold_every_sentence_once():
 def test_predictions_are_in_the_order_of_the_split(model):
     split = make_split(rows=40)
     model.set_pruning(SCHEDULE, "emission")
-    found = predict(model, split, 8)
+    found = predict(model, split, 8, BertCollator(True))
     for row in (0, 17, 39):
         ids = torch.tensor(split.sentence(row)[None].astype(np.int64))
         types = (torch.arange(ids.shape[1]) >= int(split.second[row])).long()[None]

@@ -1,0 +1,247 @@
+"""A grid of cells: a task, a method and a seed each, trained, evaluated, measured and recorded, whatever the model."""
+
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+from transformers import TrainerCallback
+
+from pruner.batches import Collate, SplitDataset, training_rows
+from pruner.cache import Cache
+from pruner.glue import Task
+from pruner.measure import measure_latency, predict, rank_correlation
+from pruner.metrics import compute_metrics
+from pruner.records import (
+    Log,
+    check_writable,
+    environment,
+    finished_record,
+    finite,
+    markdown,
+    metric_text,
+    summary,
+    write_record,
+)
+from pruner.schedule import Pruning, schedule_name
+from pruner.train import TrainSettings, train
+
+EXAMPLES = 3  # sentences whose surviving words are shown
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``pruning`` is ``None`` for the baseline, the unpruned model."""
+
+    task: Task
+    pruning: Pruning | None
+    seed: int
+
+    @property
+    def method(self) -> str:
+        return self.pruning.method if self.pruning else "baseline"
+
+    @property
+    def name(self) -> str:
+        """The run's folder: method, schedule and seed."""
+        if self.pruning is None:
+            return f"baseline_seed{self.seed}"
+        teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
+        padded = "_padded" if self.pruning.count == "padded" else ""
+        return f"{self.method}{teacher}_{schedule_name(self.pruning.schedule)}{padded}_seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Grid(ABC):
+    """What all cells of a run share. A subclass says what is particular to its kind of model."""
+
+    max_train_rows: int | None
+    latency_repeats: int
+    records: Path
+    models: Path | None
+    force: bool
+    steady: bool
+
+    decay = "linear"  # of the learning rates
+
+    @abstractmethod
+    def training(self, task: Task) -> TrainSettings:
+        """How cells of this task are trained."""
+
+    @abstractmethod
+    def make_model(self, cell: Cell, cache: Cache) -> nn.Module:
+        """The model before training, seeded by the caller."""
+
+    @abstractmethod
+    def collate(self, cell: Cell) -> Collate:
+        """The collator of the cell's model."""
+
+    @abstractmethod
+    def describe(self, model: nn.Module, cell: Cell, cache: Cache) -> dict:
+        """The record's ``model``, schedule or rate, ``count``, ``tokens`` and ``flops``."""
+
+    @abstractmethod
+    def examples(self, model: nn.Module, cell: Cell, cache: Cache) -> list[dict]:
+        """A few sentences of dev, each with its ``sentence`` and the words ``kept``."""
+
+    @abstractmethod
+    def save_model(self, model: nn.Module, cell: Cell, folder: Path) -> None:
+        """Keep the model with all that is needed to use it."""
+
+    def latency_collates(self, cell: Cell) -> tuple[Collate, Collate]:
+        """The collators of the unpruned twin and of the model."""
+        return self.collate(cell), self.collate(cell)
+
+    def callbacks(self, model: nn.Module, cell: Cell) -> Sequence[TrainerCallback]:
+        return ()
+
+    def more_results(self, model: nn.Module, cell: Cell, cache: Cache) -> dict:
+        """What only this kind of model records beside the metrics."""
+        return {}
+
+    def folder(self, cell: Cell) -> Path:
+        return self.records / cell.task.name / cell.name
+
+    def settings(self, cell: Cell, cache: Cache) -> dict:
+        """Everything that decides a cell's result beside its name; a finished cell must have been made with it."""
+        available = len(cache.splits["train"])
+        settings = asdict(self.training(cell.task)) | {
+            "max_length": cache.max_length,
+            "train_rows": min(self.max_train_rows or available, available),
+            "train_rows_available": available,
+        }
+        if cell.pruning and "student" in cell.pruning.methods:
+            return settings | {"student_widths": list(cell.pruning.student_widths)}
+        del settings["student_learning_rate"]
+        return settings
+
+    def finished(self, cell: Cell, cache: Cache) -> dict | None:
+        return None if self.force else finished_record(self.folder(cell), self.settings(cell, cache))
+
+
+def evaluate(
+    model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options
+) -> dict[str, float]:
+    """The task's metrics on dev; MNLI's have the split in their name."""
+    found = {}
+    for split in task.dev:
+        data = cache.splits[split]
+        metrics = compute_metrics(task.metrics, predict(model, data, batch_size, collate, **options), data.labels)
+        found |= {metric_name(task, name, split): round(value, 6) for name, value in metrics.items()}
+    return finite(found, task.name)
+
+
+def metric_name(task: Task, metric: str, split: str) -> str:
+    """``accuracy``, or where a task has two dev sets ``accuracy_matched``."""
+    return metric if len(task.dev) == 1 else metric + split.removeprefix("dev")
+
+
+def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: Log) -> dict:
+    """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline."""
+    started = time.monotonic()
+    task, pruning, settings = cell.task, cell.pruning, grid.training(cell.task)
+    transformers.set_seed(cell.seed)
+    model, collate = grid.make_model(cell, cache), grid.collate(cell)
+    rows = training_rows(len(cache.splits["train"]), grid.max_train_rows)
+    data = SplitDataset(cache.splits["train"], rows)
+    with tempfile.TemporaryDirectory() as scratch:
+        callbacks = grid.callbacks(model, cell)
+        curve = train(model, data, settings, cell.seed, Path(scratch), collate, grid.decay, callbacks)
+
+    metrics = evaluate(model, task, cache, settings.batch_size, collate)
+    record = {
+        "task": task.name,
+        "method": cell.method,
+        "teacher": pruning.teacher if pruning else None,
+        "seed": cell.seed,
+        "status": "complete",
+        "metrics": metrics,
+        "baseline_metrics": baseline["metrics"] if baseline else metrics,
+        "latency": None,
+    }
+    record = grid.describe(model, cell, cache) | record | grid.more_results(model, cell, cache)
+    if pruning:
+        gpu = next(model.parameters()).is_cuda
+        dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float32
+        dev = cache.splits[task.dev[0]]
+        record["latency"] = measure_latency(
+            model, dev, settings.batch_size, grid.latency_collates(cell), dtype, grid.latency_repeats
+        )
+        record["examples"] = grid.examples(model, cell, cache)
+        if pruning.teacher:
+            led = evaluate(model, task, cache, settings.batch_size, collate, follow_teacher=True)
+            correlation = rank_correlation(model, dev, settings.batch_size, collate)
+            record |= {"teacher_metrics": led, "student_rank_correlation": round(correlation, 4)}
+    if grid.models:
+        grid.save_model(model, cell, grid.models / task.name / cell.name)
+
+    report(record, log)
+    log(f"-> {grid.folder(cell)}")
+    record |= {
+        "loss": curve,
+        "settings": grid.settings(cell, cache),
+        "environment": environment(grid.steady),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_record(grid.folder(cell), record, log)
+    return record
+
+
+def report(record: dict, log: Log) -> None:
+    """A finished cell in a few lines."""
+    if record["method"] == "baseline":
+        log(f"dev: {metric_text([record['metrics']])} (unpruned baseline)")
+        return
+    log(f"dev: {metric_text([record['metrics']])} (baseline: {metric_text([record['baseline_metrics']])})")
+    if record["teacher"]:
+        log(
+            f"the student alone; led by its teacher: {metric_text([record['teacher_metrics']])}; "
+            f"rank correlation with it {record['student_rank_correlation']:.2f}"
+        )
+    tokens, flops, latency = record["tokens"], record["flops"], record["latency"]
+    log(
+        f"tokens not computed {tokens['effective_rate']:.1%}, FLOPs reduction {flops['reduction']:.2f}x, "
+        f"speed-up {latency['speedup']:.2f}x ({latency['baseline_ms']:.1f} -> {latency['pruned_ms']:.1f} ms per batch)"
+    )
+    for example in record["examples"]:
+        log(f"  {example['sentence']}\n  -> {example['kept']}")
+
+
+def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
+    """Run the cells that are not finished, baselines before what is compared with them; print the table of all.
+
+    Raises:
+        UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
+            the first hour is spent.
+    """
+    finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
+    check_writable(grid.records)
+    waiting = sum(record is None for record in finished.values())
+    print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
+    log, started, done = Log(), time.monotonic(), 0
+    for cell, cache in cells:
+        if finished[cell] is not None:
+            continue
+        left = "" if not done else f", about {(time.monotonic() - started) / done * (waiting - done) / 60:.0f} min left"
+        log.start_cell()
+        log(f"\n[{done + 1}/{waiting}{left}] {cell.task.name}: {cell.name}")
+        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
+        finished[cell] = run_cell(grid, cell, cache, baseline, log)
+        done += 1
+    print("\n" + markdown(summary(list(finished.values()))))
+
+
+def shorten(words: Sequence[str], kept: set[int]) -> str:
+    """The kept words in order, ``...`` where some were left out."""
+    shown: list[str] = []
+    for position, word in enumerate(words):
+        if position in kept:
+            shown.append(word)
+        elif not shown or shown[-1] != "...":
+            shown.append("...")
+    return " ".join(shown)
