@@ -5,14 +5,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from pruner.errors import Parser, UserError, run_script
 from pruner.google import LEFT_OUT, Weight, match
+from pruner.quiet_tensorflow import import_tensorflow
 from pruner.tokenizer import has_capitals, read_json, read_vocabulary
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
@@ -85,29 +85,9 @@ def hub_config(config: dict, heads: list[str], labels: int, gelu: str) -> dict:
     return made
 
 
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """TensorFlow greets on the file descriptor itself while it is imported, whatever its log level."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
-
-
 def open_checkpoint(prefix: Path):
     """TensorFlow's reader of the checkpoint, the only thing here that TensorFlow is for."""
-    try:
-        with quiet_stderr():
-            import tensorflow
-    except ImportError:
-        raise UserError(
-            "tensorflow is not installed, and only it reads Google's files; pip install tensorflow"
-        ) from None
+    tensorflow = import_tensorflow("reads Google's files")
     try:
         return tensorflow.train.load_checkpoint(str(prefix))
     except Exception as error:  # TensorFlow raises several kinds

@@ -3,14 +3,13 @@
 import sys
 from pathlib import Path
 
-import numpy as np
-
-from pruner.cache import Cache, write_cache
-from pruner.download import GLUE_ADDRESS, download_task
+from pruner.cache import write_cache
+from pruner.download import GLUE_ADDRESS
 from pruner.encode import encode, make_cache
 from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import TASKS, Task, find_task, read_split
-from pruner.tokenizer import BertTokenizer, bert_folder, check_max_length, load_tokenizer
+from pruner.glue import TASKS, find_task
+from pruner.prepare import ClosingTable, find_data, read_task
+from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on
@@ -35,21 +34,6 @@ def parse_arguments(arguments: list[str]):
     return parser.parse_args(arguments)
 
 
-def prepare_task(task: Task, folder: Path, tokenizer: BertTokenizer, length: int, skip_bad: bool) -> tuple[Cache, dict]:
-    """Read and encode the splits of a task that are there; also the number of bad rows left out of each."""
-    splits, skipped = {}, {}
-    for name in task.splits:
-        if name in task.test and not (folder / f"{name}.tsv").is_file():
-            continue
-        rows = read_split(task, folder, name, skip_bad)
-        splits[name], skipped[name] = encode(rows, task, tokenizer), rows.skipped
-    return make_cache(task, splits, tokenizer, length), skipped
-
-
-def missing_files(task: Task, folder: Path) -> list[str]:
-    return [f"{name}.tsv" for name in ("train", *task.dev) if not (folder / f"{name}.tsv").is_file()]
-
-
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
     tasks = [find_task(name) for name in args.tasks or task_names]
@@ -61,36 +45,15 @@ def main() -> None:
     casing = "uncased" if tokenizer.lower_case else "cased"
     print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {casing}")
 
-    data = Path(args.data)
-    if args.download:
-        for task in tasks:
-            download_task(task, data / task.folder, args.glue_address)
-    found = []
-    for task in tasks:
-        missing = missing_files(task, data / task.folder)
-        if not missing:
-            found.append(task)
-            continue
-        reason = f"no {missing[0]}" if (data / task.folder).is_dir() else "no such folder"
-        if args.tasks:
-            raise UserError(f"{data / task.folder}: {reason}; put the official files there, or run with --download")
-        print(f"skipped {task.name}: {data / task.folder}: {reason}")
-    if not found:
-        raise UserError(
-            f"{data}: none of the GLUE tasks is there; download them from https://gluebenchmark.com/tasks so that "
-            f"{data / 'MRPC' / 'train.tsv'} and so on exist, or run with --download"
-        )
-
-    lines = [f"{'task':8}{'split':18}{'sentences':>10}{'mean tokens':>13}{'95th pct.':>11}"]
-    for task in found:
-        cache, skipped = prepare_task(task, data / task.folder, tokenizer, args.max_length, args.skip_bad_rows)
+    data, table = Path(args.data), ClosingTable("tokens")
+    for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
+        rows = read_task(task, data / task.folder, args.skip_bad_rows)
+        splits = {name: encode(each, task, tokenizer) for name, each in rows.items()}
+        cache = make_cache(task, splits, tokenizer, args.max_length)
         path = write_cache(Path(args.cache), cache, "bert", tokenizer.fingerprint)
         print(f"{task.name} -> {path}")
-        for name, split in cache.splits.items():
-            lengths = split.lengths
-            line = f"{task.name:8}{name:18}{len(split):>10}{lengths.mean():>13.1f}{np.percentile(lengths, 95):>11.0f}"
-            lines.append(line + (f"  ({skipped[name]} bad rows left out)" if skipped[name] else ""))
-    print("\n".join(["", *lines]))
+        table.add(cache, rows)
+    table.print()
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ from pruner import demo as sample
 from pruner.bert_cells import BertGrid, check_bert, weights_fingerprint
 from pruner.cache import Cache, cache_path, read_cache
 from pruner.errors import Parser, UserError, comma_list, run_script
+from pruner.flags import check_numbers, common_flags, parse, train_settings
 from pruner.glue import TASKS, Task, find_task
 from pruner.grid import Cell, run_grid
 from pruner.measure import steady_allocator
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
-from pruner.train import TrainSettings
 
 task_names = list(TASKS)  # which tasks; those that are not prepared are skipped and named
 pruning_methods = ["student", "emission", "gradient", "random", "head", "tail", "frequency"]  # one after the other
@@ -50,50 +50,12 @@ demo_settings = {
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = Parser(__doc__)
+    common_flags(parser, globals(), ", ".join(TASKS), f"{', '.join(METHODS)}; or a+b for two layers", "BERT")
     add = parser.add_argument
-    add("--demo", action="store_true", help="run on a built-in sample task, about two minutes on two CPU cores")
-    add("--tasks", type=comma_list, help=f"of {', '.join(TASKS)} (default: all that are prepared)")
-    add("--methods", type=comma_list, default=pruning_methods, help=f"of {', '.join(METHODS)}; or a+b for two layers")
     add("--schedule", type=comma_list, default=pruning_schedule, help="one rate per layer, as 0.6,0,0,0,0,0")
     add("--teacher", default=teacher, help="whom students imitate: emission or gradient")
-    add("--count", default=count, help="what a rate counts: real tokens or padded, the published counting")
-    add("--seeds", type=comma_list, default=seeds, help="one fine-tuning per task, method and seed")
-    add("--epochs", type=float, default=epochs, help="passes over the training set")
-    add("--batch-size", type=int, default=batch_size, help="sentences per optimizer step")
-    add("--accumulation-steps", type=int, default=accumulation_steps, help="parts that a step is computed in")
-    add("--learning-rate", type=float, default=learning_rate, help="of BERT, decaying linearly to 0")
-    add("--student-learning-rate", type=float, default=student_learning_rate, help="of the students")
-    add("--clip", type=float, default=clip, help="largest gradient norm")
-    add("--max-train-rows", type=int, default=max_train_rows, help="train on a random subset of that many rows")
-    add("--latency-repeats", type=int, default=latency_repeats, help="interleaved timings of baseline and pruned model")
     add("--bert", default=bert, help="the pre-trained model: a folder or a model of the hub")
-    add("--cache", default=cache_folder, help="what PrepareGlue4Bert.py wrote")
-    add("--records", default=records_folder, help="where the records go")
-    add("--save-models", default=models_folder, help="where to keep the fine-tuned models")
-    add("--force", action="store_true", default=force, help="run finished cells again, replace their records")
-    args = parser.parse_args(arguments)
-    if args.demo:
-        parser.set_defaults(**demo_settings)
-        args = parser.parse_args(arguments)
-    return args
-
-
-def check_numbers(args: argparse.Namespace) -> list[int]:
-    """Complain about settings that cannot be; return the seeds as numbers."""
-    at_least = {"batch_size": 1, "accumulation_steps": 1, "latency_repeats": 1, "max_train_rows": 1}
-    for name, least in at_least.items():
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise UserError(f"{name}: {value} is too small; use {least} or more")
-    for name in ("epochs", "learning_rate", "student_learning_rate", "clip"):
-        if not getattr(args, name) > 0:
-            raise UserError(f"{name}: {getattr(args, name)} is not a positive number")
-    if args.batch_size % args.accumulation_steps:
-        raise UserError(f"accumulation_steps: {args.accumulation_steps} does not divide batch_size {args.batch_size}")
-    try:
-        return [int(seed) for seed in args.seeds]
-    except ValueError:
-        raise UserError(f"seeds: {args.seeds} are not whole numbers") from None
+    return parse(parser, arguments, demo_settings)
 
 
 def make_prunings(args: argparse.Namespace, layers: int, hidden: int, padded_length: int, seed: int) -> list[Pruning]:
@@ -143,14 +105,7 @@ def main() -> None:
         weights=weights_fingerprint(args.bert),
         tokenizer=tokenizer,
         tokenizer_folder=tokenizer_folder,
-        train_settings=TrainSettings(
-            args.epochs,
-            args.batch_size,
-            args.learning_rate,
-            args.student_learning_rate,
-            args.clip,
-            args.accumulation_steps,
-        ),
+        train_settings=train_settings(args, args.batch_size),
         max_train_rows=args.max_train_rows,
         latency_repeats=args.latency_repeats,
         records=Path(args.records),

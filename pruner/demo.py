@@ -10,6 +10,7 @@ from pruner.cache import write_cache
 from pruner.encode import encode, make_cache
 from pruner.glue import Rows, Task
 from pruner.tokenizer import load_tokenizer
+from pruner.words import Vocabulary, encode_words, write_words
 
 MAX_LENGTH = 64
 LAYERS = 3
@@ -74,3 +75,11 @@ def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path
     }
     write_cache(folder, make_cache(TASK, splits, tokenizer, MAX_LENGTH), "bert", tokenizer.fingerprint)
     return bert
+
+
+def make_lstm_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> None:
+    """Write the same sentences as words for the LSTM under ``folder``, with their vocabulary."""
+    vocabulary = Vocabulary((*FILLER, *(word for words in TOPICS.values() for word in words)))
+    rows = {"train": make_sentences(train_rows, seed=1), "dev": make_sentences(dev_rows, seed=2)}
+    splits = {name: encode_words(each, vocabulary.to_ids, MAX_LENGTH) for name, each in rows.items()}
+    write_words(folder, TASK, splits, vocabulary, MAX_LENGTH)

@@ -1,4 +1,4 @@
-"""Floating-point operations of a BERT on real tokens: matrix products only, a multiply-add counted as two.
+"""Floating-point operations on real tokens: matrix products only, a multiply-add counted as two.
 
 Padding costs nothing on either side of a ratio, and whatever a scorer needs is counted with the pruned model.
 """
@@ -39,11 +39,6 @@ class BertShape:
         """Pooler and classifier, on [CLS] alone."""
         return sentences * 2.0 * self.hidden * (self.hidden + self.labels)
 
-    def student(self, tokens: np.ndarray, widths: Sequence[int]) -> float:
-        sizes = [self.hidden, *widths, 1]
-        per_token = sum(2 * before * after for before, after in pairwise(sizes))
-        return float(np.sum(tokens)) * per_token
-
     def cls_attention(self, tokens: np.ndarray) -> float:
         """The row of [CLS] in one attention map: one query, all keys, their products."""
         d = self.hidden
@@ -67,7 +62,7 @@ def pruned_flops(shape: BertShape, lengths: Sequence[int], counts: Sequence[Sequ
     for count, method in zip(counts, pruning.methods, strict=True):
         computed = np.asarray(count, dtype=np.float64)
         if method == "student" and not np.array_equal(computed, entering):
-            total += shape.student(entering, pruning.student_widths)
+            total += student_flops(float(np.sum(entering)), shape.hidden, pruning.student_widths)
         total += shape.layer(computed)
         entering = computed
     return total
@@ -85,6 +80,50 @@ def teacher_flops(shape: BertShape, tokens: np.ndarray, pruning: Pruning) -> flo
     return total
 
 
+def student_flops(tokens: float, inputs: int, widths: Sequence[int]) -> float:
+    """An MLP of ``inputs``, the hidden ``widths`` and one output on ``tokens`` tokens."""
+    return tokens * sum(2 * before * after for before, after in pairwise([inputs, *widths, 1]))
+
+
 def reduction(baseline: float, pruned: float) -> dict[str, float]:
     """The ``flops`` entry of a record."""
     return {"baseline": baseline, "pruned": pruned, "reduction": round(baseline / pruned, 4)}
+
+
+@dataclass(frozen=True)
+class LstmShape:
+    """The sizes that decide the work of an LSTM classifier."""
+
+    vocabulary: int
+    embedding: int
+    hidden: int
+    layers: int
+    head: int
+    labels: int
+
+    @classmethod
+    def of(cls, config) -> "LstmShape":
+        """From a ``pruner.lstm.PrunedLstmConfig``."""
+        sizes = (config.vocab_size, config.embedding_size, config.hidden_size, config.num_layers, config.head_size)
+        return cls(*sizes, config.num_labels)
+
+    def step(self, layer: int) -> int:
+        """One word in one layer: four gates, from input and state."""
+        inputs = self.embedding if layer == 0 else self.hidden
+        return 8 * self.hidden * (inputs + self.hidden)
+
+
+def lstm_flops(shape: LstmShape, rows: int, lengths: Sequence[int], kept: Sequence[int], pruning: Pruning) -> float:
+    """An LSTM that reads ``kept`` of the ``lengths`` words of its sentences and classifies ``rows``, scorer included.
+
+    A student scores the vocabulary once for the whole split; the gate's pass reads every word with the first layer,
+    and computes the input gate once more, from the states.
+    """
+    total = float(sum(kept)) * sum(shape.step(layer) for layer in range(shape.layers))
+    total += rows * 2.0 * shape.head * (shape.hidden + shape.labels)
+    method = pruning.methods[0]
+    if method == "gate":
+        total += sum(lengths) * shape.step(0) * 1.25
+    if method == "student" and list(kept) != list(lengths):
+        total += student_flops(shape.vocabulary, shape.embedding, pruning.student_widths)
+    return total

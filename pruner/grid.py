@@ -16,7 +16,7 @@ from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
 from pruner.glue import Task
 from pruner.measure import measure_latency, predict, rank_correlation
-from pruner.metrics import compute_metrics
+from pruner.metrics import dev_metrics, metrics_by_length
 from pruner.records import (
     Log,
     check_writable,
@@ -100,10 +100,6 @@ class Grid(ABC):
     def callbacks(self, model: nn.Module, cell: Cell) -> Sequence[TrainerCallback]:
         return ()
 
-    def more_results(self, model: nn.Module, cell: Cell, cache: Cache) -> dict:
-        """What only this kind of model records beside the metrics."""
-        return {}
-
     def folder(self, cell: Cell) -> Path:
         return self.records / cell.task.name / cell.name
 
@@ -124,21 +120,9 @@ class Grid(ABC):
         return None if self.force else finished_record(self.folder(cell), self.settings(cell, cache))
 
 
-def evaluate(
-    model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options
-) -> dict[str, float]:
-    """The task's metrics on dev; MNLI's have the split in their name."""
-    found = {}
-    for split in task.dev:
-        data = cache.splits[split]
-        metrics = compute_metrics(task.metrics, predict(model, data, batch_size, collate, **options), data.labels)
-        found |= {metric_name(task, name, split): round(value, 6) for name, value in metrics.items()}
-    return finite(found, task.name)
-
-
-def metric_name(task: Task, metric: str, split: str) -> str:
-    """``accuracy``, or where a task has two dev sets ``accuracy_matched``."""
-    return metric if len(task.dev) == 1 else metric + split.removeprefix("dev")
+def predict_dev(model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options) -> dict:
+    """Logits [rows, labels] of each of the task's dev sets."""
+    return {name: predict(model, cache.splits[name], batch_size, collate, **options) for name in task.dev}
 
 
 def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: Log) -> dict:
@@ -153,7 +137,8 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
         callbacks = grid.callbacks(model, cell)
         curve = train(model, data, settings, cell.seed, Path(scratch), collate, grid.decay, callbacks)
 
-    metrics = evaluate(model, task, cache, settings.batch_size, collate)
+    logits = predict_dev(model, task, cache, settings.batch_size, collate)
+    metrics = finite(dev_metrics(task, cache, logits), task.name)
     record = {
         "task": task.name,
         "method": cell.method,
@@ -162,9 +147,10 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
         "status": "complete",
         "metrics": metrics,
         "baseline_metrics": baseline["metrics"] if baseline else metrics,
+        "metrics_by_length": metrics_by_length(task, cache, logits),
         "latency": None,
     }
-    record = grid.describe(model, cell, cache) | record | grid.more_results(model, cell, cache)
+    record = grid.describe(model, cell, cache) | record
     if pruning:
         gpu = next(model.parameters()).is_cuda
         dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float32
@@ -174,9 +160,12 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
         )
         record["examples"] = grid.examples(model, cell, cache)
         if pruning.teacher:
-            led = evaluate(model, task, cache, settings.batch_size, collate, follow_teacher=True)
+            led = predict_dev(model, task, cache, settings.batch_size, collate, follow_teacher=True)
             correlation = rank_correlation(model, dev, settings.batch_size, collate)
-            record |= {"teacher_metrics": led, "student_rank_correlation": round(correlation, 4)}
+            record |= {
+                "teacher_metrics": dev_metrics(task, cache, led),
+                "student_rank_correlation": round(correlation, 4),
+            }
     if grid.models:
         grid.save_model(model, cell, grid.models / task.name / cell.name)
 

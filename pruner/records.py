@@ -141,12 +141,14 @@ def git_commit() -> str | None:
 
 
 def summary(records: Sequence[dict]) -> pd.DataFrame:
-    """One row per task, method and schedule: means over seeds (and standard deviations, of two or more)."""
+    """One row per task, method and schedule or rate: means over seeds (and standard deviations, of two or more)."""
     rows = []
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        key = (record["task"], record["method"], record["teacher"], tuple(record["schedule"]), record["count"])
+        rates = record["schedule"] if "schedule" in record else [record["target_prune_rate"]]
+        key = (record["task"], record["method"], record["teacher"], tuple(rates), record["count"])
         groups.setdefault(key, []).append(record)
+    column = "schedule" if any("schedule" in record for record in records) else "rate"
     for (task, method, teacher, schedule, count), cells in groups.items():
         pruned = method != "baseline"
         name = f"{method} of {teacher}" if teacher else method
@@ -154,9 +156,9 @@ def summary(records: Sequence[dict]) -> pd.DataFrame:
             {
                 "task": task,
                 "method": name + (" (padded count)" if count == "padded" else ""),
-                "schedule": ",".join(f"{rate:g}" for rate in schedule) if pruned else "unpruned",
+                column: ",".join(f"{rate:g}" for rate in schedule) if pruned else "unpruned",
                 "seeds": len(cells),
-                "dev metric": metric_text([cell["metrics"] for cell in cells]),
+                "metric": metric_text([cell["metrics"] for cell in cells]),
                 "baseline": metric_text([cell["baseline_metrics"] for cell in cells]),
                 "tokens not computed": f"{_mean(cells, 'tokens', 'effective_rate'):.1%}",
                 "FLOPs reduction": f"{_mean(cells, 'flops', 'reduction'):.2f}x" if pruned else "",

@@ -8,6 +8,7 @@ from pruner.errors import UserError
 from pruner.scores import CONTROLS, TEACHERS
 
 METHODS = ("student", *TEACHERS, *CONTROLS)
+LSTM_METHODS = ("student", "gate", *CONTROLS)
 COUNTS = ("real", "padded")
 
 
@@ -85,12 +86,50 @@ def make_pruning(
         teacher = None
     elif teacher not in TEACHERS:
         raise UserError(f"teacher: unknown teacher {teacher!r}; choose from {', '.join(TEACHERS)}")
+    padded_length = check_count(count, padded_length)
+    return Pruning(rates, chosen, teacher, count, padded_length, seed, tuple(student_widths))
+
+
+def make_lstm_pruning(
+    rate: float,
+    method: str,
+    count: str = "real",
+    padded_length: int | None = None,
+    seed: int = 0,
+    student_widths: Sequence[int] = (),
+) -> Pruning:
+    """The pruning before an LSTM, as that of one layer; ``gate`` is the student's teacher.
+
+    Raises:
+        UserError: a rate that is not above 0 and below 1, an unknown method or count.
+    """
+    value = check_rate(rate, "target_prune_rate")
+    if value == 0:
+        raise UserError("target_prune_rate: a rate of 0 is the baseline, which runs anyway; leave it out")
+    if method not in LSTM_METHODS:
+        raise UserError(f"pruning_methods: unknown method {method!r}; choose from {', '.join(LSTM_METHODS)}")
+    teacher, widths = ("gate", tuple(student_widths)) if method == "student" else (None, ())
+    return Pruning((value,), (method,), teacher, count, check_count(count, padded_length), seed, widths)
+
+
+def check_rate(rate: float | str, name: str) -> float:
+    """A share of the words: ``0 <= rate < 1``, or a ``UserError`` about the constant ``name``."""
+    try:
+        value = float(rate)
+    except (TypeError, ValueError):
+        raise UserError(f"{name}: {rate!r} is not a number; use a rate of at least 0 and below 1") from None
+    if not 0 <= value < 1:
+        raise UserError(f"{name}: rate {rate} is out of range; use a rate of at least 0 and below 1")
+    return value
+
+
+def check_count(count: str, padded_length: int | None) -> int | None:
+    """The padded length where that is what is counted."""
     if count not in COUNTS:
         raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
     if count == "padded" and padded_length is None:
         raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
-    padded_length = padded_length if count == "padded" else None
-    return Pruning(rates, chosen, teacher, count, padded_length, seed, tuple(student_widths))
+    return padded_length if count == "padded" else None
 
 
 def check_schedule(schedule: Sequence[float], num_layers: int) -> tuple[float, ...]:

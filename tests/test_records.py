@@ -68,7 +68,7 @@ def test_the_table_has_means_and_deviations_over_seeds():
     table = summary(records)
     assert table["method"].tolist() == ["student of emission", "random", "baseline"]
     assert table["seeds"].tolist() == [2, 1, 1]
-    assert table["dev metric"].tolist() == ["accuracy 82.0 ± 2.8", "accuracy 80.0", "accuracy 90.0"]
+    assert table["metric"].tolist() == ["accuracy 82.0 ± 2.8", "accuracy 80.0", "accuracy 90.0"]
     assert table["tokens not computed"][0] == "25.0%"
     assert table["speed-up"].tolist() == ["1.25x", "1.25x", ""]
     lines = markdown(table).splitlines()

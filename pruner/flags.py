@@ -1,0 +1,73 @@
+"""The flags that all run scripts share: each overrides the constant of a script's top that it is named after."""
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+from pruner.errors import Parser, UserError, comma_list
+from pruner.train import TrainSettings
+
+
+def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, methods: str, model: str) -> None:
+    """Add them; ``constants`` are the script's, ``tasks`` and ``methods`` list what there is, ``model`` is its name."""
+    add = parser.add_argument
+    add("--demo", action="store_true", help="run on a built-in sample task, a few minutes on two CPU cores")
+    add("--tasks", type=comma_list, help=f"of {tasks} (default: all that are prepared)")
+    add("--methods", type=comma_list, default=constants["pruning_methods"], help=f"of {methods}")
+    add("--count", default=constants["count"], help="what a rate counts: real tokens or padded, the published counting")
+    add("--seeds", type=comma_list, default=constants["seeds"], help="one training per task, method and seed")
+    add("--epochs", type=float, default=constants["epochs"], help="passes over the training set")
+    add("--batch-size", type=int, default=constants["batch_size"], help="sentences per optimizer step")
+    add(
+        "--accumulation-steps",
+        type=int,
+        default=constants["accumulation_steps"],
+        help="parts that a step is computed in",
+    )
+    add("--learning-rate", type=float, default=constants["learning_rate"], help=f"of the {model}")
+    add("--student-learning-rate", type=float, default=constants["student_learning_rate"], help="of the students")
+    add("--clip", type=float, default=constants["clip"], help="largest gradient norm")
+    add("--max-train-rows", type=int, default=constants["max_train_rows"], help="train on a random subset of that size")
+    add("--latency-repeats", type=int, default=constants["latency_repeats"], help="interleaved timings of both models")
+    add("--cache", default=constants["cache_folder"], help="what the prepare script wrote")
+    add("--records", default=constants["records_folder"], help="where the records go")
+    add("--save-models", default=constants["models_folder"], help="where to keep the trained models")
+    add(
+        "--force",
+        action="store_true",
+        default=constants["force"],
+        help="run finished cells again",
+    )
+
+
+def parse(parser: Parser, arguments: list[str], demo_settings: dict) -> argparse.Namespace:
+    """What was asked for; with ``--demo`` its settings are the defaults."""
+    args = parser.parse_args(arguments)
+    if args.demo:
+        parser.set_defaults(**demo_settings)
+        args = parser.parse_args(arguments)
+    return args
+
+
+def check_numbers(args: argparse.Namespace, *more: str) -> list[int]:
+    """Complain about settings that cannot be, ``more`` names of those of 1 or more included; the seeds as numbers."""
+    for name in ("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows", *more):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise UserError(f"{name}: {value} is too small; use 1 or more")
+    for name in ("epochs", "learning_rate", "student_learning_rate", "clip"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            raise UserError(f"{name}: {value} is not a positive number")
+    if args.batch_size is not None and args.batch_size % args.accumulation_steps:
+        raise UserError(f"accumulation_steps: {args.accumulation_steps} does not divide batch_size {args.batch_size}")
+    try:
+        return [int(seed) for seed in args.seeds]
+    except ValueError:
+        raise UserError(f"seeds: {args.seeds} are not whole numbers") from None
+
+
+def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
+    return TrainSettings(
+        args.epochs, batch_size, args.learning_rate, args.student_learning_rate, args.clip, args.accumulation_steps
+    )

@@ -1,0 +1,265 @@
+"""An LSTM classifier that drops words before its first step. A pair is classified by the difference of two states."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from pruner import scores as scorers
+from pruner.schedule import Pruning
+from pruner.select import gather_tokens, keep_counts, real_mask, select_tokens, to_device
+from pruner.student import Student, distillation_loss
+
+PADDING, UNKNOWN = 0, 1  # ids; UNKNOWN stands for all words outside the vocabulary
+# On a CPU, sentences are read this many at a time, sorted by length and padded to their longest: oneDNN reads padded
+# batches about twice as fast as PyTorch's own loop reads packed ones, and short chunks leave little padding.
+CHUNK = 64
+
+
+class PrunedLstmConfig(PretrainedConfig):
+    """Sizes of the model, as published by default. ``pruning`` is a ``pruner.schedule.Pruning`` as a dict."""
+
+    model_type = "pruned_lstm"
+
+    def __init__(
+        self,
+        vocab_size: int = 65_000,
+        embedding_size: int = 300,
+        hidden_size: int = 300,
+        num_layers: int = 1,
+        head_size: int = 256,
+        pairs: bool = False,
+        pruning: dict | None = None,
+        **kwargs,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.embedding_size = embedding_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.head_size = head_size
+        self.pairs = pairs
+        self.pruning = pruning
+        super().__init__(**kwargs)
+
+
+@dataclass
+class PrunedLstmOutput(SequenceClassifierOutput):
+    """``loss`` is the task's loss plus, while a student is being distilled, ``student_loss``.
+
+    The other fields have one row per sentence (S = B, or 2 B of pairs, all first sentences before all second ones), in
+    a list of one entry, the words before the LSTM: ``student_scores`` the student's and the teacher's scores [S, L],
+    ``student_counts`` how many of a row are words, ``token_positions`` [S, K] which of a sentence's words were read,
+    and ``token_counts`` how many of that row they are; what follows is filling.
+    """
+
+    student_loss: Tensor | None = None
+    student_scores: list[tuple[Tensor, Tensor]] | None = None
+    student_counts: list[list[int]] | None = None
+    token_positions: list[Tensor] | None = None
+    token_counts: list[list[int]] | None = None
+
+
+class PrunedLstmForSequenceClassification(PreTrainedModel):
+    """Embedding, pruner, LSTM, classifier on the state after the last kept word; words have ids above 0.
+
+    What a sentence gets depends neither on its batch mates nor on padding, on whichever side. A sentence may be empty:
+    its state is zero.
+    """
+
+    config_class = PrunedLstmConfig
+    accepts_loss_kwargs = False  # the loss is a mean over the batch
+
+    def __init__(self, config: PrunedLstmConfig) -> None:
+        super().__init__(config)
+        self.pruning = Pruning.from_dict(config.pruning) if config.pruning else Pruning.none(1)
+        self.ramp_rate: float | None = None  # takes the place of the rate while training; see RateRamp
+        hidden = config.hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=PADDING)
+        with torch.no_grad():
+            self.embedding.weight[UNKNOWN] = 0  # unknown words say nothing, unless training learns that they do
+        sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
+        self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        self.classifier = nn.Sequential(
+            nn.Linear(hidden, config.head_size), nn.ReLU(), nn.Linear(config.head_size, config.num_labels)
+        )
+        # Last, so that the rest starts from the same weights with and without it.
+        wanted = "student" in self.pruning.methods
+        self.students = nn.ModuleList([Student(config.embedding_size, self.pruning.student_widths)] if wanted else [])
+        counted = "frequency" in self.pruning.methods
+        self.register_buffer("token_counts", torch.zeros(config.vocab_size, dtype=torch.int64) if counted else None)
+        self._word_scores: tuple[tuple, Tensor] | None = None
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave the modules as PyTorch makes them: BERT's initialisation is not for an LSTM."""
+
+    def unpruned_twin(self) -> "PrunedLstmForSequenceClassification":
+        """The baseline of this model: the same weights, reading every word."""
+        config = type(self.config).from_dict(self.config.to_dict() | {"pruning": None})
+        twin = type(self)(config)
+        kept = {name: w for name, w in self.state_dict().items() if not name.startswith(("students.", "token_counts"))}
+        twin.load_state_dict(kept)
+        like = self.embedding.weight
+        return twin.to(like.device, like.dtype).eval()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        second_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
+        second_lengths: Sequence[int] | None = None,
+        follow_teacher: bool | None = None,
+        return_dict: bool = True,
+    ) -> PrunedLstmOutput | tuple:
+        """Classify sentences, or pairs of them.
+
+        Args:
+            input_ids: [B, L] words, 0 where there is none.
+            second_ids: [B, M] the second sentences of pairs.
+            labels: [B] class numbers.
+            lengths, second_lengths: B numbers of words known on the host; they promise that padding is on the right.
+                Without them they are read from the ids, and padding may be anywhere.
+            follow_teacher: the student's words are chosen by the teacher's scores (as in training) or by its own.
+                Default: the teacher's while training.
+        """
+        parts = [_left_aligned(input_ids, lengths)]
+        if second_ids is not None:
+            parts.append(_left_aligned(second_ids, second_lengths))
+        lengths = [length for _, each in parts for length in each]
+        width = max(lengths)
+        ids = torch.cat([_to_width(part, width) for part, _ in parts])
+
+        follow_teacher = self.training if follow_teacher is None else follow_teacher
+        rate = self.pruning.schedule[0]
+        if self.training and self.ramp_rate is not None:
+            rate = self.ramp_rate
+        method, counting = self.pruning.methods[0], (self.pruning.count, self.pruning.padded_length)
+        keep = keep_counts(lengths, [rate], *counting)[0]
+        counts, keep_on_device = to_device([lengths, keep], ids.device)
+        real = real_mask(counts, width)
+
+        scores, own, teacher = None, None, None
+        if method == "gate" or (method == "student" and (follow_teacher or self.training)):
+            scores = teacher = self.gate_scores(ids, lengths)
+        if method == "student" and teacher is not None:
+            own = self.students[0](self.embedding(ids))
+            scores = teacher if follow_teacher else own
+        elif keep != lengths and method != "gate":
+            scores = self._own_scores(method, ids, real)
+
+        positions = torch.arange(width, device=ids.device).expand(ids.shape)
+        if keep != lengths:
+            positions = select_tokens(scorers.mask_padding(scores.detach(), real), keep, keep_on_device)
+            ids = gather_tokens(ids, positions)
+        states = self.last_states(ids, keep)
+        if len(parts) == 2:
+            first, second = states.chunk(2)
+            states = first - second
+        logits = self.classifier(states)
+
+        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        student_loss = None
+        if own is not None:
+            student_loss = distillation_loss(own, teacher, real)
+            loss = None if loss is None else loss + student_loss
+        output = PrunedLstmOutput(
+            loss=loss,
+            logits=logits,
+            student_loss=student_loss,
+            student_scores=None if own is None else [(own.detach(), teacher)],
+            student_counts=None if own is None else [lengths],
+            token_positions=[positions],
+            token_counts=[keep],
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _own_scores(self, method: str, ids: Tensor, real: Tensor) -> Tensor:
+        """Scores [S, L] that need no teacher."""
+        if method == "student":
+            return self.word_scores()[ids]
+        if method == "random":
+            return scorers.random_scores(ids, real, self.pruning.seed * 1000)
+        if method == "frequency":
+            return scorers.frequency_scores(ids, self.token_counts)
+        return scorers.head_scores(ids) if method == "head" else scorers.tail_scores(ids)
+
+    @torch.no_grad()
+    def word_scores(self) -> Tensor:
+        """The student's score of every word [vocabulary].
+
+        The student reads the embedding, which knows no context: what it says is a property of the word. So the scores
+        are computed once for the vocabulary and then looked up, until a weight changes or evaluation begins anew.
+        """
+        weights = [self.embedding.weight, *self.students.parameters()]
+        state = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        if self._word_scores is None or self._word_scores[0] != state:
+            self._word_scores = (state, self.students[0](self.embedding.weight).float())
+        return self._word_scores[1]
+
+    def train(self, mode: bool = True) -> "PrunedLstmForSequenceClassification":
+        self._word_scores = None
+        return super().train(mode)
+
+    @torch.no_grad()
+    def gate_scores(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The teacher: the input gate of the first layer at each word, averaged over its width, in an unpruned pass.
+
+        ``ids`` [S, L], the words on the left, and S ``lengths`` -> [S, L], 0 at padding.
+        """
+        lstm, hidden = self.lstm[0], self.config.hidden_size
+        gates = torch.zeros(ids.shape, device=ids.device)
+        for rows, width in self._chunks(lengths, ids.device):
+            at = to_device(rows, ids.device)
+            words = self.embedding(ids[at, :width])
+            states = lstm(words)[0]
+            before = F.pad(states[:, :-1], (0, 0, 1, 0))  # the state that each word meets
+            gate = F.linear(words, lstm.weight_ih_l0[:hidden], lstm.bias_ih_l0[:hidden])
+            gate = gate + F.linear(before, lstm.weight_hh_l0[:hidden], lstm.bias_hh_l0[:hidden])
+            gates[at, :width] = gate.float().sigmoid().mean(dim=-1)
+        return gates.masked_fill(~real_mask(to_device(lengths, ids.device), ids.shape[1]), 0)
+
+    def last_states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        """The last layer's state after the last word: ``ids`` [S, L] and S ``lengths`` -> [S, hidden]."""
+        device = ids.device
+        states, order = [], []
+        for rows, width in self._chunks(lengths, device):
+            counts = [lengths[row] for row in rows]
+            x = self.embedding(ids[to_device(rows, device), :width])
+            if device.type == "cuda":  # cuDNN reads packed batches without waste
+                x = pack_padded_sequence(x, torch.tensor(counts), batch_first=True)
+            for lstm in self.lstm:
+                x, (last, _) = lstm(x)
+            # Nothing flows back from padding that follows.
+            states.append(last[0] if device.type == "cuda" else x[torch.arange(len(rows)), torch.tensor(counts) - 1])
+            order += rows
+        empty = [row for row, length in enumerate(lengths) if length == 0]
+        states.append(self.embedding.weight.new_zeros(len(empty), self.config.hidden_size))
+        places = sorted(range(len(lengths)), key=(order + empty).__getitem__)
+        return torch.cat(states).index_select(0, to_device(places, device))
+
+    def _chunks(self, lengths: Sequence[int], device: torch.device) -> Iterator[tuple[list[int], int]]:
+        """Rows that are not empty, the longest first, in chunks that are read at once, each with its longest length."""
+        order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row])
+        size = CHUNK if device.type == "cpu" else max(1, len(order))
+        for start in range(0, len(order), size):
+            yield order[start : start + size], lengths[order[start]]
+
+
+def _left_aligned(ids: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, list[int]]:
+    """Words on the left, padding behind them, and their number; a wait for the device if ``lengths`` is ``None``."""
+    if lengths is not None:
+        return ids, list(lengths)
+    words = ids != PADDING
+    order = words.int().sort(dim=1, descending=True, stable=True).indices
+    return ids.gather(1, order), words.sum(dim=1).tolist()
+
+
+def _to_width(ids: Tensor, width: int) -> Tensor:
+    """``ids`` [B, L] cut or padded to [B, width]."""
+    return F.pad(ids[:, :width], (0, max(0, width - ids.shape[1])))

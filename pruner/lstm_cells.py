@@ -1,0 +1,149 @@
+"""The cells of RunLstm4Glue.py and RunLstm4Agnews.py: an LSTM, trained from scratch with and without pruning."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from pruner.batches import Collate, LstmCollator, SplitDataset
+from pruner.cache import Cache, Split
+from pruner.flops import LstmShape, lstm_flops, reduction
+from pruner.glue import Task
+from pruner.grid import EXAMPLES, Cell, Grid, shorten
+from pruner.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
+from pruner.measure import count_tokens
+from pruner.schedule import Pruning
+from pruner.select import keep_counts
+from pruner.train import TrainSettings
+from pruner.words import Vocabulary, read_vectors, vocabulary_path
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Widths and depth of the model; the defaults are the published ones."""
+
+    embedding_size: int = 300
+    hidden_size: int = 300
+    num_layers: int = 1
+    head_size: int = 256
+
+
+@dataclass(frozen=True)
+class LstmGrid(Grid):
+    """``vectors`` is a file of pretrained vectors, ``rate_start`` where the rate begins in training (``None``: where
+    it ends)."""
+
+    train_settings: dict[str, TrainSettings]
+    vocabularies: dict[str, Vocabulary]
+    cache_folder: Path
+    sizes: Sizes
+    vectors: Path | None
+    rate_start: float | None
+
+    decay = "constant"
+
+    def training(self, task: Task) -> TrainSettings:
+        return self.train_settings[task.name]
+
+    def settings(self, cell: Cell, cache: Cache) -> dict:
+        return (
+            super().settings(cell, cache)
+            | asdict(self.sizes)
+            | {
+                "vocabulary": self.vocabularies[cell.task.name].fingerprint,
+                "vectors": self.vectors.name if self.vectors else None,
+                "pruning_rate_start": self.rate_start if cell.pruning else None,
+            }
+        )
+
+    def make_model(self, cell: Cell, cache: Cache) -> PrunedLstmForSequenceClassification:
+        vocabulary = self.vocabularies[cell.task.name]
+        config = PrunedLstmConfig(
+            vocab_size=vocabulary.size,
+            pairs=is_pair(cell.task),
+            pruning=cell.pruning.to_dict() if cell.pruning else None,
+            num_labels=cell.task.num_labels,
+            id2label=dict(enumerate(cell.task.labels)),
+            label2id={name: index for index, name in enumerate(cell.task.labels)},
+            **asdict(self.sizes),
+        )
+        model = PrunedLstmForSequenceClassification(config)
+        if model.token_counts is not None:
+            model.token_counts.copy_(torch.from_numpy(cache.counts))
+        if self.vectors:
+            with torch.no_grad():
+                for number, vector in read_vectors(self.vectors, vocabulary, self.sizes.embedding_size).items():
+                    model.embedding.weight[number] = torch.from_numpy(vector)
+        return model
+
+    def collate(self, cell: Cell) -> Collate:
+        return LstmCollator(is_pair(cell.task))
+
+    def callbacks(self, model: PrunedLstmForSequenceClassification, cell: Cell) -> Sequence[TrainerCallback]:
+        if cell.pruning is None or self.rate_start is None:
+            return ()
+        return (RateRamp(model, self.rate_start),)
+
+    def describe(self, model: PrunedLstmForSequenceClassification, cell: Cell, cache: Cache) -> dict:
+        pruning = cell.pruning or Pruning.none(1)
+        dev = [cache.splits[name] for name in cell.task.dev]
+        rows, lengths = sum(len(split) for split in dev), [n for split in dev for n in sentence_lengths(split)]
+        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)[0]
+        shape = LstmShape.of(model.config)
+        baseline = lstm_flops(shape, rows, lengths, lengths, Pruning.none(1))
+        return {
+            "model": "lstm",
+            "target_prune_rate": pruning.schedule[0],
+            "count": pruning.count,
+            "tokens": count_tokens(lengths, pruning),
+            "flops": reduction(baseline, lstm_flops(shape, rows, lengths, kept, pruning)),
+        }
+
+    def examples(self, model: PrunedLstmForSequenceClassification, cell: Cell, cache: Cache) -> list[dict]:
+        split, collate = cache.splits[cell.task.dev[0]], self.collate(cell)
+        vocabulary, dataset, device = self.vocabularies[cell.task.name], SplitDataset(split), model.device
+        found = []
+        for row in range(min(EXAMPLES, len(split))):
+            batch = collate([dataset[row]])
+            batch.pop("labels")
+            with torch.no_grad():
+                output = model.eval()(**{k: x.to(device) if torch.is_tensor(x) else x for k, x in batch.items()})
+            sentences, kept = [], []
+            read = zip(output.token_positions[0], output.token_counts[0], strict=True)
+            # Of a sentence that is none of a pair, the second part is empty.
+            for words, (positions, count) in zip(
+                np.split(split.sentence(row), [split.second[row]]), read, strict=False
+            ):
+                sentences.append(" ".join(vocabulary.word(int(number)) for number in words))
+                kept.append(shorten(sentences[-1].split(" "), set(positions[:count].tolist())))
+            found.append({"sentence": " / ".join(sentences), "kept": " / ".join(kept)})
+        return found
+
+    def save_model(self, model: PrunedLstmForSequenceClassification, cell: Cell, folder: Path) -> None:
+        """A folder that ``from_pretrained`` loads, with the vocabulary beside it, one word per line."""
+        model.save_pretrained(folder)
+        shutil.copyfile(vocabulary_path(self.cache_folder, cell.task.name), folder / "vocab.txt")
+
+
+class RateRamp(TrainerCallback):
+    """The published ramp: while training, the rate grows linearly from a start to its target at the last step."""
+
+    def __init__(self, model: PrunedLstmForSequenceClassification, start: float) -> None:
+        self.model, self.start = model, start
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        share = state.global_step / max(1, state.max_steps - 1)
+        self.model.ramp_rate = self.start + (self.model.pruning.schedule[0] - self.start) * min(1.0, share)
+
+
+def is_pair(task: Task) -> bool:
+    return len(task.text) == 2
+
+
+def sentence_lengths(split: Split) -> list[int]:
+    """Words of each sentence, the two of a pair counted by themselves."""
+    return [*split.second.tolist(), *(split.lengths - split.second).tolist()]

@@ -1,0 +1,124 @@
+"""The work of both LSTM run scripts; they differ in their constants and tasks."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from pruner import demo as sample
+from pruner.cache import Cache, cache_path, read_cache
+from pruner.errors import Parser, UserError, comma_list
+from pruner.flags import check_numbers, common_flags, parse, train_settings
+from pruner.glue import Task
+from pruner.grid import Cell, run_grid
+from pruner.lstm_cells import LstmGrid, Sizes
+from pruner.measure import steady_allocator
+from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
+from pruner.words import Vocabulary, read_vocabulary
+
+BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
+
+# --demo: the same code on a built-in task, in smaller batches since there is less of it.
+demo_settings = {"tasks": ["demo"], "cache": "cache/demo-lstm", "batch_size": 32}
+
+
+def parse_arguments(
+    description: str | None, constants: Mapping[str, Any], tasks: Sequence[str], arguments: list[str]
+) -> argparse.Namespace:
+    parser = Parser(description)
+    common_flags(parser, constants, ", ".join(tasks), ", ".join(LSTM_METHODS), "LSTM")
+    add = parser.add_argument
+    add("--target-prune-rate", type=comma_list, default=constants["target_prune_rate"], help="or several, as 0.5,0.9")
+    add("--pruning-rate-start", type=float, default=constants["pruning_rate_start"], help="the rate's in training")
+    add("--student-widths", type=comma_list, default=constants["student_widths"], help="hidden widths of its MLP")
+    add("--embedding-size", type=int, default=constants["embedding_size"], help="width of the words' vectors")
+    add("--hidden-size", type=int, default=constants["hidden_size"], help="width of the LSTM's state")
+    add("--num-layers", type=int, default=constants["num_layers"], help="LSTMs on top of each other")
+    add("--head-size", type=int, default=constants["head_size"], help="hidden width of the classifier")
+    add("--vectors", default=constants["vectors"], help="a file of pretrained vectors in GloVe's text format")
+    return parse(parser, arguments, demo_settings)
+
+
+def check_rates(args: argparse.Namespace) -> list[float]:
+    """The target rates; the start of the ramp must not be above any of them."""
+    given = args.target_prune_rate
+    rates = [check_rate(rate, "target_prune_rate") for rate in (given if isinstance(given, list) else [given])]
+    if args.pruning_rate_start is not None:
+        start = check_rate(args.pruning_rate_start, "pruning_rate_start")
+        if start > min(rates):
+            raise UserError(f"pruning_rate_start: {start} is above target_prune_rate {min(rates)}; start lower")
+    return rates
+
+
+def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
+    try:
+        found = tuple(int(width) for width in widths)
+    except ValueError:
+        found = (0,)
+    if min(found, default=1) < 1:
+        raise UserError(f"student_widths: {widths} are not whole numbers of 1 or more; use for example 64")
+    return found
+
+
+def find_caches(
+    args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str
+) -> list[tuple[Task, Cache, Vocabulary]]:
+    """The prepared tasks. One that was named must be there; of the default list, absent ones are skipped and named."""
+    folder, found = Path(args.cache), []
+    for name in args.tasks or tasks:
+        if name.lower() not in tasks and not (args.demo and name == "demo"):
+            raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
+        task = sample.TASK if name == "demo" else tasks[name.lower()]
+        if args.tasks or cache_path(folder, task.name).is_file():
+            vocabulary = read_vocabulary(folder, task.name, prepare)
+            found.append((task, read_cache(folder, task.name, "lstm", vocabulary.fingerprint, prepare), vocabulary))
+        else:
+            print(f"skipped {task.name}: not prepared ({cache_path(folder, task.name)})")
+    if not found:
+        raise UserError(f"{folder}: no prepared tasks; run {prepare} first, or try --demo")
+    return found
+
+
+def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str) -> None:
+    """Train, evaluate, measure and record every cell; ``prepare`` is the script that makes the caches of ``tasks``."""
+    sizes = ("embedding_size", "hidden_size", "num_layers", "head_size")
+    seeds, rates, widths = check_numbers(args, *sizes), check_rates(args), check_widths(args.student_widths)
+    steady = False
+    if not torch.cuda.is_available():
+        steady = steady_allocator()
+        print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if args.demo:
+        sample.make_lstm_demo(Path(args.cache))
+
+    found = find_caches(args, tasks, prepare)
+    grid = LstmGrid(
+        train_settings={
+            task.name: train_settings(args, args.batch_size or BATCH_SIZES.get(task.name, 256)) for task, *_ in found
+        },
+        vocabularies={task.name: vocabulary for task, _, vocabulary in found},
+        cache_folder=Path(args.cache),
+        sizes=Sizes(*(getattr(args, name) for name in sizes)),
+        vectors=Path(args.vectors) if args.vectors else None,
+        rate_start=args.pruning_rate_start,
+        max_train_rows=args.max_train_rows,
+        latency_repeats=args.latency_repeats,
+        records=Path(args.records),
+        models=Path(args.save_models) if args.save_models else None,
+        force=args.force,
+        steady=steady,
+    )
+    cells: list[tuple[Cell, Cache]] = []
+    for task, cache, _ in found:
+        for seed in seeds:
+            prunings = [
+                make_lstm_pruning(rate, method, args.count, cache.max_length, seed, widths)
+                for rate in rates
+                for method in args.methods
+            ]
+            cells += [(Cell(task, pruning, seed), cache) for pruning in (None, *prunings)]
+    run_grid(grid, cells)

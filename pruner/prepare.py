@@ -1,0 +1,75 @@
+"""What the prepare scripts share: finding the tasks' files, reading them, and the closing table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pruner.cache import Cache
+from pruner.download import download_task
+from pruner.errors import UserError
+from pruner.glue import Rows, Task, read_split
+from pruner.words import encode_words, learn_vocabulary, write_words
+
+
+def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:
+    """The tasks whose files are in ``data``, fetched from ``address`` first if that is given; others are named.
+
+    Raises:
+        UserError: files of a task are missing that was ``named`` by the user, or of all tasks.
+    """
+    if address:
+        for task in tasks:
+            download_task(task, data / task.folder, address)
+    found = []
+    for task in tasks:
+        missing = [name for name in ("train", *task.dev) if not (data / task.folder / f"{name}.tsv").is_file()]
+        if not missing:
+            found.append(task)
+            continue
+        reason = f"no {missing[0]}.tsv" if (data / task.folder).is_dir() else "no such folder"
+        if named:
+            raise UserError(f"{data / task.folder}: {reason}; put the official files there, or run with --download")
+        print(f"skipped {task.name}: {data / task.folder}: {reason}")
+    if not found:
+        raise UserError(
+            f"{data}: none of the GLUE tasks is there; download them from https://gluebenchmark.com/tasks so that "
+            f"{data / 'MRPC' / 'train.tsv'} and so on exist, or run with --download"
+        )
+    return found
+
+
+def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:
+    """Every split of a task that is there."""
+    names = [name for name in task.splits if name not in task.test or (folder / f"{name}.tsv").is_file()]
+    return {name: read_split(task, folder, name, skip_bad_rows) for name in names}
+
+
+class ClosingTable:
+    """Sentences and lengths of what was prepared."""
+
+    def __init__(self, unit: str) -> None:
+        self.lines = [f"{'task':8}{'split':18}{'sentences':>10}{f'mean {unit}':>13}{'95th pct.':>11}"]
+
+    def add(self, cache: Cache, rows: dict[str, Rows]) -> None:
+        for name, split in cache.splits.items():
+            mean, high = split.lengths.mean(), np.percentile(split.lengths, 95)
+            line = f"{cache.task:8}{name:18}{len(split):>10}{mean:>13.1f}{high:>11.0f}"
+            skipped = rows[name].skipped
+            self.lines.append(line + (f"  ({skipped} bad rows left out)" if skipped else ""))
+
+    def print(self) -> None:
+        print("\n".join(["", *self.lines]))
+
+
+def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_length: int, folder: Path) -> Cache:
+    """Learn a vocabulary from the training split, encode every split, and write both for the LSTM."""
+    if vocabulary_size < 3:
+        raise UserError(f"vocabulary_size: {vocabulary_size} leaves no room for words; use 3 or more")
+    if max_length < 1:
+        raise UserError(f"max_length: {max_length} leaves no words; use 1 or more (published: 128)")
+    vocabulary, to_ids = learn_vocabulary([text for texts in rows["train"].texts for text in texts], vocabulary_size)
+    splits = {name: encode_words(each, to_ids, max_length) for name, each in rows.items()}
+    cache, path = write_words(folder, task, splits, vocabulary, max_length)
+    print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")
+    return cache
