@@ -34,6 +34,8 @@ class BertGrid(Grid):
     tokenizer_folder: Path
     train_settings: TrainSettings
 
+    latency_batches = 12
+
     def training(self, task: Task) -> TrainSettings:
         return self.train_settings
 

@@ -68,6 +68,7 @@ class Grid(ABC):
     steady: bool
 
     decay = "linear"  # of the learning rates
+    latency_batches = None  # timed at most; None: all of dev
 
     @abstractmethod
     def training(self, task: Task) -> TrainSettings:
@@ -156,7 +157,13 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
         dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float32
         dev = cache.splits[task.dev[0]]
         record["latency"] = measure_latency(
-            model, dev, settings.batch_size, grid.latency_collates(cell), dtype, grid.latency_repeats
+            model,
+            dev,
+            settings.batch_size,
+            grid.latency_collates(cell),
+            dtype,
+            grid.latency_repeats,
+            grid.latency_batches,
         )
         record["examples"] = grid.examples(model, cell, cache)
         if pruning.teacher:

@@ -16,9 +16,12 @@ from pruner.select import gather_tokens, keep_counts, real_mask, select_tokens, 
 from pruner.student import Student, distillation_loss
 
 PADDING, UNKNOWN = 0, 1  # ids; UNKNOWN stands for all words outside the vocabulary
-# On a CPU, sentences are read this many at a time, sorted by length and padded to their longest: oneDNN reads padded
-# batches about twice as fast as PyTorch's own loop reads packed ones, and short chunks leave little padding.
-CHUNK = 64
+# Of words before training. With PyTorch's own 1, what rare words can learn is lost in the noise they start from.
+EMBEDDING_STD = 0.1
+# On a CPU, sentences are read in chunks, sorted by length and padded to their longest: oneDNN reads padded batches
+# about twice as fast as PyTorch's own loop reads packed ones. Small chunks leave little padding, but each call has a
+# price: a chunk has at least so many sentences and, where these are short, so many words.
+CHUNK_SENTENCES, CHUNK_WORDS = 64, 1024
 
 
 class PrunedLstmConfig(PretrainedConfig):
@@ -80,8 +83,9 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         self.ramp_rate: float | None = None  # takes the place of the rate while training; see RateRamp
         hidden = config.hidden_size
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=PADDING)
-        with torch.no_grad():
-            self.embedding.weight[UNKNOWN] = 0  # unknown words say nothing, unless training learns that they do
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        with torch.no_grad():  # unknown words say nothing, unless training learns that they do
+            self.embedding.weight[: UNKNOWN + 1] = 0
         sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
         self.classifier = nn.Sequential(
@@ -246,9 +250,11 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
     def _chunks(self, lengths: Sequence[int], device: torch.device) -> Iterator[tuple[list[int], int]]:
         """Rows that are not empty, the longest first, in chunks that are read at once, each with its longest length."""
         order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row])
-        size = CHUNK if device.type == "cpu" else max(1, len(order))
-        for start in range(0, len(order), size):
-            yield order[start : start + size], lengths[order[start]]
+        while order:
+            width = lengths[order[0]]
+            size = max(CHUNK_SENTENCES, CHUNK_WORDS // width) if device.type == "cpu" else len(order)
+            yield order[:size], width
+            order = order[size:]
 
 
 def _left_aligned(ids: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, list[int]]:

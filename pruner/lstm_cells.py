@@ -19,7 +19,7 @@ from pruner.measure import count_tokens
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
 from pruner.train import TrainSettings
-from pruner.words import Vocabulary, read_vectors, vocabulary_path
+from pruner.words import Vocabulary, vocabulary_path
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,17 @@ class Sizes:
 
 @dataclass(frozen=True)
 class LstmGrid(Grid):
-    """``vectors`` is a file of pretrained vectors, ``rate_start`` where the rate begins in training (``None``: where
-    it ends)."""
+    """``vectors`` are pretrained ones by task and word id, of the file ``vectors_name``.
+
+    ``rate_start`` is where the rate begins in training, ``None`` where it ends.
+    """
 
     train_settings: dict[str, TrainSettings]
     vocabularies: dict[str, Vocabulary]
     cache_folder: Path
     sizes: Sizes
-    vectors: Path | None
+    vectors: dict[str, dict[int, np.ndarray]]
+    vectors_name: str | None
     rate_start: float | None
 
     decay = "constant"
@@ -55,7 +58,7 @@ class LstmGrid(Grid):
             | asdict(self.sizes)
             | {
                 "vocabulary": self.vocabularies[cell.task.name].fingerprint,
-                "vectors": self.vectors.name if self.vectors else None,
+                "vectors": self.vectors_name,
                 "pruning_rate_start": self.rate_start if cell.pruning else None,
             }
         )
@@ -74,10 +77,9 @@ class LstmGrid(Grid):
         model = PrunedLstmForSequenceClassification(config)
         if model.token_counts is not None:
             model.token_counts.copy_(torch.from_numpy(cache.counts))
-        if self.vectors:
-            with torch.no_grad():
-                for number, vector in read_vectors(self.vectors, vocabulary, self.sizes.embedding_size).items():
-                    model.embedding.weight[number] = torch.from_numpy(vector)
+        with torch.no_grad():
+            for number, vector in self.vectors.get(cell.task.name, {}).items():
+                model.embedding.weight[number] = torch.from_numpy(vector)
         return model
 
     def collate(self, cell: Cell) -> Collate:

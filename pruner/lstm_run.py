@@ -17,12 +17,12 @@ from pruner.grid import Cell, run_grid
 from pruner.lstm_cells import LstmGrid, Sizes
 from pruner.measure import steady_allocator
 from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
-from pruner.words import Vocabulary, read_vocabulary
+from pruner.words import Vocabulary, read_vectors, read_vocabulary
 
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
 
-# --demo: the same code on a built-in task, in smaller batches since there is less of it.
-demo_settings = {"tasks": ["demo"], "cache": "cache/demo-lstm", "batch_size": 32}
+# --demo: the same code on a built-in task, in smaller batches and more epochs since there is less of it.
+demo_settings = {"tasks": ["demo"], "cache": "cache/demo-lstm", "batch_size": 32, "epochs": 6.0}
 
 
 def parse_arguments(
@@ -96,6 +96,11 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str) 
         sample.make_lstm_demo(Path(args.cache))
 
     found = find_caches(args, tasks, prepare)
+    vectors = {}
+    if args.vectors:
+        for task, _, vocabulary in found:
+            vectors[task.name] = read_vectors(Path(args.vectors), vocabulary, args.embedding_size)
+            print(f"{task.name}: {len(vectors[task.name])} of {vocabulary.size} words have a vector in {args.vectors}")
     grid = LstmGrid(
         train_settings={
             task.name: train_settings(args, args.batch_size or BATCH_SIZES.get(task.name, 256)) for task, *_ in found
@@ -103,7 +108,8 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str) 
         vocabularies={task.name: vocabulary for task, _, vocabulary in found},
         cache_folder=Path(args.cache),
         sizes=Sizes(*(getattr(args, name) for name in sizes)),
-        vectors=Path(args.vectors) if args.vectors else None,
+        vectors=vectors,
+        vectors_name=Path(args.vectors).name if args.vectors else None,
         rate_start=args.pruning_rate_start,
         max_train_rows=args.max_train_rows,
         latency_repeats=args.latency_repeats,

@@ -89,12 +89,12 @@ def measure_latency(
     collates: tuple[Collate, Collate],
     dtype: torch.dtype,
     repeats: int,
-    most_batches: int = 12,
+    most_batches: int | None = None,
 ) -> dict:
     """Median milliseconds per batch of the unpruned twin and of the model, interleaved, in evaluation mode.
 
-    Batches are sorted by length and padded to their longest sentence only, on both sides. At most ``most_batches`` of
-    them are used, spread evenly over the lengths.
+    Batches are sorted by length and padded to their longest sentence only, on both sides. Where ``most_batches`` are
+    given, so many of them are used, spread evenly over the lengths.
 
     Args:
         model: with ``unpruned_twin()``, its baseline.
@@ -105,7 +105,7 @@ def measure_latency(
     baseline = pruned.unpruned_twin()
     sides = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
     number = len(sides[0])
-    chosen = np.unique(np.linspace(0, number - 1, min(most_batches, number)).round().astype(int))
+    chosen = np.unique(np.linspace(0, number - 1, min(most_batches or number, number)).round().astype(int))
 
     def seconds(run: nn.Module, batch: dict) -> float:
         if device.type == "cuda":

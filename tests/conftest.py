@@ -3,6 +3,10 @@
 import importlib
 import os
 import sys
+import threading
+from contextlib import ExitStack
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -89,3 +93,34 @@ def write_mrpc(data: Path, rows: int = 24) -> Path:
         lines += [f"{row % 2}\t{row}\t{row}\t{pair[row % 2]}\t{pair[row // 2 % 2]}" for row in range(rows)]
         (folder / f"{split}.tsv").write_text("\ufeff" + "\n".join(lines) + "\n", encoding="utf-8")
     return folder
+
+
+def write_agnews(data: Path, rows: int = 24) -> Path:
+    """A few rows in AG News' layout, with its backslashes and leftovers of HTML."""
+    folder = data / "ag_news_csv"
+    folder.mkdir(parents=True, exist_ok=True)
+    news = (
+        ("3", "Stocks rise", 'Oil, says <b>falls</b> "" b \\n\\next\\n again'),
+        ("2", "Team wins", "the cup, it is said"),
+        ("1", "Talks on", "ministers meet & speak"),
+        ("4", "New chip", "faster (again)"),
+    )
+    for split, number in (("train", rows), ("test", rows // 3)):
+        lines = [",".join(f'"{cell}"' for cell in news[row % 4]) for row in range(number)]
+        (folder / f"{split}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def serve():
+    """Serve a folder on this machine: ``serve(folder)`` -> its address."""
+    with ExitStack() as stack:
+
+        def start(folder: Path) -> str:
+            handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+            http = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
+            threading.Thread(target=http.serve_forever, daemon=True).start()
+            stack.callback(http.shutdown)
+            return f"http://127.0.0.1:{http.server_port}"
+
+        yield start

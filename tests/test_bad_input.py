@@ -5,12 +5,17 @@ import os
 import shutil
 
 import pytest
-from conftest import VOCABULARY, small_bert, write_mrpc
+from conftest import VOCABULARY, small_bert, write_agnews, write_mrpc
 
+from pruner.glue import TASKS, read_split
 from pruner.tokenizer import load_tokenizer
+from pruner.words import Vocabulary, encode_words, write_words
 
 PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
+LSTM_PREPARE, LSTM_RUN = "PrepareGlue4Lstm", "RunLstm4Glue"
+NEWS_PREPARE, NEWS_RUN = "PrepareAgnews4Lstm", "RunLstm4Agnews"
 SCHEDULE = ("--schedule", "0.6,0,0,0,0,0")
+HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 
 
 def remove(*names):
@@ -27,6 +32,13 @@ def write(name, content):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return change
+
+
+def move(source, target):
+    def change(root):
+        os.replace(root / source, root / target)
 
     return change
 
@@ -64,8 +76,8 @@ CASES = {
     "no data": (remove("data"), PREPARE, (), ["data: none of the GLUE tasks is there", "gluebenchmark.com", "--download"]),
     "no task folder": (nothing, PREPARE, ("--tasks", "rte"), ["data/RTE: no such folder", "--download"]),
     "no dev file": (remove("data/MRPC/dev.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no dev.tsv"]),
-    "short row": (write("data/MRPC/dev.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: 2 columns instead of 5", "--skip-bad-rows"]),
-    "unknown label": (write("data/MRPC/dev.tsv", "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n2\t1\t1\ta\tb\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: unknown label '2'"]),
+    "short row": (write("data/MRPC/dev.tsv", HEADER + "1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: 2 columns instead of 5", "--skip-bad-rows"]),
+    "unknown label": (write("data/MRPC/dev.tsv", HEADER + "2\t1\t1\ta\tb\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: unknown label '2'"]),
     "foreign header": (write("data/MRPC/dev.tsv", "a\tb\n1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:1: no column '#1 String'"]),
     "empty file": (write("data/MRPC/train.tsv", ""), PREPARE, (), ["data/MRPC/train.tsv: no rows"]),
     "not UTF-8": (write("data/MRPC/train.tsv", b"Quality\t\xff\n"), PREPARE, (), ["data/MRPC/train.tsv:1: not UTF-8"]),
@@ -116,14 +128,57 @@ CASES = {
     "weights of another shape": (edit_config(intermediate_size=48), RUN, SCHEDULE, ["is not of the shape that config.json says"]),
     "a record that is none": (write("records/BERT/mrpc/baseline_seed1/record.json", "[]"), RUN, SCHEDULE, ["baseline_seed1/record.json: not a record"]),
     "records cannot be written": (write("records", "x"), RUN, (*SCHEDULE, "--epochs", "0.1"), ["records/BERT: cannot be written"]),
+    "lstm: unknown task to prepare": (nothing, LSTM_PREPARE, ("--tasks", "mprc"), ["unknown task 'mprc'"]),
+    "lstm: scores to prepare": (nothing, LSTM_PREPARE, ("--tasks", "sts-b"), ["sts-b has scores, not classes"]),
+    "lstm: nothing to prepare": (remove("data"), LSTM_PREPARE, (), ["data: none of the GLUE tasks", "--download"]),
+    "lstm: tiny vocabulary": (nothing, LSTM_PREPARE, ("--vocabulary-size", "2"), ["vocabulary_size: 2"]),
+    "lstm: no length": (nothing, LSTM_PREPARE, ("--max-length", "0"), ["max_length: 0"]),
+    "lstm: bad row": (write("data/MRPC/dev.tsv", HEADER + "1\t1\t2\tgood\n"), LSTM_PREPARE, (), ["data/MRPC/dev.tsv:2: 4 columns instead of 5"]),
+    "agnews: no folder": (remove("data/ag_news_csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no such folder", "--download"]),
+    "agnews: no test": (remove("data/ag_news_csv/test.csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no test.csv"]),
+    "agnews: empty": (write("data/ag_news_csv/train.csv", ""), NEWS_PREPARE, (), ["train.csv: no rows"]),
+    "agnews: class": (write("data/ag_news_csv/test.csv", '"1","a","b"\n"0","a","b"\n'), NEWS_PREPARE, (), ["test.csv:2: unknown class '0' (expected 1, 2, 3, 4)", "--skip-bad-rows"]),
+    "agnews: width": (write("data/ag_news_csv/test.csv", '"1","a"\n'), NEWS_PREPARE, (), ["test.csv:1: 2 columns instead of 3"]),
+    "agnews: quotes": (write("data/ag_news_csv/test.csv", '"1","a","b\n'), NEWS_PREPARE, (), ["test.csv:1: not a row of CSV"]),
+    "agnews: not UTF-8": (write("data/ag_news_csv/test.csv", b'"1","a","\xff"\n'), NEWS_PREPARE, (), ["test.csv:1: not UTF-8"]),
+    "agnews: column": (nothing, NEWS_PREPARE, ("--columns", "body"), ["columns: unknown column 'body'", "description"]),
+    "agnews: cache is a file": (write("other", "x"), NEWS_PREPARE, ("--cache", "other"), ["other", "cannot be written"]),
+    "lstm: nothing prepared": (remove("cache"), LSTM_RUN, (), ["cache/lstm: no prepared tasks", "PrepareGlue4Lstm.py"]),
+    "lstm: task not prepared": (nothing, LSTM_RUN, ("--tasks", "qnli"), ["cache/lstm/qnli.txt: no such file", "PrepareGlue4Lstm.py"]),
+    "lstm: unknown task": (nothing, LSTM_RUN, ("--tasks", "sts-b"), ["unknown task 'sts-b'"]),
+    "lstm: cache cut short": (cut("cache/lstm/mrpc.safetensors", 0.7), LSTM_RUN, (), ["mrpc.safetensors: cut short or not a cache"]),
+    "lstm: BERT's cache": (move("cache/bert/mrpc.safetensors", "cache/lstm/mrpc.safetensors"), LSTM_RUN, (), ["mrpc.safetensors: holds bert data of mrpc, not lstm mrpc"]),
+    "lstm: other vocabulary": (write("cache/lstm/mrpc.txt", "film\n"), LSTM_RUN, (), ["mrpc.safetensors: made with another vocabulary"]),
+    "lstm: vocabulary not UTF-8": (write("cache/lstm/mrpc.txt", b"\xff\n"), LSTM_RUN, (), ["cache/lstm/mrpc.txt:1: not UTF-8"]),
+    "lstm: rate of 1": (nothing, LSTM_RUN, ("--target-prune-rate", "1"), ["target_prune_rate: rate 1 is out of range"]),
+    "lstm: rate of 0": (nothing, LSTM_RUN, ("--target-prune-rate", "0.5,0"), ["target_prune_rate: a rate of 0 is the baseline"]),
+    "lstm: rate not a number": (nothing, LSTM_RUN, ("--target-prune-rate", "most"), ["target_prune_rate: 'most' is not a number"]),
+    "lstm: rate nan": (nothing, LSTM_RUN, ("--target-prune-rate", "nan"), ["target_prune_rate: rate nan is out of range"]),
+    "lstm: ramp above target": (nothing, LSTM_RUN, ("--pruning-rate-start", "0.95"), ["pruning_rate_start: 0.95 is above target_prune_rate 0.9"]),
+    "lstm: ramp below 0": (nothing, LSTM_RUN, ("--pruning-rate-start", "-1"), ["pruning_rate_start: rate -1.0 is out of range"]),
+    "lstm: unknown method": (nothing, LSTM_RUN, ("--methods", "emission"), ["pruning_methods: unknown method 'emission'", "gate"]),
+    "lstm: unknown count": (nothing, LSTM_RUN, ("--count", "all"), ["count: unknown counting 'all'"]),
+    "lstm: no width": (nothing, LSTM_RUN, ("--hidden-size", "0"), ["hidden_size: 0"]),
+    "lstm: student width": (nothing, LSTM_RUN, ("--student-widths", "64,x"), ["student_widths: ['64', 'x']"]),
+    "lstm: clip": (nothing, LSTM_RUN, ("--clip", "0"), ["clip: 0.0"]),
+    "lstm: seed": (nothing, LSTM_RUN, ("--seeds", "one"), ["seeds", "one"]),
+    "lstm: no vectors": (nothing, LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt: no such file"]),
+    "lstm: vectors of another width": (write("glove.txt", "film 1 2\n"), LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt:1: 2 numbers", "embedding_size"]),
+    "lstm: a record that is none": (write("records/LSTM/mrpc/baseline_seed1/record.json", "[]"), LSTM_RUN, (), ["baseline_seed1/record.json: not a record"]),
+    "lstm: records cannot be written": (write("records", "x"), LSTM_RUN, (), ["records/LSTM: cannot be written"]),
+    "agnews: nothing prepared": (remove("cache"), NEWS_RUN, (), ["cache/lstm: no prepared tasks", "PrepareAgnews4Lstm.py"]),
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A folder in which both scripts would succeed."""
+    """A folder in which the scripts would succeed, but for RunLstm4Agnews.py."""
     root = tmp_path_factory.mktemp("prepared")
-    write_mrpc(root / "data")
+    rows = {split: read_split(TASKS["mrpc"], write_mrpc(root / "data"), split) for split in ("train", "dev")}
+    words = Vocabulary(("film", "good"))
+    splits = {split: encode_words(each, words.to_ids, 128) for split, each in rows.items()}
+    write_words(root / "cache" / "lstm", TASKS["mrpc"], splits, words, 128)
+    write_agnews(root / "data")
     small_bert(root / "bert")
     before = os.getcwd()
     os.chdir(root)
@@ -141,6 +196,8 @@ def prepared(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     change, script, arguments, expected = CASES[name]
+    if name == "agnews: cache is a file":
+        pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     change(tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

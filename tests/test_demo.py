@@ -73,6 +73,40 @@ def test_it_takes_about_two_minutes_and_ends_with_a_table(demo):
     assert re.search(r"\| demo \| student of emission +\| 0\.8,0,0 ", demo[0])
 
 
+@pytest.fixture(scope="module")
+def lstm_demo(tmp_path_factory):
+    """The LSTM's ``--demo`` of both scripts in an empty folder: their output and the records by method."""
+    folder, outputs = tmp_path_factory.mktemp("demo"), []
+    for script in ("RunLstm4Glue", "RunLstm4Agnews"):
+        command = [sys.executable, str(ROOT / f"{script}.py"), "--demo"]
+        result = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, encoding="utf-8")
+        assert result.returncode == 0, result.stderr
+        outputs.append(result.stdout)
+    paths = (folder / "records" / "LSTM" / "demo").glob("*/record.json")
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return outputs, {record["method"]: record for record in found}
+
+
+def test_an_lstm_finds_the_words_too(lstm_demo):
+    scores = {method: record["metrics"]["accuracy"] for method, record in lstm_demo[1].items()}
+    assert scores["baseline"] > 0.97
+    for method in ("student", "gate"):
+        assert scores[method] > scores["baseline"] - 0.1, method
+    for method in ("random", "head", "tail", "frequency"):
+        assert scores[method] < scores["baseline"] - 0.25, method
+    student = lstm_demo[1]["student"]
+    assert student["tokens"]["effective_rate"] > 0.85
+    assert student["flops"]["reduction"] > 5
+    assert student["latency"]["speedup"] > 1.2
+    assert lstm_demo[1]["gate"]["flops"]["reduction"] < 1
+
+
+def test_both_lstm_scripts_have_the_same_demo(lstm_demo):
+    first, second = lstm_demo[0]
+    assert "7 cells, 7 of them finished already" in second
+    assert first.splitlines()[-9:] == second.splitlines()[-9:]
+
+
 def test_sentences_are_seeded_and_their_topics_in_them():
     rows = make_sentences(50, seed=1)
     assert rows == make_sentences(50, seed=1)

@@ -3,11 +3,8 @@
 import io
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -94,7 +91,7 @@ def test_preparing_sst2_and_mrpc_is_fast(shared, tmp_path):
 
 
 @pytest.fixture
-def server(tmp_path_factory):
+def server(tmp_path_factory, serve):
     """A server of archives as the official one has them."""
     root = tmp_path_factory.mktemp("server")
     (root / "glue" / "data").mkdir(parents=True)
@@ -110,12 +107,7 @@ def server(tmp_path_factory):
     for name in ("train", "test"):
         (root / "senteval" / "senteval_data" / f"msr_paraphrase_{name}.txt").write_bytes((header + rows).encode())
     (root / "glue" / "data" / "mrpc_dev_ids.tsv").write_text("21\t22\n", encoding="utf-8")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(root))
-    handler.log_message = lambda *args: None
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http.server_port}", root
-        http.shutdown()
+    return serve(root), root
 
 
 def test_download(run, server, tmp_path):

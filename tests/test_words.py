@@ -1,0 +1,194 @@
+"""The LSTM's prepare scripts: words and vocabulary as TensorFlow has them, AG News as it comes, vectors."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from conftest import write_agnews, write_mrpc
+
+from pruner.agnews import TASK, download_agnews, read_agnews
+from pruner.cache import read_cache
+from pruner.demo import make_lstm_demo, make_sentences
+from pruner.errors import UserError
+from pruner.glue import TASKS, Rows
+from pruner.words import Vocabulary, encode_words, learn_vocabulary, read_vectors, read_vocabulary, write_vocabulary
+
+
+@pytest.fixture
+def tensorflow():
+    return pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
+
+
+def load(folder, task):
+    vocabulary = read_vocabulary(folder, task, "")
+    return read_cache(folder, task, "lstm", vocabulary.fingerprint, ""), vocabulary
+
+
+def words(cache, vocabulary, split, row):
+    return [vocabulary.word(int(number)) for number in cache.splits[split].sentence(row)]
+
+
+def test_glue_from_files_to_cache(run, tmp_path, tensorflow):
+    write_mrpc(tmp_path / "data")
+    header = "index\t#1 ID\t#2 ID\t#1 String\t#2 String"
+    rows = ["0\t1\t2\tThe FILM, wasn't good!\tnovel plot", "1\t1\t2\tfine\t"]
+    (tmp_path / "data" / "MRPC" / "test.tsv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    code, out, err = run("PrepareGlue4Lstm")
+    assert (code, err) == (0, "")
+    assert "skipped sst-2: data/SST-2: no such folder" in out
+    cache, vocabulary = load(tmp_path / "cache" / "lstm", "mrpc")
+    assert words(cache, vocabulary, "train", 0) == "the film was good the film was good".split()
+    assert words(cache, vocabulary, "train", 1) == "the actor was not bad the plot is fine the film was good".split()
+    assert words(cache, vocabulary, "test", 0) == ["the", "film", "[UNK]", "good", "[UNK]", "plot"]
+    assert cache.splits["test"].second.tolist() == [4, 1]
+    assert cache.splits["test"].lengths.tolist() == [6, 1]  # an empty second sentence has no words at all
+    assert cache.splits["test"].labels is None
+    assert cache.splits["train"].labels.tolist() == [0, 1] * 12
+    assert cache.counts.tolist() == np.bincount(cache.splits["train"].tokens, minlength=vocabulary.size).tolist()
+    assert cache.counts[:2].tolist() == [0, 0]
+    listed = (tmp_path / "cache" / "lstm" / "mrpc.txt").read_text(encoding="utf-8").splitlines()
+    assert set(listed) == set("the film was good actor not bad plot is fine".split())
+    assert [entry.name for entry in sorted((tmp_path / "cache" / "lstm").iterdir())] == ["mrpc.safetensors", "mrpc.txt"]
+    table = out.strip().splitlines()[-4:]
+    assert table[0].split() == ["task", "split", "sentences", "mean", "words", "95th", "pct."]
+    assert table[1].split()[:3] == ["mrpc", "train", "24"]
+
+
+def test_a_full_vocabulary_keeps_the_commonest(run, tmp_path, tensorflow):
+    write_mrpc(tmp_path / "data")
+    code, _, err = run("PrepareGlue4Lstm", "--vocabulary-size", "5", "--max-length", "6", "--cache", "words")
+    assert code == 0, err
+    cache, vocabulary = load(tmp_path / "words", "mrpc")
+    assert vocabulary.size == 5
+    assert vocabulary.words[0] == "the"
+    assert "[UNK]" in words(cache, vocabulary, "train", 0) + words(cache, vocabulary, "train", 1)
+    assert cache.counts[1] > 0
+    second = cache.splits["train"].second
+    assert second.max() <= 6
+    assert (cache.splits["train"].lengths - second).max() == 6  # each sentence is cut by itself
+
+
+def test_words_are_those_of_text_vectorization(tensorflow):
+    texts = ["It's GOOD; (really), good.", "good-bye\u00a0Été\\nline <b>html</b> &lt;", "", "?!", " a\tb \u2028 c "]
+    vocabulary, to_ids = learn_vocabulary(texts, 65_000)
+    found = [[vocabulary.word(int(number)) for number in ids] for ids in to_ids(texts)]
+    assert found[0] == ["its", "good", "really", "good"]
+    assert found[1] == ["goodbye\u00a0Été\\nline".replace("\\", ""), "bhtmlb", "lt"]
+    assert found[2:] == [[], [], ["a", "b", "\u2028", "c"]]
+    layer = tensorflow.keras.layers.TextVectorization(max_tokens=65_000)
+    layer.adapt(texts)
+    assert list(vocabulary.words) == [str(word) for word in layer.get_vocabulary()[2:]]
+    for ids, theirs in zip(to_ids(texts), layer(texts).numpy(), strict=True):
+        assert ids.tolist() == theirs[theirs > 0].tolist()
+
+
+def test_the_vocabulary_is_text(tmp_path):
+    vocabulary = Vocabulary(("good", "a\u2028b", "été", "\u00a0"))
+    path = write_vocabulary(tmp_path, "sst-2", vocabulary)
+    assert path.read_bytes().decode() == "good\na\u2028b\nété\n\u00a0\n"
+    assert read_vocabulary(tmp_path, "sst-2", "") == vocabulary
+    assert read_vocabulary(tmp_path, "sst-2", "").fingerprint == vocabulary.fingerprint
+    assert Vocabulary(("good",)).fingerprint != vocabulary.fingerprint
+
+
+def test_the_samples_words_are_those_tensorflow_would_make(tmp_path, tensorflow):
+    make_lstm_demo(tmp_path, train_rows=50, dev_rows=20)
+    cache, vocabulary = load(tmp_path, "demo")
+    rows = make_sentences(50, seed=1)
+    theirs, to_ids = learn_vocabulary([text for (text,) in rows.texts], 65_000)
+    split = encode_words(rows, to_ids, 64)
+    for row in range(50):
+        assert words(cache, vocabulary, "train", row) == [theirs.word(int(i)) for i in split.sentence(row)]
+
+
+def test_agnews_from_files_to_cache(run, tmp_path, tensorflow):
+    write_agnews(tmp_path / "data")
+    code, out, err = run("PrepareAgnews4Lstm")
+    assert (code, err) == (0, "")
+    cache, vocabulary = load(tmp_path / "cache" / "lstm", "agnews")
+    assert words(cache, vocabulary, "train", 0) == "stocks rise oil says bfallsb b nnextn again".split()
+    assert words(cache, vocabulary, "train", 1) == "team wins the cup it is said".split()
+    assert cache.splits["train"].labels.tolist() == [2, 1, 0, 3] * 6
+    assert cache.labels == ("World", "Sports", "Business", "Sci/Tech")
+    assert list(cache.splits) == ["train", "test"]
+    assert out.strip().splitlines()[-1].split()[:3] == ["agnews", "test", "8"]
+
+    code, _, err = run("PrepareAgnews4Lstm", "--columns", "description", "--cache", "published")
+    assert code == 0, err
+    cache, vocabulary = load(tmp_path / "published", "agnews")
+    assert words(cache, vocabulary, "train", 1) == "the cup it is said".split()
+
+
+def test_the_official_test_set(shared):
+    folder = shared / "data" / "ag_news_csv"
+    rows = read_agnews(folder, "test", ("title", "description"))
+    assert len(rows.texts) == 7600
+    assert Counter(rows.labels) == dict.fromkeys(range(4), 1900)
+    (first,) = rows.texts[0]
+    assert first.startswith("Fears for T N pension after talks Unions representing workers at Turner   Newall say")
+    rows = read_agnews(folder, "train", ("title", "description"))
+    assert len(rows.texts) == 6912
+    assert all(text for (text,) in rows.texts)
+
+
+def test_bad_rows_of_agnews(tmp_path):
+    path = tmp_path / "train.csv"
+    good = '"3","a ""quoted"" title","two\nlines, one row"\n'
+    path.write_text(good + '"5","t","d"\n' + '"1","t"\n' + '"2"x,"t","d"\n' + good, encoding="utf-8")
+    assert read_agnews(tmp_path, "train", ("title", "description"), skip_bad_rows=True) == Rows(
+        [('a "quoted" title two\nlines, one row',)] * 2, [2, 2], 3
+    )
+    for line, text, problem in (
+        (3, good + '"5","t","d"\n', r"unknown class '5' \(expected 1, 2, 3, 4\)"),
+        (3, good + '"1","t"\n', "2 columns instead of 3"),
+        (3, good + '"2"x,"t","d"\n', "not a row of CSV"),
+        (1, '"2","t","never ends\n', "not a row of CSV"),
+        (1, "class,title,description\n", "unknown class 'class'"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=rf"train\.csv:{line}: {problem}.*--skip-bad-rows"):
+            read_agnews(tmp_path, "train", ("title", "description"))
+    path.write_text('"5","t","d"\n', encoding="utf-8")
+    with pytest.raises(UserError, match="all 1 rows are bad"):
+        read_agnews(tmp_path, "train", ("title",), skip_bad_rows=True)
+
+
+def test_agnews_is_downloaded(tmp_path, serve):
+    source, target = tmp_path / "server", tmp_path / "ag_news_csv"
+    write_agnews(source)
+    address = serve(source / "ag_news_csv")
+    download_agnews(target, address)
+    for split in TASK.splits:
+        assert (target / f"{split}.csv").read_bytes() == (source / "ag_news_csv" / f"{split}.csv").read_bytes()
+    (target / "train.csv").write_text("mine", encoding="utf-8")
+    (target / "test.csv").unlink()
+    with pytest.raises(UserError, match=r"nothing/test\.csv: download failed .*404"):
+        download_agnews(target, f"{address}/nothing")
+    assert [entry.name for entry in target.iterdir()] == ["train.csv"]
+    assert (target / "train.csv").read_text(encoding="utf-8") == "mine"
+
+
+def test_pretrained_vectors(tmp_path):
+    path = tmp_path / "glove.txt"
+    vocabulary = Vocabulary(("good", "bad", ". ."))
+    path.write_text("the 1 2 3\ngood 4 5 6.5\n. . 7 8 9\n", encoding="utf-8")
+    found = read_vectors(path, vocabulary, 3)
+    assert {number: vector.tolist() for number, vector in found.items()} == {2: [4, 5, 6.5], 4: [7, 8, 9]}
+    path.write_text("2 3\nbad 1 2 3\n", encoding="utf-8")  # word2vec's form of the format
+    assert list(read_vectors(path, vocabulary, 3)) == [3]
+    for text, problem in (
+        ("good 1 2\n", r"glove\.txt:1: 2 numbers; set embedding_size"),
+        ("good 1 2 3 4\n", r"glove\.txt:1: 4 numbers; set embedding_size"),
+        ("good 1 2 x\n", r"glove\.txt:1: not a word and 3 numbers"),
+        ("good 1 2 nan\n", r"glove\.txt:1: a number is not finite"),
+        ("other 1 2 3\n", "none of the vocabulary's 3 words is in it"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=problem):
+            read_vectors(path, vocabulary, 3)
+
+
+def test_only_tasks_of_classes(run, tmp_path):
+    code, _, err = run("PrepareGlue4Lstm", "--tasks", "sts-b")
+    assert (code, err) == (2, "error: task_names: sts-b has scores, not classes; the LSTM is a classifier\n")
+    assert TASKS["sts-b"].labels == ()
