@@ -9,10 +9,10 @@ import transformers
 
 from pruner import demo as sample
 from pruner.bert_cells import BertGrid, check_bert, weights_fingerprint
-from pruner.cache import Cache, cache_path, read_cache
-from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.flags import check_numbers, common_flags, parse, train_settings
-from pruner.glue import TASKS, Task, find_task
+from pruner.cache import Cache, read_cache
+from pruner.errors import Parser, comma_list, run_script
+from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, train_settings
+from pruner.glue import TASKS
 from pruner.grid import Cell, run_grid
 from pruner.measure import steady_allocator
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
@@ -68,21 +68,6 @@ def make_prunings(args: argparse.Namespace, layers: int, hidden: int, padded_len
     ]
 
 
-def find_caches(args: argparse.Namespace, fingerprint: str) -> list[tuple[Task, Cache]]:
-    """The prepared tasks. One that was named must be there; of the default list, absent ones are skipped and named."""
-    folder = Path(args.cache)
-    found = []
-    for name in args.tasks or task_names:
-        task = sample.TASK if args.demo and name == "demo" else find_task(name)
-        if args.tasks or cache_path(folder, task.name).is_file():
-            found.append((task, read_cache(folder, task.name, "bert", fingerprint, "PrepareGlue4Bert.py")))
-        else:
-            print(f"skipped {task.name}: not prepared ({cache_path(folder, task.name)})")
-    if not found:
-        raise UserError(f"{folder}: no prepared tasks; run PrepareGlue4Bert.py first, or try --demo")
-    return found
-
-
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
     seed_numbers = check_numbers(args)
@@ -92,14 +77,17 @@ def main() -> None:
         print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    known = TASKS
     if args.demo:
         sample.make_demo(Path(args.cache))
+        known = {sample.TASK.name: sample.TASK}
 
     tokenizer_folder = bert_folder(args.bert)
     config = check_bert(args.bert, tokenizer_folder)
     layers, hidden = config["num_hidden_layers"], config["hidden_size"]
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
-    tasks = find_caches(args, tokenizer.fingerprint)
+    prepare = "PrepareGlue4Bert.py"
+    tasks = prepared_tasks(args, known, task_names, prepare)
     grid = BertGrid(
         bert=args.bert,
         weights=weights_fingerprint(args.bert),
@@ -115,7 +103,8 @@ def main() -> None:
     )
 
     cells: list[tuple[Cell, Cache]] = []
-    for task, cache in tasks:
+    for task in tasks:
+        cache = read_cache(Path(args.cache), task.name, "bert", tokenizer.fingerprint, prepare)
         check_max_length(tokenizer_folder, cache.max_length)
         for seed in seed_numbers:
             prunings = make_prunings(args, layers, hidden, cache.max_length, seed)

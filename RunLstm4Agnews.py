@@ -34,7 +34,7 @@ force = False  # run finished cells again and replace their records
 def main() -> None:
     tasks = {TASK.name: TASK}
     args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])
-    run_lstm(args, tasks, "PrepareAgnews4Lstm.py")
+    run_lstm(args, tasks, tuple(tasks), "PrepareAgnews4Lstm.py")
 
 
 if __name__ == "__main__":

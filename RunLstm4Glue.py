@@ -35,8 +35,7 @@ force = False  # run finished cells again and replace their records
 def main() -> None:
     tasks = {name: task for name, task in TASKS.items() if task.labels}
     args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])
-    named = tasks if args.tasks else {name: tasks[name] for name in task_names}
-    run_lstm(args, named, "PrepareGlue4Lstm.py")
+    run_lstm(args, tasks, task_names, "PrepareGlue4Lstm.py")
 
 
 if __name__ == "__main__":

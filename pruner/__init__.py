@@ -1,7 +1,8 @@
 """What the scripts share. Imports flow one way:
 
-errors -> select -> scores -> student -> schedule, flops, teachers -> (models) -> batches, train, measure -> records
--> cells -> scripts
+errors -> select -> scores -> student -> schedule, teachers, flops -> (BERT) and lstm -> batches, measure, metrics, train
+-> records -> grid -> bert_cells, lstm_cells -> flags, lstm_run -> scripts
 
-What reads and writes files stands beside that line: glue, download, tokenizer, cache, encode, google, demo.
+What reads and writes files stands beside that line: glue, agnews, download, tokenizer, words, quiet_tensorflow, cache,
+encode, prepare, google, demo.
 """

@@ -1,10 +1,13 @@
-"""The flags that all run scripts share: each overrides the constant of a script's top that it is named after."""
+"""The flags that all run scripts share, each named after the constant that it overrides, and what is made of them."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from pruner.cache import cache_path
 from pruner.errors import Parser, UserError, comma_list
+from pruner.glue import Task
 from pruner.train import TrainSettings
 
 
@@ -71,3 +74,25 @@ def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
     return TrainSettings(
         args.epochs, batch_size, args.learning_rate, args.student_learning_rate, args.clip, args.accumulation_steps
     )
+
+
+def prepared_tasks(
+    args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str
+) -> list[Task]:
+    """The tasks to run: those asked for, or of the ``default`` names those that are prepared; others are named.
+
+    Raises:
+        UserError: an unknown task was asked for, or nothing is prepared; ``prepare`` is the script to run first.
+    """
+    folder, found = Path(args.cache), []
+    for name in args.tasks or default:
+        if name.lower() not in tasks:
+            raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
+        task = tasks[name.lower()]
+        if args.tasks or cache_path(folder, task.name).is_file():
+            found.append(task)
+        else:
+            print(f"skipped {task.name}: not prepared ({cache_path(folder, task.name)})")
+    if not found:
+        raise UserError(f"{folder}: no prepared tasks; run {prepare} first, or try --demo")
+    return found

@@ -20,6 +20,7 @@ from pruner.metrics import dev_metrics, metrics_by_length
 from pruner.records import (
     Log,
     check_writable,
+    curve,
     environment,
     finished_record,
     finite,
@@ -230,6 +231,8 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         finished[cell] = run_cell(grid, cell, cache, baseline, log)
         done += 1
     print("\n" + markdown(summary(list(finished.values()))))
+    if len({record.get("target_prune_rate", 0) for record in finished.values()}) > 2:  # a rate of 0 is the baseline's
+        print("\n" + markdown(curve(list(finished.values()))))
 
 
 def shorten(words: Sequence[str], kept: set[int]) -> str:

@@ -12,7 +12,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner import scores as scorers
 from pruner.schedule import Pruning
-from pruner.select import gather_tokens, keep_counts, real_mask, select_tokens, to_device
+from pruner.select import gather_tokens, keep_counts, left_align, real_mask, select_tokens, to_device, to_width
 from pruner.student import Student, distillation_loss
 
 PADDING, UNKNOWN = 0, 1  # ids; UNKNOWN stands for all words outside the vocabulary
@@ -36,7 +36,6 @@ class PrunedLstmConfig(PretrainedConfig):
         hidden_size: int = 300,
         num_layers: int = 1,
         head_size: int = 256,
-        pairs: bool = False,
         pruning: dict | None = None,
         **kwargs,
     ) -> None:
@@ -45,7 +44,6 @@ class PrunedLstmConfig(PretrainedConfig):
         self.hidden_size = hidden_size
         self.num_layers = num_layers
         self.head_size = head_size
-        self.pairs = pairs
         self.pruning = pruning
         super().__init__(**kwargs)
 
@@ -132,12 +130,12 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
             follow_teacher: the student's words are chosen by the teacher's scores (as in training) or by its own.
                 Default: the teacher's while training.
         """
-        parts = [_left_aligned(input_ids, lengths)]
+        parts = [left_align(input_ids, lengths, PADDING)]
         if second_ids is not None:
-            parts.append(_left_aligned(second_ids, second_lengths))
+            parts.append(left_align(second_ids, second_lengths, PADDING))
         lengths = [length for _, each in parts for length in each]
         width = max(lengths)
-        ids = torch.cat([_to_width(part, width) for part, _ in parts])
+        ids = torch.cat([to_width(part, width) for part, _ in parts])
 
         follow_teacher = self.training if follow_teacher is None else follow_teacher
         rate = self.pruning.schedule[0]
@@ -255,17 +253,3 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
             size = max(CHUNK_SENTENCES, CHUNK_WORDS // width) if device.type == "cpu" else len(order)
             yield order[:size], width
             order = order[size:]
-
-
-def _left_aligned(ids: Tensor, lengths: Sequence[int] | None) -> tuple[Tensor, list[int]]:
-    """Words on the left, padding behind them, and their number; a wait for the device if ``lengths`` is ``None``."""
-    if lengths is not None:
-        return ids, list(lengths)
-    words = ids != PADDING
-    order = words.int().sort(dim=1, descending=True, stable=True).indices
-    return ids.gather(1, order), words.sum(dim=1).tolist()
-
-
-def _to_width(ids: Tensor, width: int) -> Tensor:
-    """``ids`` [B, L] cut or padded to [B, width]."""
-    return F.pad(ids[:, :width], (0, max(0, width - ids.shape[1])))

@@ -67,7 +67,6 @@ class LstmGrid(Grid):
         vocabulary = self.vocabularies[cell.task.name]
         config = PrunedLstmConfig(
             vocab_size=vocabulary.size,
-            pairs=is_pair(cell.task),
             pruning=cell.pruning.to_dict() if cell.pruning else None,
             num_labels=cell.task.num_labels,
             id2label=dict(enumerate(cell.task.labels)),
@@ -115,13 +114,11 @@ class LstmGrid(Grid):
             with torch.no_grad():
                 output = model.eval()(**{k: x.to(device) if torch.is_tensor(x) else x for k, x in batch.items()})
             sentences, kept = [], []
-            read = zip(output.token_positions[0], output.token_counts[0], strict=True)
-            # Of a sentence that is none of a pair, the second part is empty.
-            for words, (positions, count) in zip(
-                np.split(split.sentence(row), [split.second[row]]), read, strict=False
-            ):
-                sentences.append(" ".join(vocabulary.word(int(number)) for number in words))
-                kept.append(shorten(sentences[-1].split(" "), set(positions[:count].tolist())))
+            parts = np.split(split.sentence(row), [split.second[row]])  # the second is empty where there is no pair
+            for ids, positions, count in zip(parts, output.token_positions[0], output.token_counts[0], strict=False):
+                words = [vocabulary.word(int(number)) for number in ids]
+                sentences.append(" ".join(words))
+                kept.append(shorten(words, set(positions[:count].tolist())))
             found.append({"sentence": " / ".join(sentences), "kept": " / ".join(kept)})
         return found
 

@@ -9,9 +9,9 @@ import torch
 import transformers
 
 from pruner import demo as sample
-from pruner.cache import Cache, cache_path, read_cache
+from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, UserError, comma_list
-from pruner.flags import check_numbers, common_flags, parse, train_settings
+from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, train_settings
 from pruner.glue import Task
 from pruner.grid import Cell, run_grid
 from pruner.lstm_cells import LstmGrid, Sizes
@@ -63,27 +63,11 @@ def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
     return found
 
 
-def find_caches(
-    args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str
-) -> list[tuple[Task, Cache, Vocabulary]]:
-    """The prepared tasks. One that was named must be there; of the default list, absent ones are skipped and named."""
-    folder, found = Path(args.cache), []
-    for name in args.tasks or tasks:
-        if name.lower() not in tasks and not (args.demo and name == "demo"):
-            raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
-        task = sample.TASK if name == "demo" else tasks[name.lower()]
-        if args.tasks or cache_path(folder, task.name).is_file():
-            vocabulary = read_vocabulary(folder, task.name, prepare)
-            found.append((task, read_cache(folder, task.name, "lstm", vocabulary.fingerprint, prepare), vocabulary))
-        else:
-            print(f"skipped {task.name}: not prepared ({cache_path(folder, task.name)})")
-    if not found:
-        raise UserError(f"{folder}: no prepared tasks; run {prepare} first, or try --demo")
-    return found
+def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str) -> None:
+    """Train, evaluate, measure and record every cell.
 
-
-def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str) -> None:
-    """Train, evaluate, measure and record every cell; ``prepare`` is the script that makes the caches of ``tasks``."""
+    ``prepare`` is the script that makes the caches of ``tasks``; ``default`` are the names of those to run.
+    """
     sizes = ("embedding_size", "hidden_size", "num_layers", "head_size")
     seeds, rates, widths = check_numbers(args, *sizes), check_rates(args), check_widths(args.student_widths)
     steady = False
@@ -92,10 +76,15 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str) 
         print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    folder = Path(args.cache)
     if args.demo:
-        sample.make_lstm_demo(Path(args.cache))
+        sample.make_lstm_demo(folder)
+        tasks = {sample.TASK.name: sample.TASK}
 
-    found = find_caches(args, tasks, prepare)
+    found: list[tuple[Task, Cache, Vocabulary]] = []
+    for task in prepared_tasks(args, tasks, default, prepare):
+        vocabulary = read_vocabulary(folder, task.name, prepare)
+        found.append((task, read_cache(folder, task.name, "lstm", vocabulary.fingerprint, prepare), vocabulary))
     vectors = {}
     if args.vectors:
         for task, _, vocabulary in found:
@@ -106,7 +95,7 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str) 
             task.name: train_settings(args, args.batch_size or BATCH_SIZES.get(task.name, 256)) for task, *_ in found
         },
         vocabularies={task.name: vocabulary for task, _, vocabulary in found},
-        cache_folder=Path(args.cache),
+        cache_folder=folder,
         sizes=Sizes(*(getattr(args, name) for name in sizes)),
         vectors=vectors,
         vectors_name=Path(args.vectors).name if args.vectors else None,

@@ -146,16 +146,15 @@ def summary(records: Sequence[dict]) -> pd.DataFrame:
     groups: dict[tuple, list[dict]] = {}
     for record in records:
         rates = record["schedule"] if "schedule" in record else [record["target_prune_rate"]]
-        key = (record["task"], record["method"], record["teacher"], tuple(rates), record["count"])
+        key = (record["task"], _method_name(record), tuple(rates))
         groups.setdefault(key, []).append(record)
     column = "schedule" if any("schedule" in record for record in records) else "rate"
-    for (task, method, teacher, schedule, count), cells in groups.items():
+    for (task, method, schedule), cells in groups.items():
         pruned = method != "baseline"
-        name = f"{method} of {teacher}" if teacher else method
         rows.append(
             {
                 "task": task,
-                "method": name + (" (padded count)" if count == "padded" else ""),
+                "method": method,
                 column: ",".join(f"{rate:g}" for rate in schedule) if pruned else "unpruned",
                 "seeds": len(cells),
                 "metric": metric_text([cell["metrics"] for cell in cells]),
@@ -168,18 +167,46 @@ def summary(records: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def curve(records: Sequence[dict]) -> pd.DataFrame:
+    """The first metric of an LSTM's records by rate: one row per task and method, the unpruned baseline before it."""
+    rows: dict[tuple, dict[str, list]] = {}
+    rates = sorted({record["target_prune_rate"] for record in records if record["method"] != "baseline"})
+    for record in records:
+        if record["method"] == "baseline":
+            continue
+        by_rate = rows.setdefault((record["task"], _method_name(record)), {})
+        by_rate.setdefault("unpruned", []).append((record["seed"], record["baseline_metrics"]))
+        by_rate.setdefault(f"{record['target_prune_rate']:g}", []).append((record["seed"], record["metrics"]))
+    table = []
+    for (task, method), by_rate in rows.items():
+        first = next(iter(by_rate["unpruned"][0][1]))
+        row = {"task": task, "method": method, "metric": first}
+        for name in ("unpruned", *(f"{rate:g}" for rate in rates)):
+            # A baseline stands beside each rate, and is one for each seed.
+            seeds = dict(by_rate.get(name, []))
+            row[name] = percent([metrics[first] for metrics in seeds.values()]) if seeds else ""
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def _method_name(record: dict) -> str:
+    name = f"{record['method']} of {record['teacher']}" if record["teacher"] else record["method"]
+    return name + (" (padded count)" if record["count"] == "padded" else "")
+
+
 def _mean(cells: Sequence[dict], *path: str) -> float:
     return float(np.mean([cell[path[0]][path[1]] for cell in cells]))
 
 
 def metric_text(metrics: Sequence[dict[str, float]]) -> str:
     """``accuracy 84.1 ± 0.4, f1 88.9 ± 0.2``: percent, mean and standard deviation over seeds."""
-    parts = []
-    for name in metrics[0]:
-        values = np.array([100 * each[name] for each in metrics])
-        spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-        parts.append(f"{name} {values.mean():.1f}{spread}")
-    return ", ".join(parts)
+    return ", ".join(f"{name} {percent([each[name] for each in metrics])}" for name in metrics[0])
+
+
+def percent(values: Sequence[float]) -> str:
+    """``84.1 ± 0.4``: mean and, of two or more, standard deviation."""
+    found = 100 * np.array(values)
+    return f"{found.mean():.1f}" + (f" ± {found.std(ddof=1):.1f}" if len(found) > 1 else "")
 
 
 def markdown(table: pd.DataFrame) -> str:

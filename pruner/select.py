@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @lru_cache(maxsize=1024)
@@ -95,3 +96,20 @@ def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
     # Whole rows by one flat index copy faster than gather does with an index expanded over the width.
     rows = positions + torch.arange(batch, device=x.device)[:, None] * length
     return x.reshape(batch * length, width).index_select(0, rows.flatten()).view(batch, -1, width)
+
+
+def left_align(ids: Tensor, lengths: Sequence[int] | None, padding: int) -> tuple[Tensor, list[int]]:
+    """Tokens first and padding behind them: [B, L] ids with ``padding`` anywhere -> [B, L] and B lengths.
+
+    ``lengths`` that are known on the host promise that it is so already; without them the device is waited for.
+    """
+    if lengths is not None:
+        return ids, list(lengths)
+    real = ids != padding
+    order = real.int().sort(dim=1, descending=True, stable=True).indices
+    return ids.gather(1, order), real.sum(dim=1).tolist()
+
+
+def to_width(ids: Tensor, width: int) -> Tensor:
+    """[B, L] ids, cut or padded with 0 to [B, width]."""
+    return F.pad(ids[:, :width], (0, max(0, width - ids.shape[1])))

@@ -23,11 +23,11 @@ RATE = 0.6
 LENGTHS = [17, 3, 9, 30, 1, 22, 0]
 
 
-def make_lstm(method: str | None = None, rate: float = RATE, layers: int = 1, pairs: bool = False, **sizes):
+def make_lstm(method: str | None = None, rate: float = RATE, layers: int = 1):
     torch.manual_seed(0)
     pruning = make_lstm_pruning(rate, method, seed=3, student_widths=(20,)).to_dict() if method else None
-    widths = {"embedding_size": 12, "hidden_size": 16, "head_size": 10} | sizes
-    config = PrunedLstmConfig(vocab_size=WORDS, num_layers=layers, pairs=pairs, pruning=pruning, num_labels=3, **widths)
+    widths = {"embedding_size": 12, "hidden_size": 16, "head_size": 10}
+    config = PrunedLstmConfig(vocab_size=WORDS, num_layers=layers, pruning=pruning, num_labels=3, **widths)
     model = PrunedLstmForSequenceClassification(config)
     with torch.no_grad():
         model.embedding.weight.mul_(10)  # far from zero, so that words matter
@@ -128,7 +128,7 @@ def test_steps_by_hand(method, layers):
 
 @pytest.mark.parametrize("method", [None, *LSTM_METHODS])
 def test_a_pair_is_the_difference_of_two_states(method):
-    model = make_lstm(method, pairs=True)
+    model = make_lstm(method)
     firsts, seconds = make_sentences(), make_sentences(LENGTHS[::-1], seed=1)
     found = logits(model, padded(firsts), padded(seconds))
     for row, pair in enumerate(zip(firsts, seconds, strict=True)):
@@ -279,7 +279,7 @@ def make_split(pairs: bool = False, rows: int = 90) -> Split:
 
 @pytest.mark.parametrize("pairs", [False, True])
 def test_predictions_of_a_split(pairs):
-    model, split = make_lstm("student", pairs=pairs), make_split(pairs)
+    model, split = make_lstm("student"), make_split(pairs)
     found = predict(model, split, 16, LstmCollator(pairs))
     for row in (0, 41, 89):
         first, second = np.split(split.sentence(row), [split.second[row]])

@@ -6,7 +6,17 @@ import pytest
 
 from pruner.errors import UserError
 from pruner.measure import count_tokens
-from pruner.records import Log, environment, finished_record, finite, markdown, metric_text, summary, write_record
+from pruner.records import (
+    Log,
+    curve,
+    environment,
+    finished_record,
+    finite,
+    markdown,
+    metric_text,
+    summary,
+    write_record,
+)
 from pruner.schedule import make_pruning
 
 
@@ -75,6 +85,24 @@ def test_the_table_has_means_and_deviations_over_seeds():
     assert len(lines) == 5
     assert len({len(line) for line in lines}) == 1
     assert metric_text([{"accuracy": 0.5, "f1": 0.25}]) == "accuracy 50.0, f1 25.0"
+
+
+def test_the_curve_has_a_column_for_each_rate():
+    def cell(method, rate, seed, accuracy):
+        record = make_record(method, seed, accuracy, target_prune_rate=rate)
+        del record["schedule"]
+        record["baseline_metrics"] = {"accuracy": 0.9 if seed == 1 else 0.92}
+        return record
+
+    records = [cell("baseline", 0.0, 1, 0.9), cell("student", 0.5, 1, 0.8), cell("student", 0.9, 1, 0.7)]
+    records += [cell("student", 0.9, 2, 0.74), cell("random", 0.9, 1, 0.5)]
+    table = curve(records)
+    assert list(table.columns) == ["task", "method", "metric", "unpruned", "0.5", "0.9"]
+    assert table.values.tolist() == [
+        ["mrpc", "student of emission", "accuracy", "91.0 ± 1.4", "80.0", "72.0 ± 2.8"],
+        ["mrpc", "random", "accuracy", "90.0", "", "50.0"],
+    ]
+    assert summary(records)["rate"].tolist() == ["unpruned", "0.5", "0.9", "0.9"]
 
 
 def test_different_counting_is_not_averaged():

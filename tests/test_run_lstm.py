@@ -77,6 +77,7 @@ def test_a_grid_of_all_methods_and_two_rates(run, prepared):
     assert student["tokens"]["effective_rate"] == pytest.approx(1 - (24 + 23) / words, abs=1e-6)
     assert "| task | method          | rate     | seeds |" in out
     assert "| mrpc | student of gate | 0.9      | 2     |" in out
+    assert "| task | method          | metric   | unpruned" in out  # the curve
 
     code, again, _ = run("RunLstm4Glue", *options)
     assert code == 0
