@@ -192,9 +192,9 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
 def report(record: dict, log: Log) -> None:
     """A finished cell in a few lines."""
     if record["method"] == "baseline":
-        log(f"dev: {metric_text([record['metrics']])} (unpruned baseline)")
+        log(f"result: {metric_text([record['metrics']])} (unpruned baseline)")
         return
-    log(f"dev: {metric_text([record['metrics']])} (baseline: {metric_text([record['baseline_metrics']])})")
+    log(f"result: {metric_text([record['metrics']])} (baseline: {metric_text([record['baseline_metrics']])})")
     if record["teacher"]:
         log(
             f"the student alone; led by its teacher: {metric_text([record['teacher_metrics']])}; "

@@ -199,7 +199,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         are computed once for the vocabulary and then looked up, until a weight changes or evaluation begins anew.
         """
         weights = [self.embedding.weight, *self.students.parameters()]
-        state = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        state = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
         if self._word_scores is None or self._word_scores[0] != state:
             self._word_scores = (state, self.students[0](self.embedding.weight).float())
         return self._word_scores[1]
@@ -233,12 +233,12 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         for rows, width in self._chunks(lengths, device):
             counts = [lengths[row] for row in rows]
             x = self.embedding(ids[to_device(rows, device), :width])
-            if device.type == "cuda":  # cuDNN reads packed batches without waste
+            if reads_packed(device):
                 x = pack_padded_sequence(x, torch.tensor(counts), batch_first=True)
             for lstm in self.lstm:
                 x, (last, _) = lstm(x)
             # Nothing flows back from padding that follows.
-            states.append(last[0] if device.type == "cuda" else x[torch.arange(len(rows)), torch.tensor(counts) - 1])
+            states.append(last[0] if reads_packed(device) else x[torch.arange(len(rows)), torch.tensor(counts) - 1])
             order += rows
         empty = [row for row, length in enumerate(lengths) if length == 0]
         states.append(self.embedding.weight.new_zeros(len(empty), self.config.hidden_size))
@@ -250,6 +250,11 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row])
         while order:
             width = lengths[order[0]]
-            size = max(CHUNK_SENTENCES, CHUNK_WORDS // width) if device.type == "cpu" else len(order)
+            size = len(order) if reads_packed(device) else max(CHUNK_SENTENCES, CHUNK_WORDS // width)
             yield order[:size], width
             order = order[size:]
+
+
+def reads_packed(device: torch.device) -> bool:
+    """cuDNN reads packed batches without waste; a CPU is faster with chunks of similar length."""
+    return device.type == "cuda"

@@ -10,6 +10,7 @@ import torch
 from test_flops import FlopCounter
 from torch import nn
 
+from pruner import lstm
 from pruner.batches import LstmCollator, SplitDataset
 from pruner.cache import Split
 from pruner.flops import LstmShape, lstm_flops
@@ -55,9 +56,9 @@ def logits(model, *inputs, **options):
 def cells(model) -> list[nn.LSTMCell]:
     """PyTorch's cells with the model's weights."""
     found = []
-    for lstm in model.lstm:
-        cell = nn.LSTMCell(lstm.input_size, lstm.hidden_size)
-        cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in lstm.state_dict().items()})
+    for layer in model.lstm:
+        cell = nn.LSTMCell(layer.input_size, layer.hidden_size)
+        cell.load_state_dict({name.removesuffix("_l0"): weight for name, weight in layer.state_dict().items()})
         found.append(cell)
     return found
 
@@ -133,6 +134,21 @@ def test_a_pair_is_the_difference_of_two_states(method):
     found = logits(model, padded(firsts), padded(seconds))
     for row, pair in enumerate(zip(firsts, seconds, strict=True)):
         assert torch.allclose(found[row], by_hand(model, *pair), atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+def test_packed_batches_as_on_a_gpu_give_the_same(method, monkeypatch):
+    model, sentences = make_lstm(method, layers=2), make_sentences()
+    chunks, gradients = logits(model, padded(sentences)), []
+    monkeypatch.setattr(lstm, "reads_packed", lambda device: True)
+    assert torch.allclose(logits(model, padded(sentences)), chunks, atol=1e-6)
+    for packed in (True, False):
+        monkeypatch.setattr(lstm, "reads_packed", lambda device, packed=packed: packed)
+        model.zero_grad()
+        model.train()(padded(sentences), labels=torch.tensor([0, 1, 2, 0, 1, 2, 0])).loss.backward()
+        gradients.append(model.lstm[0].weight_ih_l0.grad.clone())
+    assert gradients[0].abs().max() > 1e-3
+    assert torch.allclose(*gradients, atol=1e-6)
 
 
 def test_gate_scores_are_those_of_the_cell():
@@ -230,6 +246,7 @@ def test_the_table_of_scores_follows_the_weights():
     assert torch.equal(logits(model, ids), expected)
     with torch.inference_mode():
         assert torch.equal(model(ids).logits, expected)
+        assert torch.equal(copy.deepcopy(model)(ids).logits, expected)  # whose weights count no versions
     assert torch.equal(logits(model.double().float(), ids), expected)
 
 
@@ -265,8 +282,8 @@ def test_flops_are_those_of_the_operations_that_run(method, layers):
     assert lstm_flops(LstmShape.of(model.config), 4, lengths, kept, model.pruning) == counter.total
 
 
-def make_split(pairs: bool = False, rows: int = 90) -> Split:
-    generator = np.random.default_rng(0)
+def make_split(pairs: bool = False, rows: int = 90, seed: int = 0) -> Split:
+    generator = np.random.default_rng(seed)
     lengths = generator.integers(0, 40, rows)
     second = generator.integers(0, lengths + 1) if pairs else lengths
     return Split(

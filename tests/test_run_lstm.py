@@ -13,6 +13,7 @@ from test_run import KEYS
 
 import RunLstm4Agnews
 import RunLstm4Glue
+from pruner import grid
 from pruner.batches import LstmCollator, SplitDataset
 from pruner.cache import Cache
 from pruner.glue import TASKS, Task, read_split
@@ -199,7 +200,7 @@ def test_bins_partition_the_rows_and_their_metrics_are_the_rows_own():
     assert set(length_bins(np.full(10, 7)).tolist()) == {0}  # one length, one bin
 
     task = Task("mnli", "MNLI", ("a",), "l", ("x", "y", "z"), ("accuracy",), dev=("dev_matched", "dev_mismatched"))
-    cache = Cache("mnli", task.labels, 128, {"dev_matched": split, "dev_mismatched": make_split(rows=30)}, None)
+    cache = Cache("mnli", task.labels, 128, {"dev_matched": split, "dev_mismatched": make_split(rows=30, seed=1)}, None)
     logits = {
         name: np.random.default_rng(2).random((len(cache.splits[name]), 3)).astype(np.float32) for name in task.dev
     }
@@ -219,6 +220,18 @@ def test_bins_partition_the_rows_and_their_metrics_are_the_rows_own():
                 assert entry[f"accuracy{suffix}"] == pytest.approx(hits[rows].mean(), abs=1e-6)
                 inside += hits[rows].sum()
         assert inside == hits.sum()
+
+
+def test_learning_rates_are_constant(run, prepared, monkeypatch):
+    seen = []
+
+    def watch(model, data, settings, seed, folder, collate, decay, callbacks):
+        seen.append((decay, settings.clip, settings.learning_rate, settings.student_learning_rate))
+        return train(model, data, settings, seed, folder, collate, decay, callbacks)
+
+    monkeypatch.setattr(grid, "train", watch)
+    assert run("RunLstm4Glue", *QUICK, "--methods", "student")[0] == 0
+    assert seen == [("constant", None, 1e-3, 1e-3)] * 2
 
 
 def test_the_constants_are_the_published_ones():
