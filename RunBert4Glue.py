@@ -4,17 +4,13 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-import transformers
-
 from pruner import demo as sample
 from pruner.bert_cells import BertGrid, check_bert, weights_fingerprint
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, comma_list, run_script
-from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, train_settings
+from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, start_run, train_settings
 from pruner.glue import TASKS
 from pruner.grid import Cell, run_grid
-from pruner.measure import steady_allocator
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 
@@ -71,12 +67,7 @@ def make_prunings(args: argparse.Namespace, layers: int, hidden: int, padded_len
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
     seed_numbers = check_numbers(args)
-    steady = False
-    if not torch.cuda.is_available():
-        steady = steady_allocator()
-        print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    steady = start_run()
     known = TASKS
     if args.demo:
         sample.make_demo(Path(args.cache))

@@ -5,9 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+import transformers
+
 from pruner.cache import cache_path
 from pruner.errors import Parser, UserError, comma_list
 from pruner.glue import Task
+from pruner.measure import steady_allocator
 from pruner.train import TrainSettings
 
 
@@ -15,7 +19,7 @@ def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, metho
     """Add them; ``constants`` are the script's, ``tasks`` and ``methods`` list what there is, ``model`` is its name."""
     add = parser.add_argument
     add("--demo", action="store_true", help="run on a built-in sample task, a few minutes on two CPU cores")
-    add("--tasks", type=comma_list, help=f"of {tasks} (default: all that are prepared)")
+    add("--tasks", type=comma_list, help=f"of {tasks} (default: what is prepared)")
     add("--methods", type=comma_list, default=constants["pruning_methods"], help=f"of {methods}")
     add("--count", default=constants["count"], help="what a rate counts: real tokens or padded, the published counting")
     add("--seeds", type=comma_list, default=constants["seeds"], help="one training per task, method and seed")
@@ -62,15 +66,27 @@ def check_numbers(args: argparse.Namespace, *more: str) -> list[int]:
         value = getattr(args, name)
         if value is not None and not value > 0:
             raise UserError(f"{name}: {value} is not a positive number")
-    if args.batch_size is not None and args.batch_size % args.accumulation_steps:
-        raise UserError(f"accumulation_steps: {args.accumulation_steps} does not divide batch_size {args.batch_size}")
     try:
         return [int(seed) for seed in args.seeds]
     except ValueError:
         raise UserError(f"seeds: {args.seeds} are not whole numbers") from None
 
 
+def start_run() -> bool:
+    """Make the machine and the libraries ready; says whether ``measure.steady_allocator`` did its part."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if torch.cuda.is_available():
+        return False
+    steady = steady_allocator()
+    print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
+    return steady
+
+
 def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
+    """What the flags say of training, in batches of ``batch_size``."""
+    if batch_size % args.accumulation_steps:
+        raise UserError(f"accumulation_steps: {args.accumulation_steps} does not divide batch_size {batch_size}")
     return TrainSettings(
         args.epochs, batch_size, args.learning_rate, args.student_learning_rate, args.clip, args.accumulation_steps
     )

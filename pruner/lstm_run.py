@@ -5,17 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import transformers
-
 from pruner import demo as sample
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, UserError, comma_list
-from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, train_settings
+from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, start_run, train_settings
 from pruner.glue import Task
 from pruner.grid import Cell, run_grid
 from pruner.lstm_cells import LstmGrid, Sizes
-from pruner.measure import steady_allocator
 from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.words import Vocabulary, read_vectors, read_vocabulary
 
@@ -70,12 +66,7 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Seque
     """
     sizes = ("embedding_size", "hidden_size", "num_layers", "head_size")
     seeds, rates, widths = check_numbers(args, *sizes), check_rates(args), check_widths(args.student_widths)
-    steady = False
-    if not torch.cuda.is_available():
-        steady = steady_allocator()
-        print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    steady = start_run()
     folder = Path(args.cache)
     if args.demo:
         sample.make_lstm_demo(folder)

@@ -161,6 +161,7 @@ CASES = {
     "lstm: no width": (nothing, LSTM_RUN, ("--hidden-size", "0"), ["hidden_size: 0"]),
     "lstm: student width": (nothing, LSTM_RUN, ("--student-widths", "64,x"), ["student_widths: ['64', 'x']"]),
     "lstm: clip": (nothing, LSTM_RUN, ("--clip", "0"), ["clip: 0.0"]),
+    "lstm: odd accumulation": (nothing, LSTM_RUN, ("--accumulation-steps", "5"), ["accumulation_steps: 5", "64"]),
     "lstm: seed": (nothing, LSTM_RUN, ("--seeds", "one"), ["seeds", "one"]),
     "lstm: no vectors": (nothing, LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt: no such file"]),
     "lstm: vectors of another width": (write("glove.txt", "film 1 2\n"), LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt:1: 2 numbers", "embedding_size"]),
