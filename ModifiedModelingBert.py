@@ -251,10 +251,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
                 by_layer = teachers.gradient(self, inputs, counts, make_mask, min(layers))
             elif method == "random":
                 by_layer = {i: scorers.random_scores(input_ids, real, self.pruning.seed * 1000 + i) for i in layers}
-            elif method == "frequency":
-                by_layer = dict.fromkeys(layers, scorers.frequency_scores(input_ids, self.token_counts))
             else:
-                position = scorers.head_scores if method == "head" else scorers.tail_scores
-                by_layer = dict.fromkeys(layers, position(input_ids))
+                by_layer = dict.fromkeys(layers, scorers.fixed_scores(method, input_ids, self.token_counts))
             found.update({layer: by_layer[layer] for layer in layers})
         return found

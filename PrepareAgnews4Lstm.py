@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pruner.agnews import AGNEWS_ADDRESS, COLUMNS, TASK, download_agnews, read_agnews
 from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.prepare import ClosingTable, prepare_words
+from pruner.prepare import ClosingTable, missing_file, prepare_words
 
 data_folder = "data/ag_news_csv"  # where train.csv and test.csv are
 columns = ["title", "description"]  # the text of a row, in this order; ["description"] alone is as published
@@ -40,10 +40,8 @@ def main() -> None:
     data = Path(args.data)
     if args.download:
         download_agnews(data, args.agnews_address)
-    for split in TASK.splits:
-        if not (data / f"{split}.csv").is_file():
-            reason = f"no {split}.csv" if data.is_dir() else "no such folder"
-            raise UserError(f"{data}: {reason}; put the official files there, or run with --download")
+    if missing := missing_file(data, [f"{split}.csv" for split in TASK.splits]):
+        raise UserError(f"{missing}; put the official files there, or run with --download")
     rows = {split: read_agnews(data, split, tuple(args.columns), args.skip_bad_rows) for split in TASK.splits}
     table = ClosingTable("words")
     table.add(prepare_words(TASK, rows, args.vocabulary_size, args.max_length, Path(args.cache)), rows)

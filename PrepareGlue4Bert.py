@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from pruner.cache import write_cache
+from pruner.cache import make_cache, write_cache
 from pruner.download import GLUE_ADDRESS
-from pruner.encode import encode, make_cache
+from pruner.encode import encode
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import TASKS, find_task
 from pruner.prepare import ClosingTable, find_data, read_task
@@ -49,7 +49,7 @@ def main() -> None:
     for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
         rows = read_task(task, data / task.folder, args.skip_bad_rows)
         splits = {name: encode(each, task, tokenizer) for name, each in rows.items()}
-        cache = make_cache(task, splits, tokenizer, args.max_length)
+        cache = make_cache(task, splits, tokenizer.size, args.max_length)
         path = write_cache(Path(args.cache), cache, "bert", tokenizer.fingerprint)
         print(f"{task.name} -> {path}")
         table.add(cache, rows)

@@ -8,7 +8,7 @@ from pruner import demo as sample
 from pruner.bert_cells import BertGrid, check_bert, weights_fingerprint
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, comma_list, run_script
-from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, start_run, train_settings
+from pruner.flags import check_numbers, common_flags, grid_options, parse, prepared_tasks, start_run, train_settings
 from pruner.glue import TASKS
 from pruner.grid import Cell, run_grid
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
@@ -85,12 +85,7 @@ def main() -> None:
         tokenizer=tokenizer,
         tokenizer_folder=tokenizer_folder,
         train_settings=train_settings(args, args.batch_size),
-        max_train_rows=args.max_train_rows,
-        latency_repeats=args.latency_repeats,
-        records=Path(args.records),
-        models=Path(args.save_models) if args.save_models else None,
-        force=args.force,
-        steady=steady,
+        **grid_options(args, steady),
     )
 
     cells: list[tuple[Cell, Cache]] = []

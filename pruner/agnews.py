@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pruner.download import fetch
 from pruner.errors import UserError
+from pruner.files import write_whole
 from pruner.glue import Rows, Task, read_lines
 
 COLUMNS = ("title", "description")
@@ -53,23 +54,14 @@ def read_agnews(folder: Path, split: str, columns: tuple[str, ...], skip_bad_row
         if problem is None:
             rows.labels.append(int(cells[0]) - 1)
             rows.texts.append((" ".join(cells[column] for column in at),))
-        elif skip_bad_rows:
-            rows.skipped += 1
         else:
-            raise UserError(f"{path}:{first}: {problem}; mend the row or leave such rows out with --skip-bad-rows")
-    if not rows.texts:
-        raise UserError(f"{path}: all {rows.skipped} rows are bad; download the file again")
-    return rows
+            rows.leave_out(f"{path}:{first}: {problem}", skip_bad_rows)
+    return rows.checked(path)
 
 
 def download_agnews(folder: Path, address: str = AGNEWS_ADDRESS) -> None:
     """Put the official files into ``folder``; files that are there already stay."""
     for split in TASK.splits:
         path = folder / f"{split}.csv"
-        if path.is_file():
-            continue
-        content = fetch(f"{address}/{split}.csv")
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
+        if not path.is_file():
+            write_whole(path, fetch(f"{address}/{split}.csv"))

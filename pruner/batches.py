@@ -39,16 +39,14 @@ class BertCollator:
         self.with_lengths = with_lengths
 
     def __call__(self, sentences: Sequence[dict]) -> dict:
-        lengths = [len(sentence["tokens"]) for sentence in sentences]
-        ids = np.zeros((len(sentences), max(lengths)), dtype=np.int64)  # [PAD] is masked, so any id would do
-        types = np.zeros_like(ids)
-        mask = np.zeros_like(ids)
+        ids, lengths = pad([sentence["tokens"] for sentence in sentences])  # [PAD] is masked, so any id would do
+        types = np.zeros(ids.shape, dtype=np.int64)
+        mask = np.zeros_like(types)
         for row, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
-            ids[row, :length] = sentence["tokens"]
             types[row, sentence["second"] : length] = 1
             mask[row, :length] = 1
-        batch: dict = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-        batch = {name: torch.from_numpy(array) for name, array in batch.items()} | stack_labels(sentences)
+        batch = {"input_ids": ids, "attention_mask": torch.from_numpy(mask), "token_type_ids": torch.from_numpy(types)}
+        batch |= stack_labels(sentences)
         if self.with_lengths:
             batch["lengths"] = lengths
         return batch

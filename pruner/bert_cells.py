@@ -110,7 +110,7 @@ def check_bert(bert: str, folder: Path) -> dict:
         raise UserError(f"{path}: a {config['model_type']} model; this project runs BERT models")
     if "num_hidden_layers" not in config:
         raise UserError(f"{path}: no num_hidden_layers; copy the model's own config.json there")
-    if Path(bert).is_dir() and weights_fingerprint(bert) is None:
+    if Path(bert).is_dir() and not any((Path(bert) / name).is_file() for name in WEIGHTS):
         raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
     return config
 

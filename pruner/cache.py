@@ -11,8 +11,6 @@ lie end to end, without padding:
 """
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pruner.errors import UserError
+from pruner.files import cannot_write, write_whole
+from pruner.glue import Task
 
 FORMAT_VERSION = 1
 
@@ -57,6 +57,12 @@ class Cache:
     counts: np.ndarray
 
 
+def make_cache(task: Task, splits: dict[str, Split], vocabulary_size: int, max_length: int) -> Cache:
+    """A task's cache, with the counts of its training split."""
+    counts = np.bincount(splits["train"].tokens, minlength=vocabulary_size).astype(np.int64)
+    return Cache(task.name, task.labels, max_length, splits, counts)
+
+
 def cache_path(folder: Path, task: str) -> Path:
     return folder / f"{task}.safetensors"
 
@@ -81,16 +87,11 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         "splits": json.dumps(list(cache.splits)),
     }
     path = cache_path(folder, cache.task)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(arrays, metadata=header))
-        os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: cannot be written ({error}); free the place or choose another folder") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        content = save(arrays, metadata=header)
+    except SafetensorError as error:
+        raise cannot_write(path, error) from None
+    write_whole(path, content)
     return path
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from pruner.cache import write_cache
-from pruner.encode import encode, make_cache
+from pruner.cache import make_cache, write_cache
+from pruner.encode import encode
 from pruner.glue import Rows, Task
 from pruner.tokenizer import load_tokenizer
 from pruner.words import Vocabulary, encode_words, write_words
@@ -73,7 +73,7 @@ def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path
         "train": encode(make_sentences(train_rows, seed=1), TASK, tokenizer),
         "dev": encode(make_sentences(dev_rows, seed=2), TASK, tokenizer),
     }
-    write_cache(folder, make_cache(TASK, splits, tokenizer, MAX_LENGTH), "bert", tokenizer.fingerprint)
+    write_cache(folder, make_cache(TASK, splits, tokenizer.size, MAX_LENGTH), "bert", tokenizer.fingerprint)
     return bert
 
 

@@ -10,6 +10,7 @@ from urllib.request import urlopen
 from tqdm import tqdm
 
 from pruner.errors import UserError
+from pruner.files import write_whole
 from pruner.glue import Task
 
 GLUE_ADDRESS = "https://dl.fbaipublicfiles.com"
@@ -49,11 +50,8 @@ def download_task(task: Task, folder: Path, address: str = GLUE_ADDRESS) -> None
     else:
         archive = ARCHIVES.get(task.name, f"{task.folder}.zip")
         files = archive_files(fetch(f"{address}/glue/data/{archive}"), task, archive)
-    folder.mkdir(parents=True, exist_ok=True)
     for split in wanted:
-        temporary = folder / f"{split}.tsv.tmp"
-        temporary.write_bytes(files[split]())
-        temporary.replace(folder / f"{split}.tsv")
+        write_whole(folder / f"{split}.tsv", files[split]())
 
 
 def archive_files(data: bytes, task: Task, archive: str) -> dict[str, Callable[[], bytes]]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pruner.cache import Cache, Split
+from pruner.cache import Split
 from pruner.glue import Rows, Task
 from pruner.tokenizer import BertTokenizer
 
@@ -22,9 +22,3 @@ def encode(rows: Rows, task: Task, tokenizer: BertTokenizer) -> Split:
     if rows.labels is not None:
         labels = np.array(rows.labels, dtype=np.int64 if task.labels else np.float32)
     return Split(np.concatenate(tokens), offsets, np.array(second, dtype=np.int32), labels)
-
-
-def make_cache(task: Task, splits: dict[str, Split], tokenizer: BertTokenizer, max_length: int) -> Cache:
-    """A task's cache, with the word-piece counts of its training split."""
-    counts = np.bincount(splits["train"].tokens, minlength=tokenizer.size).astype(np.int64)
-    return Cache(task.name, task.labels, max_length, splits, counts)

@@ -83,6 +83,18 @@ def start_run() -> bool:
     return steady
 
 
+def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
+    """What every ``grid.Grid`` takes; ``steady`` is what ``start_run`` said."""
+    return {
+        "max_train_rows": args.max_train_rows,
+        "latency_repeats": args.latency_repeats,
+        "records": Path(args.records),
+        "models": Path(args.save_models) if args.save_models else None,
+        "force": args.force,
+        "steady": steady,
+    }
+
+
 def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
     """What the flags say of training, in batches of ``batch_size``."""
     if batch_size % args.accumulation_steps:

@@ -69,6 +69,18 @@ class Rows:
     labels: list[float] | list[int] | None
     skipped: int = 0
 
+    def leave_out(self, problem: str, skip_bad_rows: bool) -> None:
+        """Count a bad row, or complain about it; ``problem`` begins with its file and line."""
+        if not skip_bad_rows:
+            raise UserError(f"{problem}; mend the row or leave such rows out with --skip-bad-rows")
+        self.skipped += 1
+
+    def checked(self, path: Path) -> "Rows":
+        """The rows, if any are left."""
+        if not self.texts:
+            raise UserError(f"{path}: all {self.skipped} rows are bad; download the file again")
+        return self
+
 
 def find_task(name: str) -> Task:
     if name.lower() not in TASKS:
@@ -131,13 +143,9 @@ def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False
                 rows.labels.append(label)  # type: ignore[union-attr]
         if problem is None:
             rows.texts.append(tuple(cells[at] for at in texts_at))
-        elif skip_bad_rows:
-            rows.skipped += 1
         else:
-            raise UserError(f"{path}:{number}: {problem}; mend the row or leave such rows out with --skip-bad-rows")
-    if not rows.texts:
-        raise UserError(f"{path}: all {rows.skipped} rows are bad; download the file again")
-    return rows
+            rows.leave_out(f"{path}:{number}: {problem}", skip_bad_rows)
+    return rows.checked(path)
 
 
 def parse_label(task: Task, text: str) -> int | float | None:

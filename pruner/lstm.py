@@ -14,8 +14,8 @@ from pruner import scores as scorers
 from pruner.schedule import Pruning
 from pruner.select import gather_tokens, keep_counts, left_align, real_mask, select_tokens, to_device, to_width
 from pruner.student import Student, distillation_loss
+from pruner.words import PADDING, UNKNOWN
 
-PADDING, UNKNOWN = 0, 1  # ids; UNKNOWN stands for all words outside the vocabulary
 # Of words before training. With PyTorch's own 1, what rare words can learn is lost in the noise they start from.
 EMBEDDING_STD = 0.1
 # On a CPU, sentences are read in chunks, sorted by length and padded to their longest: oneDNN reads padded batches
@@ -187,9 +187,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
             return self.word_scores()[ids]
         if method == "random":
             return scorers.random_scores(ids, real, self.pruning.seed * 1000)
-        if method == "frequency":
-            return scorers.frequency_scores(ids, self.token_counts)
-        return scorers.head_scores(ids) if method == "head" else scorers.tail_scores(ids)
+        return scorers.fixed_scores(method, ids, self.token_counts)
 
     @torch.no_grad()
     def word_scores(self) -> Tensor:

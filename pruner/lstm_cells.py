@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,26 +23,15 @@ from pruner.words import Vocabulary, vocabulary_path
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Widths and depth of the model; the defaults are the published ones."""
-
-    embedding_size: int = 300
-    hidden_size: int = 300
-    num_layers: int = 1
-    head_size: int = 256
-
-
-@dataclass(frozen=True)
 class LstmGrid(Grid):
-    """``vectors`` are pretrained ones by task and word id, of the file ``vectors_name``.
-
-    ``rate_start`` is where the rate begins in training, ``None`` where it ends.
+    """``sizes`` are the model's, by their names in its config. ``vectors`` are pretrained ones by task and word id, of
+    the file ``vectors_name``. ``rate_start`` is where the rate begins in training, ``None`` where it ends.
     """
 
     train_settings: dict[str, TrainSettings]
     vocabularies: dict[str, Vocabulary]
     cache_folder: Path
-    sizes: Sizes
+    sizes: dict[str, int]
     vectors: dict[str, dict[int, np.ndarray]]
     vectors_name: str | None
     rate_start: float | None
@@ -55,7 +44,7 @@ class LstmGrid(Grid):
     def settings(self, cell: Cell, cache: Cache) -> dict:
         return (
             super().settings(cell, cache)
-            | asdict(self.sizes)
+            | self.sizes
             | {
                 "vocabulary": self.vocabularies[cell.task.name].fingerprint,
                 "vectors": self.vectors_name,
@@ -71,7 +60,7 @@ class LstmGrid(Grid):
             num_labels=cell.task.num_labels,
             id2label=dict(enumerate(cell.task.labels)),
             label2id={name: index for index, name in enumerate(cell.task.labels)},
-            **asdict(self.sizes),
+            **self.sizes,
         )
         model = PrunedLstmForSequenceClassification(config)
         if model.token_counts is not None:

@@ -8,10 +8,10 @@ from typing import Any
 from pruner import demo as sample
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, UserError, comma_list
-from pruner.flags import check_numbers, common_flags, parse, prepared_tasks, start_run, train_settings
+from pruner.flags import check_numbers, common_flags, grid_options, parse, prepared_tasks, start_run, train_settings
 from pruner.glue import Task
 from pruner.grid import Cell, run_grid
-from pruner.lstm_cells import LstmGrid, Sizes
+from pruner.lstm_cells import LstmGrid
 from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.words import Vocabulary, read_vectors, read_vocabulary
 
@@ -87,16 +87,11 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Seque
         },
         vocabularies={task.name: vocabulary for task, _, vocabulary in found},
         cache_folder=folder,
-        sizes=Sizes(*(getattr(args, name) for name in sizes)),
+        sizes={name: getattr(args, name) for name in sizes},
         vectors=vectors,
         vectors_name=Path(args.vectors).name if args.vectors else None,
         rate_start=args.pruning_rate_start,
-        max_train_rows=args.max_train_rows,
-        latency_repeats=args.latency_repeats,
-        records=Path(args.records),
-        models=Path(args.save_models) if args.save_models else None,
-        force=args.force,
-        steady=steady,
+        **grid_options(args, steady),
     )
     cells: list[tuple[Cell, Cache]] = []
     for task, cache, _ in found:

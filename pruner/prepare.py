@@ -23,20 +23,26 @@ def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | Non
             download_task(task, data / task.folder, address)
     found = []
     for task in tasks:
-        missing = [name for name in ("train", *task.dev) if not (data / task.folder / f"{name}.tsv").is_file()]
-        if not missing:
+        missing = missing_file(data / task.folder, [f"{name}.tsv" for name in ("train", *task.dev)])
+        if missing is None:
             found.append(task)
-            continue
-        reason = f"no {missing[0]}.tsv" if (data / task.folder).is_dir() else "no such folder"
-        if named:
-            raise UserError(f"{data / task.folder}: {reason}; put the official files there, or run with --download")
-        print(f"skipped {task.name}: {data / task.folder}: {reason}")
+        elif named:
+            raise UserError(f"{missing}; put the official files there, or run with --download")
+        else:
+            print(f"skipped {task.name}: {missing}")
     if not found:
         raise UserError(
             f"{data}: none of the GLUE tasks is there; download them from https://gluebenchmark.com/tasks so that "
             f"{data / 'MRPC' / 'train.tsv'} and so on exist, or run with --download"
         )
     return found
+
+
+def missing_file(folder: Path, names: Sequence[str]) -> str | None:
+    """What is not there of the files of ``folder``, or ``None``."""
+    if not folder.is_dir():
+        return f"{folder}: no such folder"
+    return next((f"{folder}: no {name}" for name in names if not (folder / name).is_file()), None)
 
 
 def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:

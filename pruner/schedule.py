@@ -1,6 +1,5 @@
 """What is to be pruned: the schedule, the method of each layer, and the checks that every way in shares."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -112,14 +111,14 @@ def make_lstm_pruning(
     return Pruning((value,), (method,), teacher, count, check_count(count, padded_length), seed, widths)
 
 
-def check_rate(rate: float | str, name: str) -> float:
-    """A share of the words: ``0 <= rate < 1``, or a ``UserError`` about the constant ``name``."""
+def check_rate(rate: float | str, name: str, where: str = "") -> float:
+    """A share of the tokens: ``0 <= rate < 1``, or a ``UserError`` about the constant ``name`` and its place in it."""
     try:
         value = float(rate)
     except (TypeError, ValueError):
-        raise UserError(f"{name}: {rate!r} is not a number; use a rate of at least 0 and below 1") from None
-    if not 0 <= value < 1:
-        raise UserError(f"{name}: rate {rate} is out of range; use a rate of at least 0 and below 1")
+        raise UserError(f"{name}: {rate!r}{where} is not a number; use rates of at least 0 and below 1") from None
+    if not 0 <= value < 1:  # nor is nan
+        raise UserError(f"{name}: rate {rate}{where} is out of range; use rates of at least 0 and below 1")
     return value
 
 
@@ -142,20 +141,7 @@ def check_schedule(schedule: Sequence[float], num_layers: int) -> tuple[float, .
             f"pruning_schedule: {len(schedule)} rates for a model of {num_layers} layers; "
             f"give one rate per layer, for example {example}"
         )
-    rates = []
-    for layer, rate in enumerate(schedule):
-        try:
-            value = float(rate)
-        except (TypeError, ValueError):
-            raise UserError(
-                f"pruning_schedule: {rate!r} at layer {layer} is not a number; use rates of at least 0 and below 1"
-            ) from None
-        if not math.isfinite(value) or not 0 <= value < 1:
-            raise UserError(
-                f"pruning_schedule: rate {rate} at layer {layer} is out of range; use rates of at least 0 and below 1"
-            )
-        rates.append(value)
-    return tuple(rates)
+    return tuple(check_rate(rate, "pruning_schedule", f" at layer {layer}") for layer, rate in enumerate(schedule))
 
 
 def layer_methods(name: str, schedule: Sequence[float]) -> list[str | None]:

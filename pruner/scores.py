@@ -34,6 +34,13 @@ def frequency_scores(input_ids: Tensor, token_counts: Tensor) -> Tensor:
     return -token_counts[input_ids].double()  # double: a float32 would tie counts above 2**24
 
 
+def fixed_scores(method: str, input_ids: Tensor, token_counts: Tensor | None) -> Tensor:
+    """The scores of ``head``, ``tail`` or ``frequency``, which are the same in every layer."""
+    if method == "frequency":
+        return frequency_scores(input_ids, token_counts)
+    return head_scores(input_ids) if method == "head" else tail_scores(input_ids)
+
+
 def _shift_right(x: Tensor, bits: int) -> Tensor:
     # Logical shift: int64 is signed in torch, and its >> drags the sign along.
     return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -2,20 +2,20 @@
 
 import hashlib
 import math
-import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pruner.cache import Cache, Split, write_cache
+from pruner.cache import Cache, Split, make_cache, write_cache
 from pruner.errors import UserError
+from pruner.files import write_whole
 from pruner.glue import Rows, Task, read_lines
 from pruner.quiet_tensorflow import import_tensorflow
 
-FIRST_WORD = 2  # the id of the commonest word; 0 is padding and 1 stands for all words outside the vocabulary
+# Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
+PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
 
 ToIds = Callable[[Sequence[str]], list[np.ndarray]]  # texts -> the ids of their words
 
@@ -37,10 +37,14 @@ class Vocabulary:
     def word(self, number: int) -> str:
         return self.words[number - FIRST_WORD] if number >= FIRST_WORD else "[UNK]"
 
+    def numbers(self) -> dict[str, int]:
+        """The id of each word."""
+        return {word: index for index, word in enumerate(self.words, start=FIRST_WORD)}
+
     def to_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
         """For texts that are lower-case words between spaces already; ``learn_vocabulary`` has TensorFlow's way."""
-        number = {word: index for index, word in enumerate(self.words, start=FIRST_WORD)}
-        return [np.array([number.get(word, 1) for word in text.split()], dtype=np.int32) for text in texts]
+        number = self.numbers()
+        return [np.array([number.get(word, UNKNOWN) for word in text.split()], dtype=np.int32) for text in texts]
 
 
 def learn_vocabulary(texts: Sequence[str], size: int) -> tuple[Vocabulary, ToIds]:
@@ -87,18 +91,9 @@ def vocabulary_path(folder: Path, task: str) -> Path:
 
 
 def write_vocabulary(folder: Path, task: str, vocabulary: Vocabulary) -> Path:
-    """One word per line, under a temporary name that is changed when it is whole."""
+    """One word per line."""
     path = vocabulary_path(folder, task)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes("".join(f"{word}\n" for word in vocabulary.words).encode())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error}); free the place or choose another folder") from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+    write_whole(path, "".join(f"{word}\n" for word in vocabulary.words).encode())
     return path
 
 
@@ -109,8 +104,7 @@ def write_words(
 
     The vocabulary comes first: a cache that was made with another one is refused when it is read.
     """
-    counts = np.bincount(splits["train"].tokens, minlength=vocabulary.size).astype(np.int64)
-    cache = Cache(task.name, task.labels, max_length, splits, counts)
+    cache = make_cache(task, splits, vocabulary.size, max_length)
     write_vocabulary(folder, task.name, vocabulary)
     return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
 
@@ -131,7 +125,7 @@ def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; download vectors in GloVe's text format, or set vectors to None")
-    number = {word: index for index, word in enumerate(vocabulary.words, start=FIRST_WORD)}
+    number = vocabulary.numbers()
     found: dict[int, np.ndarray] = {}
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for line, text in enumerate(file, start=1):

@@ -1,7 +1,6 @@
 """RunLstm4Glue.py and RunLstm4Agnews.py, from prepared tasks to records."""
 
 import copy
-import json
 
 import numpy as np
 import pytest
@@ -9,7 +8,7 @@ import torch
 import transformers
 from conftest import write_agnews, write_mrpc
 from test_lstm import make_lstm, make_split
-from test_run import KEYS
+from test_run import KEYS, records
 
 import RunLstm4Agnews
 import RunLstm4Glue
@@ -39,10 +38,6 @@ def prepared(tmp_path):
     splits = {split: encode_words(each, VOCABULARY.to_ids, 128) for split, each in rows.items()}
     write_words(tmp_path / "cache" / "lstm", TASKS["mrpc"], splits, VOCABULARY, 128)
     return tmp_path
-
-
-def records(folder) -> dict[str, dict]:
-    return {path.parent.name: json.loads(path.read_text("utf-8")) for path in sorted(folder.rglob("record.json"))}
 
 
 def test_a_grid_of_all_methods_and_two_rates(run, prepared):
