@@ -9,20 +9,20 @@ It extends the public classes of ``transformers``; any BERT checkpoint loads:
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
-from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner import scores as scorers
 from pruner import teachers
+from pruner.bert_layers import attend, classify, embed, feed_forward, run_layer
 from pruner.errors import UserError
+from pruner.packing import Packing, pack, real_mask
 from pruner.schedule import Pruning, make_pruning
-from pruner.select import gather_tokens, keep_counts, real_mask, select_tokens, to_device
+from pruner.select import keep_counts, select_tokens
 from pruner.student import Student, distillation_loss
 
 
@@ -33,8 +33,8 @@ class PrunedOutput(SequenceClassifierOutput):
     ``student_scores`` has a pair for each layer of method ``student``, if the teacher was asked: the student's scores
     and the teacher's, [B, L] each, of the tokens that enter the layer; ``student_counts`` says how many of each row
     are real.
-    ``token_positions[l]`` [B, K_l] are the positions in the input of the tokens that layer ``l`` computed, and
-    ``token_counts[l][b]`` says how many of row ``b`` are real; what follows them in the row is filling.
+    ``token_positions[l]`` are the positions in their sentences of the tokens that layer ``l`` computed, sentence after
+    sentence; ``token_counts[l]`` says how many belong to each: ``token_positions[l].split(token_counts[l])``.
     """
 
     student_loss: Tensor | None = None
@@ -98,9 +98,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         Raises:
             UserError: a schedule of the wrong length or with an impossible rate, an unknown method or option.
         """
-        layers, hidden = self.config.num_hidden_layers, self.config.hidden_size
-        options.setdefault("student_widths", (hidden, hidden))
-        pruning = make_pruning(schedule, methods, layers, teacher, **options)
+        pruning = make_pruning(schedule, methods, self.config.num_hidden_layers, teacher, **options)
         if "frequency" in pruning.methods:
             if token_counts is None:
                 raise UserError("token_counts: the method 'frequency' needs the training set's word-piece counts")
@@ -166,45 +164,50 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         lengths = list(lengths)
         follow_teacher = self.training if follow_teacher is None else follow_teacher
         # Padding that no sentence of this batch needs goes first.
-        width = max(lengths)
-        inputs = [None if x is None else x[:, :width] for x in (input_ids, token_type_ids, position_ids)]
+        inputs = [None if x is None else x[:, : max(lengths)] for x in (input_ids, token_type_ids, position_ids)]
 
         layer_counts = keep_counts(lengths, self.pruning.schedule, self.pruning.count, self.pruning.padded_length)
-        on_device = to_device([lengths, *layer_counts], input_ids.device)
-        scores = self._scores_before(inputs, lengths, on_device[0], follow_teacher)
+        # On a CPU, oneDNN builds a kernel for every new number of rows unless they are in float32.
+        half_on_cpu = input_ids.device.type == "cpu" and self.dtype != torch.float32
+        round_up = half_on_cpu and not torch.is_grad_enabled()
+        packing, *packings = pack([lengths, *layer_counts], input_ids.device, round_up)
+        known = self._scores_before(packing, inputs, follow_teacher)
 
-        hidden = self.bert.embeddings(*inputs)
-        counts, real = lengths, real_mask(on_device[0], width)
-        mask = self._layer_mask(hidden, real, counts)
-        positions = torch.arange(width, device=input_ids.device).expand(len(lengths), -1)
+        hidden = embed(self.bert, packing, *inputs)
+        origin = torch.arange(packing.rows, device=input_ids.device)  # where each token lay in the first packed row
+        positions = packing.positions
         token_positions, student_losses, student_scores, student_counts = [], [], [], []
         students = iter(self.students)
         for index, layer in enumerate(self.bert.encoder.layer):
-            method, keep = self.pruning.methods[index], layer_counts[index]
-            token_scores = scores.get(index)
-            if token_scores is not None:
-                token_scores = token_scores.gather(1, positions)
-            if method == "student":
+            method, kept = self.pruning.methods[index], packings[index]
+            scores, context = None, None
+            if index in known:
+                scores = known[index].index_select(0, origin)
+            if method == "attention":
+                context, scores = attend(layer.attention.self, hidden, packing, score=True)
+            elif method == "student":
                 student = next(students)
-                if token_scores is not None:  # the teacher's
+                if scores is not None:  # the teacher's
                     own = student(hidden)
-                    student_losses.append(distillation_loss(own, token_scores, real))
-                    student_scores.append((own.detach(), token_scores))
-                    student_counts.append(counts)
-                    token_scores = token_scores if follow_teacher else own
-                elif keep != counts:
-                    token_scores = student(hidden)
-            if keep != counts:
-                token_scores = scorers.mask_padding(token_scores.detach(), real)
-                token_scores[:, 0] = float("inf")  # [CLS] always stays
-                chosen = select_tokens(token_scores, keep, on_device[index + 1])
-                hidden, positions = gather_tokens(hidden, chosen), gather_tokens(positions, chosen)
-                counts, real = keep, real_mask(on_device[index + 1], hidden.shape[1])
-                mask = self._layer_mask(hidden, real, counts)
-            token_positions.append(positions)
-            hidden = layer(hidden, mask)
+                    pair = packing.pad(own), packing.pad(scores)
+                    student_losses.append(distillation_loss(*pair, packing.real))
+                    student_scores.append((pair[0].detach(), pair[1]))
+                    student_counts.append(packing.counts)
+                    scores = scores if follow_teacher else own
+                elif kept is not packing:
+                    scores = student(hidden)
+            if kept is not packing:
+                by_sentence = packing.pad(scores.detach(), float("-inf"))
+                by_sentence[:, 0] = float("inf")  # [CLS] always stays
+                places = select_tokens(by_sentence, kept)
+                hidden, origin = hidden.index_select(0, places), origin.index_select(0, places)
+                positions = positions.index_select(0, places)
+                context = None if context is None else context.index_select(0, places)
+                packing = kept
+            token_positions.append(positions[: packing.tokens])
+            hidden = run_layer(layer, hidden, packing) if context is None else feed_forward(layer, context, hidden)
 
-        logits = self.classifier(self.dropout(self.bert.pooler(hidden)))
+        logits = classify(self, hidden, packing)
         loss = None
         if labels is not None and self.num_labels == 1:
             loss = F.mse_loss(logits.squeeze(-1).float(), labels.float())
@@ -224,34 +227,24 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         )
         return output if return_dict else output.to_tuple()
 
-    def _layer_mask(self, hidden: Tensor, real: Tensor, counts: list[int]) -> Tensor | None:
-        """What a layer expects as mask, under any attention implementation; ``None`` where nothing is padded."""
-        if min(counts) == hidden.shape[1]:
-            return None
-        # Without the skip: it looks for padding on the device and waits for the answer, which is known here.
-        return create_bidirectional_mask(self.config, hidden, real, allow_is_bidirectional_skip=False)
-
-    def _scores_before(
-        self, inputs: list, lengths: list[int], counts: Tensor, follow_teacher: bool
-    ) -> dict[int, Tensor]:
-        """Scores [B, L] that are known before the pruned pass, by layer: the controls' and the teachers'."""
-        input_ids, real = inputs[0], real_mask(counts, inputs[0].shape[1])
+    def _scores_before(self, packing: Packing, inputs: list, follow_teacher: bool) -> dict[int, Tensor]:
+        """Scores [T] that are known before the pruned pass, by layer: the controls' and the teachers'."""
         teacher = self.pruning.teacher if follow_teacher or self.training else None
         wanted: dict[str, list[int]] = {}
         for layer, method in enumerate(self.pruning.methods):
             asked = teacher if method == "student" else method
-            if asked:
+            if asked and asked != "attention":
                 wanted.setdefault(asked, []).append(layer)
-        make_mask = partial(self._layer_mask, counts=lengths)
         found: dict[int, Tensor] = {}
         for method, layers in wanted.items():
             if method == "emission":
-                by_layer = teachers.emission(self, inputs, counts, make_mask)
+                by_layer = teachers.emission(self, packing, inputs)
             elif method == "gradient":
-                by_layer = teachers.gradient(self, inputs, counts, make_mask, min(layers))
+                by_layer = teachers.gradient(self, packing, inputs, min(layers))
             elif method == "random":
-                by_layer = {i: scorers.random_scores(input_ids, real, self.pruning.seed * 1000 + i) for i in layers}
+                seed = self.pruning.seed * 1000
+                by_layer = {i: scorers.random_scores(inputs[0], packing.real, seed + i) for i in layers}
             else:
-                by_layer = dict.fromkeys(layers, scorers.fixed_scores(method, input_ids, self.token_counts))
-            found.update({layer: by_layer[layer] for layer in layers})
+                by_layer = dict.fromkeys(layers, scorers.fixed_scores(method, inputs[0], self.token_counts))
+            found.update({layer: packing.unpad(by_layer[layer]) for layer in layers})
         return found

@@ -8,14 +8,23 @@ from pruner import demo as sample
 from pruner.bert_cells import BertGrid, check_bert, weights_fingerprint
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, comma_list, run_script
-from pruner.flags import check_numbers, common_flags, grid_options, parse, prepared_tasks, start_run, train_settings
+from pruner.flags import (
+    check_numbers,
+    check_widths,
+    common_flags,
+    grid_options,
+    parse,
+    prepared_tasks,
+    start_run,
+    train_settings,
+)
 from pruner.glue import TASKS
 from pruner.grid import Cell, run_grid
 from pruner.schedule import METHODS, Pruning, check_schedule, layer_methods, make_pruning
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 
 task_names = list(TASKS)  # which tasks; those that are not prepared are skipped and named
-pruning_methods = ["student", "emission", "gradient", "random", "head", "tail", "frequency"]  # one after the other
+pruning_methods = ["student", "attention", "emission", "gradient", "random", "head", "tail", "frequency"]  # in turn
 pruning_schedule = [0.6] + [0.0] * 11  # one rate per layer: the share of real tokens dropped before it (published)
 teacher = "emission"  # whom students imitate: emission or gradient
 count = "real"  # what a rate counts: real tokens, or "padded", the published code's counting
@@ -25,6 +34,7 @@ batch_size = 32  # sentences per optimizer step (published: 32)
 accumulation_steps = 1  # parts that a step is computed in, where memory is short
 learning_rate = 2e-5  # of BERT, decaying linearly to 0 (published: 2e-5)
 student_learning_rate = 1e-3  # of the students (published: 1e-3)
+student_widths = [64]  # hidden widths of their MLPs (published: twice that of the model); an empty list: linear
 clip = 1.0  # largest gradient norm (published: 1.0)
 max_train_rows = None  # train on a random subset of that many rows; None: all
 latency_repeats = 5  # interleaved timings of baseline and pruned model; the median counts
@@ -54,10 +64,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parse(parser, arguments, demo_settings)
 
 
-def make_prunings(args: argparse.Namespace, layers: int, hidden: int, padded_length: int, seed: int) -> list[Pruning]:
+def make_prunings(args: argparse.Namespace, layers: int, padded_length: int, seed: int) -> list[Pruning]:
     """One checked pruning per method."""
-    schedule = check_schedule(args.schedule, layers)
-    options = {"count": args.count, "padded_length": padded_length, "seed": seed, "student_widths": (hidden, hidden)}
+    schedule, widths = check_schedule(args.schedule, layers), check_widths(args.student_widths)
+    options = {"count": args.count, "padded_length": padded_length, "seed": seed, "student_widths": widths}
     return [
         make_pruning(schedule, layer_methods(method, schedule), layers, args.teacher, **options)
         for method in args.methods
@@ -74,8 +84,7 @@ def main() -> None:
         known = {sample.TASK.name: sample.TASK}
 
     tokenizer_folder = bert_folder(args.bert)
-    config = check_bert(args.bert, tokenizer_folder)
-    layers, hidden = config["num_hidden_layers"], config["hidden_size"]
+    layers = check_bert(args.bert, tokenizer_folder)["num_hidden_layers"]
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     prepare = "PrepareGlue4Bert.py"
     tasks = prepared_tasks(args, known, task_names, prepare)
@@ -93,7 +102,7 @@ def main() -> None:
         cache = read_cache(Path(args.cache), task.name, "bert", tokenizer.fingerprint, prepare)
         check_max_length(tokenizer_folder, cache.max_length)
         for seed in seed_numbers:
-            prunings = make_prunings(args, layers, hidden, cache.max_length, seed)
+            prunings = make_prunings(args, layers, cache.max_length, seed)
             cells += [(Cell(task, pruning, seed), cache) for pruning in (None, *prunings)]
     run_grid(grid, cells)
 

@@ -74,11 +74,12 @@ class BertGrid(Grid):
         dataset, device = SplitDataset(split), next(model.parameters()).device
         found = []
         for row in range(min(EXAMPLES, len(split))):
-            batch = collate([dataset[row]])
+            batch = collate([dataset[row] | {"labels": None}])
+            batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
             with torch.no_grad():
-                output = model.eval()(batch["input_ids"].to(device), lengths=batch["lengths"])
+                output = model.eval()(**batch)
             pieces = [self.tokenizer.tokenizer.id_to_token(int(token)) for token in split.sentence(row)]
-            kept = set(output.token_positions[-1][0].tolist())
+            kept = set(output.token_positions[-1].tolist())
             found.append({"sentence": " ".join(pieces), "kept": shorten(pieces, kept)})
         return found
 

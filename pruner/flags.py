@@ -33,6 +33,7 @@ def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, metho
     )
     add("--learning-rate", type=float, default=constants["learning_rate"], help=f"of the {model}")
     add("--student-learning-rate", type=float, default=constants["student_learning_rate"], help="of the students")
+    add("--student-widths", type=comma_list, default=constants["student_widths"], help="hidden widths of their MLPs")
     add("--clip", type=float, default=constants["clip"], help="largest gradient norm")
     add("--max-train-rows", type=int, default=constants["max_train_rows"], help="train on a random subset of that size")
     add("--latency-repeats", type=int, default=constants["latency_repeats"], help="interleaved timings of both models")
@@ -70,6 +71,17 @@ def check_numbers(args: argparse.Namespace, *more: str) -> list[int]:
         return [int(seed) for seed in args.seeds]
     except ValueError:
         raise UserError(f"seeds: {args.seeds} are not whole numbers") from None
+
+
+def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
+    """Hidden widths of a student, none for a linear one."""
+    try:
+        found = tuple(int(width) for width in widths)
+    except ValueError:
+        found = (0,)
+    if min(found, default=1) < 1:
+        raise UserError(f"student_widths: {widths} are not whole numbers of 1 or more; use for example 64")
+    return found
 
 
 def start_run() -> bool:

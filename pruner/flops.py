@@ -26,10 +26,14 @@ class BertShape:
         """From a ``transformers.BertConfig``."""
         return cls(config.num_hidden_layers, config.hidden_size, config.intermediate_size, config.num_labels)
 
-    def layer(self, tokens: np.ndarray) -> float:
-        """One layer on sentences of ``tokens`` [B] tokens: Q, K, V, output, both attention products, feed-forward."""
-        d = self.hidden
-        return float(np.sum(8 * tokens * d * d + 4 * tokens**2 * d + 4 * tokens * d * self.intermediate))
+    def layer(self, tokens: np.ndarray, kept: np.ndarray | None = None) -> float:
+        """One layer on sentences of ``tokens`` [B] tokens: Q, K, V, both attention products, output, feed-forward.
+
+        With ``kept`` [B] only these are left after attention.
+        """
+        d, kept = self.hidden, tokens if kept is None else kept
+        attention = 6 * tokens * d * d + 4 * tokens**2 * d
+        return float(np.sum(attention + 2 * kept * d * d + 4 * kept * d * self.intermediate))
 
     def layer_gradient(self, tokens: np.ndarray) -> float:
         """Back through one layer to its input: linear layers once more, the attention products twice."""
@@ -63,7 +67,7 @@ def pruned_flops(shape: BertShape, lengths: Sequence[int], counts: Sequence[Sequ
         computed = np.asarray(count, dtype=np.float64)
         if method == "student" and not np.array_equal(computed, entering):
             total += student_flops(float(np.sum(entering)), shape.hidden, pruning.student_widths)
-        total += shape.layer(computed)
+        total += shape.layer(entering if method == "attention" else computed, computed)
         entering = computed
     return total
 

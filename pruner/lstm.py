@@ -11,8 +11,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner import scores as scorers
+from pruner.packing import left_align, pack, real_mask, to_device, to_width
 from pruner.schedule import Pruning
-from pruner.select import gather_tokens, keep_counts, left_align, real_mask, select_tokens, to_device, to_width
+from pruner.select import keep_counts, select_tokens
 from pruner.student import Student, distillation_loss
 from pruner.words import PADDING, UNKNOWN
 
@@ -54,8 +55,8 @@ class PrunedLstmOutput(SequenceClassifierOutput):
 
     The other fields have one row per sentence (S = B, or 2 B of pairs, all first sentences before all second ones), in
     a list of one entry, the words before the LSTM: ``student_scores`` the student's and the teacher's scores [S, L],
-    ``student_counts`` how many of a row are words, ``token_positions`` [S, K] which of a sentence's words were read,
-    and ``token_counts`` how many of that row they are; what follows is filling.
+    ``student_counts`` how many of a row are words, ``token_positions`` which of a sentence's words were read, sentence
+    after sentence, and ``token_counts`` how many of each: ``token_positions[0].split(token_counts[0])``.
     """
 
     student_loss: Tensor | None = None
@@ -143,8 +144,8 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
             rate = self.ramp_rate
         method, counting = self.pruning.methods[0], (self.pruning.count, self.pruning.padded_length)
         keep = keep_counts(lengths, [rate], *counting)[0]
-        counts, keep_on_device = to_device([lengths, keep], ids.device)
-        real = real_mask(counts, width)
+        packing, kept = pack([lengths, keep], ids.device)
+        real = packing.real
 
         scores, own, teacher = None, None, None
         if method == "gate" or (method == "student" and (follow_teacher or self.training)):
@@ -155,10 +156,11 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         elif keep != lengths and method != "gate":
             scores = self._own_scores(method, ids, real)
 
-        positions = torch.arange(width, device=ids.device).expand(ids.shape)
-        if keep != lengths:
-            positions = select_tokens(scorers.mask_padding(scores.detach(), real), keep, keep_on_device)
-            ids = gather_tokens(ids, positions)
+        positions = packing.positions
+        if kept is not packing:
+            places = select_tokens(scorers.mask_padding(scores.detach(), real), kept)
+            positions = positions.index_select(0, places)
+            ids = kept.pad(packing.unpad(ids).index_select(0, places), PADDING)
         states = self.last_states(ids, keep)
         if len(parts) == 2:
             first, second = states.chunk(2)

@@ -104,10 +104,11 @@ class LstmGrid(Grid):
                 output = model.eval()(**{k: x.to(device) if torch.is_tensor(x) else x for k, x in batch.items()})
             sentences, kept = [], []
             parts = np.split(split.sentence(row), [split.second[row]])  # the second is empty where there is no pair
-            for ids, positions, count in zip(parts, output.token_positions[0], output.token_counts[0], strict=False):
+            read = output.token_positions[0].split(output.token_counts[0])
+            for ids, positions in zip(parts, read, strict=False):
                 words = [vocabulary.word(int(number)) for number in ids]
                 sentences.append(" ".join(words))
-                kept.append(shorten(words, set(positions[:count].tolist())))
+                kept.append(shorten(words, set(positions.tolist())))
             found.append({"sentence": " / ".join(sentences), "kept": " / ".join(kept)})
         return found
 

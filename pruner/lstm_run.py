@@ -8,7 +8,16 @@ from typing import Any
 from pruner import demo as sample
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, UserError, comma_list
-from pruner.flags import check_numbers, common_flags, grid_options, parse, prepared_tasks, start_run, train_settings
+from pruner.flags import (
+    check_numbers,
+    check_widths,
+    common_flags,
+    grid_options,
+    parse,
+    prepared_tasks,
+    start_run,
+    train_settings,
+)
 from pruner.glue import Task
 from pruner.grid import Cell, run_grid
 from pruner.lstm_cells import LstmGrid
@@ -29,7 +38,6 @@ def parse_arguments(
     add = parser.add_argument
     add("--target-prune-rate", type=comma_list, default=constants["target_prune_rate"], help="or several, as 0.5,0.9")
     add("--pruning-rate-start", type=float, default=constants["pruning_rate_start"], help="the rate's in training")
-    add("--student-widths", type=comma_list, default=constants["student_widths"], help="hidden widths of its MLP")
     add("--embedding-size", type=int, default=constants["embedding_size"], help="width of the words' vectors")
     add("--hidden-size", type=int, default=constants["hidden_size"], help="width of the LSTM's state")
     add("--num-layers", type=int, default=constants["num_layers"], help="LSTMs on top of each other")
@@ -47,16 +55,6 @@ def check_rates(args: argparse.Namespace) -> list[float]:
         if start > min(rates):
             raise UserError(f"pruning_rate_start: {start} is above target_prune_rate {min(rates)}; start lower")
     return rates
-
-
-def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
-    try:
-        found = tuple(int(width) for width in widths)
-    except ValueError:
-        found = (0,)
-    if min(found, default=1) < 1:
-        raise UserError(f"student_widths: {widths} are not whole numbers of 1 or more; use for example 64")
-    return found
 
 
 def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pruner.errors import UserError
 from pruner.scores import CONTROLS, TEACHERS
 
-METHODS = ("student", *TEACHERS, *CONTROLS)
+METHODS = ("student", "attention", *TEACHERS, *CONTROLS)
 LSTM_METHODS = ("student", "gate", *CONTROLS)
 COUNTS = ("real", "padded")
 
@@ -62,7 +62,7 @@ def make_pruning(
     count: str = "real",
     padded_length: int | None = None,
     seed: int = 0,
-    student_widths: Sequence[int] = (),
+    student_widths: Sequence[int] = (64,),
 ) -> Pruning:
     """Check what the user asked for and put it into canonical form.
 

@@ -1,16 +1,13 @@
-"""Which tokens stay: how many (the counting rule), which (top-k, ties, order), and taking them out of tensors.
+"""Which tokens stay: how many (the counting rule) and which (top-k, ties, order). It knows nothing of any model."""
 
-The only place with rounding, order and padding rules. It knows nothing of any model.
-"""
-
-import math
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from pruner.packing import Packing
 
 
 @lru_cache(maxsize=1024)
@@ -31,7 +28,8 @@ def keep_count(tokens: int, rate: float, count: str = "real", padded_length: int
             raise ValueError('count="padded" needs padded_length')
         kept = int(padded_length * (1 - rate))
     else:
-        kept = tokens - math.floor(_exact(rate) * tokens)
+        share = _exact(rate)
+        kept = tokens - tokens * share.numerator // share.denominator
     return min(tokens, max(1, kept))
 
 
@@ -53,63 +51,17 @@ def keep_counts(
     return layers
 
 
-def to_device(values: Sequence, device: torch.device) -> Tensor:
-    """Numbers known on the host -> a tensor on ``device``, without waiting for the device."""
-    tensor = torch.tensor(values)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def real_mask(counts: Tensor, width: int) -> Tensor:
-    """Real tokens first, padding after: [B] counts -> [B, width] booleans, true where a token is real."""
-    return torch.arange(width, device=counts.device) < counts[:, None]
-
-
-def select_tokens(scores: Tensor, keep: Sequence[int], keep_on_device: Tensor | None = None) -> Tensor:
-    """Positions of the ``keep[b]`` highest scores of each sentence, in sentence order.
+def select_tokens(scores: Tensor, kept: Packing) -> Tensor:
+    """Where the tokens that stay lie in the packed row: of each sentence the best ``kept.counts``, in order.
 
     Args:
         scores: [B, L], higher = keep, padding minus infinity. Equal scores keep the earlier token.
-        keep: B counts known on the host: they decide the shape of the result, so that nothing waits for the device.
-        keep_on_device: the same counts as a tensor beside ``scores``, if there is one already.
+        kept: the packing that comes out, made by ``pack`` after that of the tokens which have scores.
 
     Returns:
-        [B, max(keep)] positions, ascending; a row that keeps fewer is filled up with position 0.
+        [T'] places, ascending; behind them 0 for the rows with which ``kept`` is rounded up.
     """
-    length = scores.shape[1]
-    width = max(keep)
-    if keep_on_device is None:
-        keep_on_device = to_device(keep, scores.device)
     # A stable sort is what makes ties keep the earlier token; topk promises no order among equals.
-    best = scores.sort(dim=1, descending=True, stable=True).indices[:, :width]
-    spare = ~real_mask(keep_on_device, width)
-    in_order = best.masked_fill(spare, length).sort(dim=1).values
-    return in_order.masked_fill(in_order == length, 0)
-
-
-def gather_tokens(x: Tensor, positions: Tensor) -> Tensor:
-    """Take tokens out of a tensor: [B, L] or [B, L, D] and [B, K] positions -> [B, K] or [B, K, D]."""
-    if x.dim() == 2:
-        return x.gather(1, positions)
-    batch, length, width = x.shape
-    # Whole rows by one flat index copy faster than gather does with an index expanded over the width.
-    rows = positions + torch.arange(batch, device=x.device)[:, None] * length
-    return x.reshape(batch * length, width).index_select(0, rows.flatten()).view(batch, -1, width)
-
-
-def left_align(ids: Tensor, lengths: Sequence[int] | None, padding: int) -> tuple[Tensor, list[int]]:
-    """Tokens first and padding behind them: [B, L] ids with ``padding`` anywhere -> [B, L] and B lengths.
-
-    ``lengths`` that are known on the host promise that it is so already; without them the device is waited for.
-    """
-    if lengths is not None:
-        return ids, list(lengths)
-    real = ids != padding
-    order = real.int().sort(dim=1, descending=True, stable=True).indices
-    return ids.gather(1, order), real.sum(dim=1).tolist()
-
-
-def to_width(ids: Tensor, width: int) -> Tensor:
-    """[B, L] ids, cut or padded with 0 to [B, width]."""
-    return F.pad(ids[:, :width], (0, max(0, width - ids.shape[1])))
+    ranked = scores.sort(dim=1, descending=True, stable=True).indices
+    places = ranked.flatten().index_select(0, kept.best) + kept.begins
+    return F.pad(places.sort().values, (0, kept.rows - kept.tokens))

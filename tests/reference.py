@@ -54,9 +54,13 @@ def masked_pass(model, inputs) -> tuple[torch.Tensor, list[list[list[int]]]]:
     kept = []
     for index, layer in enumerate(twin.bert.encoder.layer):
         rate, method = pruning.schedule[index], pruning.methods[index]
+        minus = torch.zeros(batch, 1, 1, width).masked_fill(~alive[:, None, None], float("-inf"))
+        attended, attention = layer.attention(hidden, minus)
         if rate > 0:
             if method in teachers:
                 scores = teachers[method][index]
+            elif method == "attention":
+                scores = (attention * alive[:, None, :, None]).sum(dim=(1, 2)).detach().numpy()
             elif method == "student":
                 scores = next(students)(hidden).detach().numpy()
             elif method == "frequency":
@@ -71,6 +75,8 @@ def masked_pass(model, inputs) -> tuple[torch.Tensor, list[list[list[int]]]]:
                 best = sorted(candidates, key=lambda p, row=row: (p != 0, -scores[row, p], p))[:number]
                 alive[row] = torch.tensor([p in best for p in range(width)])
         kept.append([alive[row].nonzero().flatten().tolist() for row in range(batch)])
-        minus = torch.zeros(batch, 1, 1, width).masked_fill(~alive[:, None, None], float("-inf"))
-        hidden = layer(hidden, minus)
+        if method != "attention":  # there, what is dropped has been attended to and only leaves before the feed-forward
+            minus = torch.zeros(batch, 1, 1, width).masked_fill(~alive[:, None, None], float("-inf"))
+            attended, _ = layer.attention(hidden, minus)
+        hidden = layer.feed_forward_chunk(attended)
     return twin.classifier(twin.bert.pooler(hidden)).detach(), kept

@@ -10,15 +10,15 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.errors import UserError
+from pruner.packing import pack
 from pruner.schedule import METHODS
-from pruner.select import real_mask
 from pruner.teachers import emission, gradient
 
 ONE = [0.6, 0, 0, 0, 0, 0]
 TWO = [0.3, 0, 0, 0.5, 0, 0]
 SIX = [0.1, 0.2, 0.15, 0.25, 0.1, 0.3]
-SAME_PASS = ("student", "random", "head", "tail", "frequency")
-MIXED = ["student", "random", "emission", "gradient", "tail", "student"]
+SAME_PASS = ("student", "attention", "random", "head", "tail", "frequency")
+MIXED = ["student", "attention", "emission", "gradient", "tail", "student"]
 LENGTHS = [17, 3, 9, 30, 1, 22]
 
 
@@ -32,12 +32,15 @@ def logits(model, inputs, **options):
     return model(**inputs, **options).logits
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_rate_zero_is_stock_bert(model, attention):
+def kept_positions(output) -> list[list[list[int]]]:
+    """By layer and sentence."""
+    layers = zip(output.token_positions, output.token_counts, strict=True)
+    return [[row.tolist() for row in positions.split(counts)] for positions, counts in layers]
+
+
+def test_rate_zero_is_stock_bert(model):
     inputs = make_inputs(LENGTHS, model.config.vocab_size, width=40)
     twin = model.unpruned_twin()
-    for each in (model, twin):
-        each.set_attn_implementation(attention)
     prune(model, [0] * 6, "student")
     assert torch.allclose(logits(model, inputs), logits(twin, inputs), atol=1e-5)
     labels = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -48,27 +51,31 @@ def test_rate_zero_is_stock_bert(model, attention):
 
 @pytest.mark.parametrize("schedule", [ONE, TWO, SIX])
 @pytest.mark.parametrize("methods", [*METHODS, MIXED])
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_dropping_equals_masking(model, schedule, methods, attention):
-    model.set_attn_implementation(attention)
+def test_dropping_equals_masking(model, schedule, methods):
     prune(model, schedule, methods)
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
     expected, kept = masked_pass(model, inputs)
     with torch.no_grad():
         output = model(**inputs)
     assert torch.allclose(output.logits, expected, atol=1e-5)
-    for layer, (positions, counts) in enumerate(zip(output.token_positions, output.token_counts, strict=True)):
-        assert [row[:n] for row, n in zip(positions.tolist(), counts, strict=True)] == kept[layer]
+    assert kept_positions(output) == kept
 
 
-def test_dropped_vectors_leave_the_tensors(model):
-    prune(model, TWO, "tail")
-    widths = []
+@pytest.mark.parametrize("method", ["tail", "attention"])
+def test_dropped_vectors_leave_the_tensors(model, method):
+    prune(model, TWO, method)
+    asked, fed = [], []
     for layer in model.bert.encoder.layer:
-        layer.register_forward_pre_hook(lambda module, inputs: widths.append(tuple(inputs[0].shape)))
+        layer.attention.self.query.register_forward_pre_hook(lambda _, inputs: asked.append(tuple(inputs[0].shape)))
+        layer.intermediate.register_forward_pre_hook(lambda _, inputs: fed.append(tuple(inputs[0].shape)))
     logits(model, make_inputs([40, 20], model.config.vocab_size, width=64))
-    first, second = kept_by_rule(40, 0.3), kept_by_rule(kept_by_rule(40, 0.3), 0.5)
-    assert widths == [(2, first, 32)] * 3 + [(2, second, 32)] * 3
+    first = [kept_by_rule(n, 0.3) for n in (40, 20)]
+    second = [kept_by_rule(n, 0.5) for n in first]
+    assert fed == [(sum(first), 32)] * 3 + [(sum(second), 32)] * 3
+    if method == "attention":  # they leave between attention and feed-forward
+        assert asked == [(60, 32)] + [(sum(first), 32)] * 3 + [(sum(second), 32)] * 2
+    else:
+        assert asked == fed
 
 
 @pytest.mark.parametrize("methods", [*METHODS, MIXED])
@@ -88,9 +95,8 @@ def test_kept_tokens_nest_keep_their_order_and_cls(model):
     with torch.no_grad():
         output = model(**make_inputs(LENGTHS, model.config.vocab_size))
     before = [set(range(n)) for n in LENGTHS]
-    for positions, counts in zip(output.token_positions, output.token_counts, strict=True):
-        for row, n in enumerate(counts):
-            kept = positions[row, :n].tolist()
+    for layer in kept_positions(output):
+        for row, kept in enumerate(layer):
             assert kept[0] == 0
             assert kept == sorted(set(kept))
             assert set(kept) <= before[row]
@@ -99,19 +105,14 @@ def test_kept_tokens_nest_keep_their_order_and_cls(model):
 
 def test_teachers_agree_with_the_stock_models_attention_and_autograd(model):
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
-    counts = torch.tensor(LENGTHS)
-    real = real_mask(counts, max(LENGTHS))
+    packing = pack([LENGTHS], torch.device("cpu"))[0]
     own = [inputs["input_ids"], inputs["token_type_ids"], None]
-
-    def make_mask(hidden, tokens):
-        return model._layer_mask(hidden, tokens, LENGTHS)
-
     for layer, expected in enumerate(teacher_scores(model, inputs, "emission")):
-        found = emission(model, own, counts, make_mask)[layer].double().exp()
-        assert torch.allclose(found[real], torch.tensor(expected)[real], rtol=1e-4)
+        found = emission(model, packing, own)[layer].double().exp()
+        assert torch.allclose(found[packing.real], torch.tensor(expected)[packing.real], rtol=1e-4)
     for layer, expected in enumerate(teacher_scores(model, inputs, "gradient")):
-        found = gradient(model, own, counts, make_mask, first=0)[layer].exp()
-        assert torch.allclose(found[real], torch.tensor(expected)[real], rtol=1e-3, atol=1e-9)
+        found = gradient(model, packing, own, first=0)[layer].exp()
+        assert torch.allclose(found[packing.real], torch.tensor(expected)[packing.real], rtol=1e-3, atol=1e-9)
 
 
 def test_teachers_score_without_dropout_and_restore_the_mode(model):
@@ -204,7 +205,7 @@ def test_any_bert_checkpoint_loads(tmp_path, sizes):
 def test_students_follow_the_model_and_survive_a_new_rate(model):
     prune(model, TWO, "student")
     names = {name for name, _ in model.named_parameters() if name.startswith("students.")}
-    assert len(names) == 2 * 3 * 2
+    assert len(names) == 2 * 2 * 2
     assert all(name in model.state_dict() for name in names)
     assert not any(module.training for module in model.students.modules())
     model.to(torch.bfloat16)

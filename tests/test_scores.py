@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from pruner.packing import real_mask
 from pruner.scores import emission_scores, frequency_scores, gradient_scores, head_scores, random_scores, tail_scores
-from pruner.select import real_mask
 from pruner.student import Student, distillation_loss, standardise
 
 

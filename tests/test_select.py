@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner.select import gather_tokens, keep_count, keep_counts, select_tokens
+from pruner.packing import pack
+from pruner.select import keep_count, keep_counts, select_tokens
 
 RATES = st.decimals(min_value=0, max_value="0.999", places=3).map(float)
 
@@ -66,27 +67,32 @@ def test_rates_multiply_over_layers():
     assert keep_counts([100, 9], [0.5, 0.0, 0.5], "real") == [[50, 5], [50, 5], [25, 3]]
 
 
+def chosen(scores, keep: list[int]) -> list[list[int]]:
+    """Positions that stay of each sentence, given scores [B, L] with minus infinity at padding."""
+    before, kept = pack([(scores > -math.inf).sum(dim=1).tolist(), keep], scores.device)
+    places = select_tokens(scores, kept)
+    return [positions.tolist() for positions in before.positions[places].split(keep)]
+
+
 def test_selection_by_hand():
     scores = torch.tensor([[0.1, 0.9, 0.5, 0.9, 0.2], [0.3, 0.3, 0.3, -math.inf, -math.inf]])
-    positions = select_tokens(scores, [3, 2])
-    assert positions.tolist() == [[1, 2, 3], [0, 1, 0]]  # ties keep the earlier; the free place points at 0
+    assert chosen(scores, [3, 2]) == [[1, 2, 3], [0, 1]]  # ties keep the earlier
 
 
 def test_padding_is_never_taken_before_a_real_token():
     scores = torch.tensor([[-math.inf, -math.inf, 1.0, -math.inf]])  # two real tokens without any score, one padding
-    assert select_tokens(scores, [3]).tolist() == [[0, 1, 2]]
+    kept = pack([[4], [3]], scores.device)[1]
+    assert select_tokens(scores, kept).tolist() == [0, 1, 2]
 
 
-@given(st.integers(1, 40), st.integers(0, 2**32 - 1), st.data())
-def test_selection_agrees_with_sorting(length, seed, data):
-    keep = data.draw(st.integers(1, length))
-    scores = np.random.default_rng(seed).integers(0, 5, length).astype(np.float32)  # many ties
-    best = sorted(range(length), key=lambda position: (-scores[position], position))[:keep]
-    assert select_tokens(torch.tensor(scores)[None], [keep]).tolist() == [sorted(best)]
-
-
-def test_gather_takes_the_same_tokens_of_every_tensor():
-    x = torch.arange(24.0).view(2, 4, 3)
-    positions = torch.tensor([[0, 3], [1, 2]])
-    assert torch.equal(gather_tokens(x, positions), torch.stack([x[0, [0, 3]], x[1, [1, 2]]]))
-    assert torch.equal(gather_tokens(x[..., 0], positions), torch.stack([x[0, [0, 3], 0], x[1, [1, 2], 0]]))
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 2**32 - 1), st.booleans(), st.data())
+def test_selection_agrees_with_sorting(lengths, seed, round_up, data):
+    keep = [data.draw(st.integers(1, length)) for length in lengths]
+    before, kept = pack([lengths, keep], torch.device("cpu"), round_up)
+    scores = np.random.default_rng(seed).integers(0, 5, before.tokens).astype(np.float32)  # many ties
+    expected = []
+    for start, length, number in zip(np.cumsum([0, *lengths]), lengths, keep, strict=False):
+        expected += sorted(sorted(range(start, start + length), key=lambda place: (-scores[place], place))[:number])
+    padded = before.pad(torch.tensor(np.pad(scores, (0, before.rows - before.tokens))), -math.inf)
+    places = select_tokens(padded, kept).tolist()
+    assert places == expected + [0] * (kept.rows - kept.tokens)

@@ -1,0 +1,100 @@
+"""The layers of a ``transformers`` BERT on packed tokens [T, D]: everything but attention works on them as they are.
+
+Only ``BertSelfAttention`` is computed here; all other modules are called, so that whatever wraps them works.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pruner.packing import Bucket, Packing
+
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:  # before PyTorch 2.10
+    varlen_attn = None
+
+SHORT = 64  # tokens: up to here a CPU is faster with plain matrix products than with the fused attention
+
+
+def embed(bert: nn.Module, packing: Packing, ids: Tensor, types: Tensor | None, positions: Tensor | None) -> Tensor:
+    """``BertModel``'s embeddings of padded ``ids``, ``types`` and ``positions`` [B, L] -> [T, D]"""
+    positions = packing.positions if positions is None else packing.unpad(positions.expand(ids.shape))
+    types = None if types is None else packing.unpad(types)[None]
+    return bert.embeddings(packing.unpad(ids)[None], types, positions[None])[0]
+
+
+def run_layer(layer: nn.Module, hidden: Tensor, packing: Packing) -> Tensor:
+    """A ``BertLayer``: [T, D] -> [T, D]"""
+    context, _ = attend(layer.attention.self, hidden, packing)
+    return feed_forward(layer, context, hidden)
+
+
+def feed_forward(layer: nn.Module, context: Tensor, hidden: Tensor) -> Tensor:
+    """What follows attention in a ``BertLayer``: what was attended to, and the layer's input -> its output."""
+    attended = layer.attention.output(context, hidden)
+    return layer.output(layer.intermediate(attended), attended)
+
+
+def classify(model: nn.Module, hidden: Tensor, packing: Packing) -> Tensor:
+    """What follows the last layer, on [CLS] alone: [T, D] -> [B, labels]. No dropout but in training."""
+    cls = hidden.index_select(0, packing.ends[:-1])
+    return model.classifier(model.dropout(model.bert.pooler(cls[:, None])))
+
+
+def attend(attention: nn.Module, hidden: Tensor, packing: Packing, score: bool = False) -> tuple[Tensor, Tensor | None]:
+    """A ``BertSelfAttention``: [T, D] -> what each token attends to, [T, D].
+
+    With ``score`` also how much attention each token receives, summed over heads and queries, [T] in float32: the
+    significance of PoWER-BERT (Goyal et al. 2020, section 3.2).
+    """
+    heads = (attention.num_attention_heads, attention.attention_head_size)
+    q, k, v = (part(hidden).unflatten(-1, heads) for part in (attention.query, attention.key, attention.value))
+    dropout = attention.dropout.p if attention.training else 0.0
+    if varlen_attn and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not score and not dropout:
+        ends, longest = packing.ends_int32, packing.width
+        return varlen_attn(q, k, v, ends, ends, longest, longest, scale=attention.scaling).flatten(1), None
+    # On a CPU in float32 as well where the model is not: bfloat16 is slower there, and compiles for every new shape.
+    work = q.dtype if q.is_cuda else torch.float32
+    contexts, received = [], []
+    for bucket in packing.buckets:
+        padded = [bucket.pad(x).transpose(1, 2) for x in (q, k, v)]
+        if score or (bucket.shape[1] <= SHORT and not q.is_cuda):
+            # One copy for both: the order in memory that matrix products need, and the dtype.
+            padded = [x.to(work, memory_format=torch.contiguous_format) for x in padded]
+            context, attention_map = _attend_by_map(*padded, bucket, attention.scaling, dropout)
+            if score:
+                received.append(_received(attention_map.detach(), bucket))
+        else:
+            mask = None if bucket.real is None else bucket.real[:, None, None]
+            padded = [x.to(work) for x in padded]
+            context = F.scaled_dot_product_attention(*padded, mask, dropout, scale=attention.scaling)
+        contexts.append(context.transpose(1, 2).to(q.dtype, memory_format=torch.contiguous_format))
+    context = packing.unpad_buckets(contexts).flatten(1)
+    return context, packing.unpad_buckets(received) if score else None
+
+
+def _attend_by_map(
+    q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, scaling: float, dropout: float
+) -> tuple[Tensor, Tensor]:
+    """[b, H, n, d] x 3 -> [b, H, n, d], and the attention map [b, H, n, n] in float32"""
+    q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
+    logits = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling).float()
+    logits = logits.unflatten(0, (bucket.shape[0], -1))
+    if bucket.real is not None:
+        logits.masked_fill_(~bucket.real[:, None, None], float("-inf"))
+    if bucket.shape[1] < 16 and not q.is_cuda:
+        # What softmax is. PyTorch's own takes rows shorter than a vector register element by element.
+        attention = (logits - logits.amax(dim=-1, keepdim=True)).exp()
+        attention = attention / attention.sum(dim=-1, keepdim=True)
+    else:
+        attention = logits.softmax(dim=-1)
+    context = F.dropout(attention, dropout).to(v.dtype).flatten(0, 1) @ v
+    return context.unflatten(0, (bucket.shape[0], -1)), attention
+
+
+def _received(attention: Tensor, bucket: Bucket) -> Tensor:
+    """How much attention each token receives: the map [b, H, n, n] -> [b, n]"""
+    if bucket.real is not None:  # padding asks too, but does not count
+        attention = attention * bucket.real[:, None, :, None]
+    return attention.sum(dim=(1, 2))
