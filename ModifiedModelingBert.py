@@ -167,9 +167,9 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         inputs = [None if x is None else x[:, : max(lengths)] for x in (input_ids, token_type_ids, position_ids)]
 
         layer_counts = keep_counts(lengths, self.pruning.schedule, self.pruning.count, self.pruning.padded_length)
-        # On a CPU, oneDNN builds a kernel for every new number of rows unless they are in float32.
-        half_on_cpu = input_ids.device.type == "cpu" and self.dtype != torch.float32
-        round_up = half_on_cpu and not torch.is_grad_enabled()
+        # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
+        half = self.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+        round_up = half and input_ids.device.type == "cpu"
         packing, *packings = pack([lengths, *layer_counts], input_ids.device, round_up)
         known = self._scores_before(packing, inputs, follow_teacher)
 
@@ -183,7 +183,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
             scores, context = None, None
             if index in known:
                 scores = known[index].index_select(0, origin)
-            if method == "attention":
+            if method == "attention" and kept is not packing:
                 context, scores = attend(layer.attention.self, hidden, packing, score=True)
             elif method == "student":
                 student = next(students)

@@ -12,10 +12,10 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.batches import BertCollator, Collate, SplitDataset
 from pruner.cache import Cache
 from pruner.errors import UserError
+from pruner.evaluate import count_tokens
 from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
 from pruner.glue import Task
 from pruner.grid import EXAMPLES, Cell, Grid, shorten
-from pruner.measure import count_tokens
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
 from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer, read_json

@@ -51,9 +51,9 @@ def attend(attention: nn.Module, hidden: Tensor, packing: Packing, score: bool =
     heads = (attention.num_attention_heads, attention.attention_head_size)
     q, k, v = (part(hidden).unflatten(-1, heads) for part in (attention.query, attention.key, attention.value))
     dropout = attention.dropout.p if attention.training else 0.0
-    if varlen_attn and q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and not score and not dropout:
+    if has_varlen(q) and not score and not dropout:
         ends, longest = packing.ends_int32, packing.width
-        return varlen_attn(q, k, v, ends, ends, longest, longest, scale=attention.scaling).flatten(1), None
+        return varlen_attn(q, k, v, ends, ends, longest, longest).flatten(1), None
     # On a CPU in float32 as well where the model is not: bfloat16 is slower there, and compiles for every new shape.
     work = q.dtype if q.is_cuda else torch.float32
     contexts, received = [], []
@@ -72,6 +72,13 @@ def attend(attention: nn.Module, hidden: Tensor, packing: Packing, score: bool =
         contexts.append(context.transpose(1, 2).to(q.dtype, memory_format=torch.contiguous_format))
     context = packing.unpad_buckets(contexts).flatten(1)
     return context, packing.unpad_buckets(received) if score else None
+
+
+def has_varlen(q: Tensor) -> bool:
+    """Whether attention over packed sentences, without any padding, is there for such queries [T, H, d]."""
+    if varlen_attn is None or not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    return q.shape[-1] % 8 == 0 and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _attend_by_map(

@@ -11,7 +11,7 @@ import transformers
 from pruner.cache import cache_path
 from pruner.errors import Parser, UserError, comma_list
 from pruner.glue import Task
-from pruner.measure import steady_allocator
+from pruner.latency import steady_allocator
 from pruner.train import TrainSettings
 
 

@@ -14,8 +14,9 @@ from transformers import TrainerCallback
 
 from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
+from pruner.evaluate import predict, rank_correlation
 from pruner.glue import Task
-from pruner.measure import measure_latency, predict, rank_correlation
+from pruner.latency import measure_latency
 from pruner.metrics import dev_metrics, metrics_by_length
 from pruner.records import (
     Log,

@@ -11,11 +11,11 @@ from transformers import TrainerCallback
 
 from pruner.batches import Collate, LstmCollator, SplitDataset
 from pruner.cache import Cache, Split
+from pruner.evaluate import count_tokens
 from pruner.flops import LstmShape, lstm_flops, reduction
 from pruner.glue import Task
 from pruner.grid import EXAMPLES, Cell, Grid, shorten
 from pruner.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
-from pruner.measure import count_tokens
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
 from pruner.train import TrainSettings

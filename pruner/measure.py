@@ -1,140 +1,193 @@
-"""What pruning keeps and what it saves: predictions, tokens and latency on a prepared split. It knows no model."""
+"""Time the pruned BERT against the unpruned one: python -m pruner.measure --random 6x384 --lengths 16-112"""
 
-import copy
-import ctypes
-import platform
-import statistics
-import time
+import argparse
+import json
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
-from scipy.stats import spearmanr
-from torch import nn
+from tqdm import tqdm
+from transformers import BertConfig
 
-from pruner.batches import Collate, sorted_batches
-from pruner.cache import Split
-from pruner.schedule import Pruning
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.batches import BertCollator
+from pruner.bert_cells import check_bert, load_model
+from pruner.cache import Split, read_cache
+from pruner.errors import Parser, UserError, comma_list, run_script
+from pruner.files import write_whole
+from pruner.flags import check_widths, start_run
+from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
+from pruner.glue import TASKS
+from pruner.latency import measure_latency
+from pruner.records import check_writable, environment, markdown
+from pruner.schedule import METHODS, check_schedule, schedule_name
 from pruner.select import keep_counts
+from pruner.tokenizer import bert_folder, load_tokenizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths
+RANDOM_BATCHES = 4  # of random sentences
 
 
-def steady_allocator() -> bool:
-    """Keep glibc's allocator from returning large blocks to the system after each use, which slows large batches.
-
-    The same as starting with MALLOC_MMAP_MAX_=0 and a huge MALLOC_TRIM_THRESHOLD_. To be called before the first large
-    allocation. Returns whether it was set.
-    """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
-    m_mmap_max, m_trim_threshold = -4, -1
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(m_mmap_max, 0)) and bool(libc.mallopt(m_trim_threshold, -1))
-
-
-@torch.no_grad()
-def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, **forward_options) -> np.ndarray:
-    """Logits [rows, labels] of a split, in evaluation mode; the labels are never shown to the model.
-
-    ``forward_options`` go to the model's ``forward``, such as ``follow_teacher=True``.
-    """
-    model.eval()
-    found: np.ndarray | None = None
-    for rows, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
-        logits = model(**batch, **forward_options).logits.float().cpu().numpy()
-        if found is None:
-            found = np.empty((len(split), logits.shape[1]), dtype=np.float32)
-        found[rows] = logits
-    assert found is not None
-    return found
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--weights", help="a BERT: a folder or a model of the hub")
+    add("--random", help="a BERT of random weights instead, as 12x768: layers x width")
+    add("--task", type=comma_list, help=f"the dev sets of prepared tasks: {', '.join(TASKS)}")
+    add("--lengths", type=comma_list, help="random sentences instead, of 128 tokens, or 16-112 for all lengths between")
+    add("--methods", type=comma_list, default=["none", "student", "attention"], help=f"of none, {', '.join(METHODS)}")
+    add("--schedule", nargs="+", default=["0.2"], help="one rate for all layers, or a list as 0.5,0,0; or several such")
+    add("--batch-sizes", type=comma_list, default=[32], help="sentences per batch, one or more")
+    add("--dtypes", type=comma_list, default=["float32"], help=f"of {', '.join(DTYPES)}")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")
+    add("--repeats", type=int, default=7, help="interleaved timings of both models; the median counts")
+    add("--student-widths", type=comma_list, default=[64, 64], help="hidden widths of the students' MLPs")
+    add("--cache", default="cache/bert", help="what PrepareGlue4Bert.py wrote")
+    add("--json", help="where the result goes (default: a file in records/speed/)")
+    return parser.parse_args(arguments)
 
 
-@torch.no_grad()
-def rank_correlation(model: nn.Module, split: Split, batch_size: int, collate: Collate) -> float:
-    """Spearman's correlation of the students' scores with their teacher's, over the tokens that they score.
-
-    Computed per sentence and student, where there are three tokens or more, and averaged.
-    """
-    model.eval()
-    found: list[float] = []
-    for _, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
-        output = model(**batch, follow_teacher=True)
-        for counts, pair in zip(output.student_counts, output.student_scores, strict=True):
-            own, prior = (scores.float().cpu().numpy() for scores in pair)
-            for row, count in enumerate(counts):
-                if count >= 3:
-                    found.append(spearmanr(own[row, :count], prior[row, :count]).statistic)
-    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
+def whole_numbers(texts: Sequence[str | int], name: str) -> list[int]:
+    try:
+        numbers = [int(text) for text in texts]
+    except ValueError:
+        numbers = [0]
+    if not numbers or min(numbers) < 1:
+        raise UserError(f"{name}: {','.join(map(str, texts))!r} are not whole numbers of 1 or more")
+    return numbers
 
 
-def count_tokens(lengths: Sequence[int], pruning: Pruning) -> dict:
-    """Real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes.
+def check_arguments(args: argparse.Namespace) -> None:
+    """Complain about what cannot be, before anything is loaded."""
+    if (args.weights is None) == (args.random is None):
+        raise UserError("weights, random: give one of them: --weights FOLDER, or --random 12x768 for random weights")
+    if (args.task is None) == (args.lengths is None):
+        raise UserError("task, lengths: give one of them: --task mrpc, or --lengths 16-112 for random sentences")
+    if args.task and args.random:
+        raise UserError("task: random weights have no vocabulary; use --weights, or --lengths")
+    for name in args.task or ():
+        if name not in TASKS:
+            raise UserError(f"task: unknown task {name!r}; choose from {', '.join(TASKS)}")
+    for name in args.methods:
+        if name not in ("none", *METHODS):
+            raise UserError(f"methods: unknown method {name!r}; choose from none, {', '.join(METHODS)}")
+    for name in args.dtypes:
+        if name not in DTYPES:
+            raise UserError(f"dtypes: unknown dtype {name!r}; choose from {', '.join(DTYPES)}")
+    if args.device.partition(":")[0] not in ("cpu", "cuda"):
+        raise UserError(f"device: {args.device!r} is neither cpu nor cuda")
+    if args.device.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError("device: PyTorch sees no GPU here; use --device cpu")
+    if args.repeats < 1:
+        raise UserError(f"repeats: {args.repeats} is too small; use 1 or more")
 
-    ``lengths`` are those of the sentences; what comes before LSTM steps counts as one layer.
-    """
-    counts = np.array(keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length))
-    real = sum(lengths)
-    return {
-        "real": real,
-        "nominal_rate": round(pruning.nominal_rate, 6),
-        "effective_rate": round(1 - float(counts.sum()) / (real * len(counts)), 6),
-        "kept_by_layer": [round(float(layer.sum()) / real, 6) for layer in counts],
+
+def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
+    """In float32, two labels."""
+    if args.weights:
+        check_bert(args.weights, bert_folder(args.weights))
+        return load_model(PrunedBertForSequenceClassification, args.weights, TASKS["sst-2"]).eval()
+    layers, width = whole_numbers(args.random.split("x"), "random")[:2] if args.random.count("x") == 1 else (0, 0)
+    if not layers or width % 64:
+        raise UserError(f"random: {args.random!r} is not LAYERSxWIDTH with a width of so many times 64, as 12x768")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
+    return PrunedBertForSequenceClassification(BertConfig(num_hidden_layers=layers, **sizes)).eval()
+
+
+def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int) -> Split:
+    """Sentences of random words, their lengths uniform in the range that ``lengths`` says."""
+    first, last = (whole_numbers(lengths.split("-"), "lengths") * 2)[:2]
+    if lengths.count("-") > 1 or not first <= last <= longest:
+        raise UserError(f"lengths: {lengths!r} is no range of lengths up to {longest}; give one as 128 or 16-112")
+    generator = np.random.default_rng(0)
+    offsets = np.concatenate([[0], generator.integers(first, last + 1, sentences).cumsum()])
+    tokens = generator.integers(5, vocabulary, offsets[-1]).astype(np.int32)
+    return Split(tokens, offsets, np.diff(offsets).astype(np.int32), None)
+
+
+def measure(args: argparse.Namespace) -> list[dict]:
+    """One row for each dtype, batch size, schedule and method."""
+    batch_sizes, widths = whole_numbers(args.batch_sizes, "batch_sizes"), check_widths(args.student_widths)
+    model = make_model(args).to(args.device)
+    config, shape = model.config, BertShape.of(model.config)
+    schedules = []
+    for text in args.schedule:
+        rates = comma_list(text)
+        schedules.append(check_schedule(rates * shape.layers if len(rates) == 1 else rates, shape.layers))
+    splits: dict[tuple[str, int], Split] = {}
+    if args.task:
+        fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint
+    for size in batch_sizes:
+        for name in args.task or ():
+            cache = read_cache(Path(args.cache), name, "bert", fingerprint, "PrepareGlue4Bert.py")
+            splits[name, size] = cache.splits[TASKS[name].dev[0]]
+        for name in args.lengths or ():
+            number = RANDOM_BATCHES * size
+            splits[name, size] = random_sentences(name, number, config.vocab_size, config.max_position_embeddings)
+
+    unpruned = [("none", (0.0,) * shape.layers)] if "none" in args.methods else []
+    pruned = [(method, rates) for rates in schedules for method in args.methods if method != "none"]
+    cells = [(dtype, *split, *cell) for dtype in args.dtypes for split in splits for cell in unpruned + pruned]
+    collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
+    no_counts = torch.zeros(config.vocab_size, dtype=torch.int64)
+    rows = []
+    for dtype, name, batch_size, method, rates in tqdm(cells, unit="row"):
+        # Where all rates are 0 no method is asked.
+        methods = "student" if method == "none" else method
+        model.set_pruning(rates, methods, token_counts=no_counts, student_widths=widths)
+        split = splits[name, batch_size]
+        lengths = [int(length) for length in split.lengths]
+        flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
+        saved = reduction(baseline_flops(shape, lengths), flops)["reduction"]
+        latency = measure_latency(model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES)
+        what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
+        what["efficiency"] = round(latency["speedup"] / saved, 4)
+        rows.append(what | latency)
+    return rows
+
+
+def table(rows: Sequence[dict]) -> pd.DataFrame:
+    """The rows of a result as text, for a terminal or a README."""
+    return pd.DataFrame(
+        {
+            "dtype": row["dtype"],
+            "data": row["data"],
+            "batch": row["batch_size"],
+            "method": row["method"],
+            "schedule": schedule_name(row["schedule"]),
+            "baseline ms": f"{row['baseline_ms']:.1f}",
+            "pruned ms": f"{row['pruned_ms']:.1f}",
+            "FLOPs reduction": f"{row['flops_reduction']:.2f}x",
+            "speed-up": f"{row['speedup']:.2f}x",
+            "efficiency": f"{row['efficiency']:.2f}",
+        }
+        for row in rows
+    )
+
+
+def main() -> None:
+    args = parse_arguments(sys.argv[1:])
+    check_arguments(args)
+    weights = Path(args.weights).name if args.weights else f"random-{args.random}"
+    data, device = "_".join(args.task or args.lengths), args.device.replace(":", "")
+    path = Path(args.json or f"records/speed/{weights}_{data}_{device}.json")
+    check_writable(path.parent)
+    steady = start_run()
+    rows = measure(args)
+    result = {
+        "model": weights,
+        "student_widths": [int(width) for width in args.student_widths],
+        "environment": environment(steady),
+        "rows": rows,
     }
+    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+    print(markdown(table(rows)) + f"\n-> {path}")
 
 
-@torch.no_grad()
-def measure_latency(
-    model: nn.Module,
-    split: Split,
-    batch_size: int,
-    collates: tuple[Collate, Collate],
-    dtype: torch.dtype,
-    repeats: int,
-    most_batches: int | None = None,
-) -> dict:
-    """Median milliseconds per batch of the unpruned twin and of the model, interleaved, in evaluation mode.
-
-    Batches are sorted by length and padded to their longest sentence only, on both sides. Where ``most_batches`` are
-    given, so many of them are used, spread evenly over the lengths.
-
-    Args:
-        model: with ``unpruned_twin()``, its baseline.
-        collates: the baseline's and the model's.
-    """
-    device = next(model.parameters()).device
-    pruned = copy.deepcopy(model).to(dtype).eval()
-    baseline = pruned.unpruned_twin()
-    sides = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
-    number = len(sides[0])
-    chosen = np.unique(np.linspace(0, number - 1, min(most_batches or number, number)).round().astype(int))
-
-    def seconds(run: nn.Module, batch: dict) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        run(**batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
-    totals: tuple[list[float], list[float]] = ([], [])
-    for repeat in range(repeats + 1):  # the first one warms up
-        sums = [0.0, 0.0]
-        # Whatever a model keeps between batches is made again in each pass, and so counted in it.
-        for model_side in (baseline, pruned):
-            model_side.eval()
-        for number, index in enumerate(chosen):
-            for which in ((0, 1), (1, 0))[(repeat + number) % 2]:
-                sums[which] += seconds((baseline, pruned)[which], sides[which][index])
-        if repeat:
-            for which in (0, 1):
-                totals[which].append(sums[which] / len(chosen) * 1000)
-    baseline_ms, pruned_ms = statistics.median(totals[0]), statistics.median(totals[1])
-    return {
-        "baseline_ms": round(baseline_ms, 4),
-        "pruned_ms": round(pruned_ms, 4),
-        "speedup": round(baseline_ms / pruned_ms, 4),
-        "batch_size": batch_size,
-        "dtype": str(dtype).removeprefix("torch."),
-        "device": str(device),
-        "repeats": repeats,
-    }
+if __name__ == "__main__":
+    run_script(main)

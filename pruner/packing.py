@@ -189,7 +189,7 @@ def pack(counts_by_layer: Sequence[Sequence[int]], device: torch.device, round_u
 
     Args:
         counts_by_layer: B numbers of tokens for each layer.
-        round_up: let the number of rows be one of a few (``round_rows``). Not for training, where copies would count.
+        round_up: let the number of rows be one of a few (``round_rows``). Nothing reads the rows that are repeated.
     """
     distinct = [list(counts) for counts, _ in groupby(counts_by_layer)]
     arrays: list[np.ndarray] = []

@@ -17,6 +17,7 @@ import transformers
 from tqdm import tqdm
 
 from pruner.errors import UserError
+from pruner.files import cannot_write
 
 
 class Log:
@@ -33,17 +34,13 @@ class Log:
         self.lines = []
 
 
-def unwritable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"{folder}: cannot be written ({error.strerror}); free the place or use --records")
-
-
 def check_writable(folder: Path) -> None:
     """Complain before the work, not after it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise cannot_write(folder, error) from None
 
 
 def write_record(folder: Path, record: dict, log: Log) -> None:
@@ -63,7 +60,7 @@ def write_record(folder: Path, record: dict, log: Log) -> None:
             folder.replace(old)
         temporary.replace(folder)
     except OSError as error:
-        raise unwritable(folder, error) from None
+        raise cannot_write(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -99,7 +96,7 @@ def finished_record(folder: Path, settings: dict) -> dict | None:
 
 
 def environment(steady: bool) -> dict:
-    """Versions, hardware and commit. ``steady`` says that ``measure.steady_allocator`` was in effect."""
+    """Versions, hardware and commit. ``steady`` says that ``latency.steady_allocator`` was in effect."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),

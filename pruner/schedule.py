@@ -62,7 +62,7 @@ def make_pruning(
     count: str = "real",
     padded_length: int | None = None,
     seed: int = 0,
-    student_widths: Sequence[int] = (64,),
+    student_widths: Sequence[int] = (64, 64),
 ) -> Pruning:
     """Check what the user asked for and put it into canonical form.
 

@@ -70,9 +70,9 @@ def gradient(model: nn.Module, packing: Packing, inputs: Inputs, first: int) -> 
 
     ``first`` is the first layer whose scores are wanted.
     """
-    # Inference mode is left: its tensors cannot be part of a graph. No row may be repeated: gradients would be shared.
+    # Inference mode is left: its tensors cannot be part of a graph.
     with torch.inference_mode(False), torch.no_grad(), without_dropout(model):
-        packing = pack([packing.counts], packing.ends.device)[0]
+        packing = pack([packing.counts], packing.ends.device, round_up=packing.rows > packing.tokens)[0]
         hidden = embed(model.bert, packing, *[None if x is None else x.clone() for x in inputs])
         for layer in model.bert.encoder.layer[:first]:
             hidden = run_layer(layer, hidden, packing)

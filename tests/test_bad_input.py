@@ -13,6 +13,7 @@ from pruner.words import Vocabulary, encode_words, write_words
 
 PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
 LSTM_PREPARE, LSTM_RUN = "PrepareGlue4Lstm", "RunLstm4Glue"
+MEASURE, RANDOM = "pruner.measure", ("--random", "2x64", "--lengths", "8")
 NEWS_PREPARE, NEWS_RUN = "PrepareAgnews4Lstm", "RunLstm4Agnews"
 SCHEDULE = ("--schedule", "0.6,0,0,0,0,0")
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
@@ -167,6 +168,27 @@ CASES = {
     "lstm: vectors of another width": (write("glove.txt", "film 1 2\n"), LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt:1: 2 numbers", "embedding_size"]),
     "lstm: a record that is none": (write("records/LSTM/mrpc/baseline_seed1/record.json", "[]"), LSTM_RUN, (), ["baseline_seed1/record.json: not a record"]),
     "lstm: records cannot be written": (write("records", "x"), LSTM_RUN, (), ["records/LSTM: cannot be written"]),
+    "bert: student width": (nothing, RUN, (*SCHEDULE, "--student-widths", "wide"), ["student_widths: ['wide']"]),
+    "measure: no model": (nothing, MEASURE, ("--lengths", "8"), ["weights, random: give one of them"]),
+    "measure: two models": (nothing, MEASURE, ("--weights", "bert", *RANDOM), ["weights, random: give one of them"]),
+    "measure: no sentences": (nothing, MEASURE, ("--weights", "bert"), ["task, lengths: give one of them"]),
+    "measure: words for random weights": (nothing, MEASURE, ("--random", "2x64", "--task", "mrpc"), ["task: random weights have no vocabulary"]),
+    "measure: unknown task": (nothing, MEASURE, ("--weights", "bert", "--task", "mrcp"), ["task: unknown task 'mrcp'"]),
+    "measure: not prepared": (nothing, MEASURE, ("--weights", "bert", "--task", "rte"), ["cache/bert/rte.safetensors", "PrepareGlue4Bert.py"]),
+    "measure: no weights": (remove("bert/model.safetensors"), MEASURE, ("--weights", "bert", "--lengths", "8"), ["bert: no weights"]),
+    "measure: odd sizes": (nothing, MEASURE, ("--random", "2x65", "--lengths", "8"), ["random: '2x65' is not LAYERSxWIDTH"]),
+    "measure: no sizes": (nothing, MEASURE, ("--random", "large", "--lengths", "8"), ["random: 'large' is not LAYERSxWIDTH"]),
+    "measure: lengths backwards": (nothing, MEASURE, ("--random", "2x64", "--lengths", "9-8"), ["lengths: '9-8'"]),
+    "measure: lengths too long": (nothing, MEASURE, ("--random", "2x64", "--lengths", "8-513"), ["lengths: '8-513'", "512"]),
+    "measure: lengths as words": (nothing, MEASURE, ("--random", "2x64", "--lengths", "long"), ["lengths: 'long'"]),
+    "measure: unknown method": (nothing, MEASURE, (*RANDOM, "--methods", "gate"), ["methods: unknown method 'gate'"]),
+    "measure: rate of 1": (nothing, MEASURE, (*RANDOM, "--schedule", "1"), ["pruning_schedule: rate 1 at layer 0 is out of range"]),
+    "measure: schedule too short": (nothing, MEASURE, (*RANDOM, "--schedule", "0.2,0,0"), ["pruning_schedule: 3 rates for a model of 2 layers"]),
+    "measure: empty batches": (nothing, MEASURE, (*RANDOM, "--batch-sizes", "0"), ["batch_sizes: '0'"]),
+    "measure: unknown dtype": (nothing, MEASURE, (*RANDOM, "--dtypes", "int8"), ["dtypes: unknown dtype 'int8'"]),
+    "measure: unknown device": (nothing, MEASURE, (*RANDOM, "--device", "tpu"), ["device: 'tpu' is neither cpu nor cuda"]),
+    "measure: no repeats": (nothing, MEASURE, (*RANDOM, "--repeats", "0"), ["repeats: 0"]),
+    "measure: no place": (write("records", "x"), MEASURE, (*RANDOM, "--repeats", "1"), ["records/speed: cannot be written"]),
     "agnews: nothing prepared": (remove("cache"), NEWS_RUN, (), ["cache/lstm: no prepared tasks", "PrepareAgnews4Lstm.py"]),
 }  # fmt: skip
 

@@ -13,9 +13,10 @@ from torch import nn
 from pruner import lstm
 from pruner.batches import LstmCollator, SplitDataset
 from pruner.cache import Split
+from pruner.evaluate import count_tokens, predict
 from pruner.flops import LstmShape, lstm_flops
+from pruner.latency import measure_latency
 from pruner.lstm import CHUNK_SENTENCES, PrunedLstmConfig, PrunedLstmForSequenceClassification
-from pruner.measure import count_tokens, measure_latency, predict
 from pruner.schedule import LSTM_METHODS, Pruning, make_lstm_pruning
 from pruner.scores import random_scores
 

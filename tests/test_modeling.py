@@ -1,6 +1,8 @@
 """The pruned model against the stock model, against masking, and against itself in other batches."""
 
 import copy
+import inspect
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,9 +10,11 @@ from conftest import small_config
 from reference import kept_by_rule, make_inputs, masked_pass, teacher_scores
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification, BertModel
 
+import ModifiedModelingBert
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner import bert_layers
 from pruner.errors import UserError
-from pruner.packing import pack
+from pruner.packing import pack, round_rows
 from pruner.schedule import METHODS
 from pruner.teachers import emission, gradient
 
@@ -205,7 +209,7 @@ def test_any_bert_checkpoint_loads(tmp_path, sizes):
 def test_students_follow_the_model_and_survive_a_new_rate(model):
     prune(model, TWO, "student")
     names = {name for name, _ in model.named_parameters() if name.startswith("students.")}
-    assert len(names) == 2 * 2 * 2
+    assert len(names) == 2 * 3 * 2
     assert all(name in model.state_dict() for name in names)
     assert not any(module.training for module in model.students.modules())
     model.to(torch.bfloat16)
@@ -231,6 +235,133 @@ def test_autocast_trains_every_weight(model, method):
         model.train()(**inputs, labels=torch.zeros(6, dtype=torch.long)).loss.backward()
     missing = [name for name, p in model.named_parameters() if p.grad is None]
     assert missing == []
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("methods", [None, *SAME_PASS])
+def test_half_precision(model, dtype, methods):
+    """As near to float32 as the stock model is, in few sizes of rows, each sentence as if it were alone."""
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    exact = logits(model.unpruned_twin(), inputs)
+    model.to(dtype)
+    if methods is None:
+        error = (logits(model.unpruned_twin(), inputs).float() - exact).abs().max()
+        assert (logits(model, inputs).float() - exact).abs().max() <= 2 * error
+        return
+    prune(model, SIX, methods)
+    rows = set()
+    for layer in model.bert.encoder.layer:
+        layer.intermediate.register_forward_pre_hook(lambda _, inputs: rows.add(len(inputs[0])))
+    with torch.no_grad():
+        output = model(**inputs)
+    assert all(number == round_rows(number) for number in rows)
+    assert output.logits.dtype == dtype
+    # What is kept is what the masked twin of the same precision keeps, wherever scores do not depend on rounding.
+    assert output.token_counts == [
+        [kept_by_rule(n, rate) for n in before]
+        for before, rate in zip([LENGTHS, *output.token_counts], SIX, strict=False)
+    ]
+    if methods in ("random", "head", "tail", "frequency"):
+        expected = masked_pass(copy.deepcopy(model).float(), inputs)
+        assert kept_positions(output) == expected[1]
+        assert torch.allclose(output.logits.float(), expected[0], atol=0.1)
+
+
+@pytest.mark.parametrize("methods", [*METHODS, MIXED])
+def test_training_computes_what_evaluation_does(methods):
+    torch.manual_seed(0)
+    config = small_config(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = prune(PrunedBertForSequenceClassification(config), SIX, methods)
+    inputs = make_inputs(LENGTHS, config.vocab_size)
+    trained = model.train()(**inputs, follow_teacher=False)
+    evaluated = model.eval()(**inputs)
+    assert torch.allclose(trained.logits, evaluated.logits, atol=1e-6)
+    assert all(map(torch.equal, trained.token_positions, evaluated.token_positions))
+
+
+@pytest.mark.parametrize("round_up", [False, True])
+def test_gradients_are_those_of_stock_bert(round_up, monkeypatch):
+    monkeypatch.setattr(ModifiedModelingBert, "pack", lambda counts, device, _: pack(counts, device, round_up))
+    torch.manual_seed(0)
+    config = small_config(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    model = PrunedBertForSequenceClassification(config)
+    twin = model.unpruned_twin()
+    inputs = make_inputs(LENGTHS, config.vocab_size) | {"labels": torch.tensor([0, 1, 2, 0, 1, 2])}
+    for each in (model, twin):
+        each.train()(**inputs).loss.backward()
+    for (name, own), (_, stock) in zip(model.named_parameters(), twin.named_parameters(), strict=True):
+        assert torch.allclose(own.grad, stock.grad, atol=1e-6), name
+
+
+def test_dropout_is_random_in_training_only(model):
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    with torch.no_grad():
+        assert not torch.equal(model.train()(**inputs).logits, model(**inputs).logits)
+        assert torch.equal(model.eval()(**inputs).logits, model(**inputs).logits)
+
+
+@pytest.mark.parametrize("methods", ["student", "attention", "random"])
+@pytest.mark.parametrize("lengths", [LENGTHS, [30] * 20, list(range(5, 30))])
+def test_the_fused_attention_of_long_sentences(model, methods, lengths, monkeypatch):
+    monkeypatch.setattr(bert_layers, "SHORT", 0)
+    prune(model, TWO, methods)
+    inputs = make_inputs(lengths, model.config.vocab_size)
+    assert torch.allclose(logits(model, inputs), masked_pass(model, inputs)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("short", [0, 64])
+def test_attention_drops_out_in_training(short, monkeypatch):
+    monkeypatch.setattr(bert_layers, "SHORT", short)
+    torch.manual_seed(0)
+    config = small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
+    model = PrunedBertForSequenceClassification(config)
+    inputs = make_inputs(LENGTHS, config.vocab_size)
+    assert not torch.equal(logits(model.train(), inputs), logits(model, inputs))
+    assert torch.equal(logits(model.eval(), inputs), logits(model, inputs))
+
+
+@pytest.mark.parametrize("methods", ["student", "attention"])
+def test_variable_length_attention(model, methods, monkeypatch):
+    """The path of a GPU, with the kernel replaced: it gets what PyTorch's own takes, and the sentences one by one."""
+    real = pytest.importorskip("torch.nn.attention.varlen").varlen_attn
+
+    def one_by_one(*arguments, **options):
+        given = inspect.signature(real).bind(*arguments, **options).arguments
+        q, k, v = given["query"], given["key"], given["value"]
+        ends = given["cu_seq_q"].tolist()
+        assert given["cu_seq_q"].dtype == torch.int32
+        assert given["max_q"] == given["max_k"] == max(b - a for a, b in pairwise(ends))
+        found = []
+        for start, end in pairwise(ends):
+            parts = [x[start:end].transpose(0, 1) for x in (q, k, v)]
+            part = torch.nn.functional.scaled_dot_product_attention(*parts)
+            found.append(part.transpose(0, 1))
+        return torch.cat(found)
+
+    prune(model, TWO, methods)
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    expected = logits(model, inputs)
+    monkeypatch.setattr(bert_layers, "varlen_attn", one_by_one)
+    monkeypatch.setattr(bert_layers, "has_varlen", lambda q: True)
+    assert torch.allclose(logits(model, inputs), expected, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("methods", [*SAME_PASS, "emission"])
+def test_no_forward_pass_waits_for_the_gpu(model, methods, dtype):
+    prune(model, SIX, methods)
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    expected = logits(model, inputs)
+    model.to("cuda", dtype)
+    inputs = {name: x.to("cuda") for name, x in inputs.items()}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = logits(model, inputs, lengths=LENGTHS)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    if dtype == torch.float32:
+        assert torch.allclose(found.cpu(), expected, atol=1e-3)
 
 
 def test_wrong_use_is_refused(model):

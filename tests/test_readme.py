@@ -8,6 +8,7 @@ import sys
 import pytest
 from conftest import ROOT, small_bert
 
+from pruner.measure import table
 from pruner.records import curve, markdown, summary
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -17,7 +18,7 @@ LSTM_TASKS = ("agnews", "sst-2", "mrpc")
 
 def published(*tasks, model="BERT"):
     """The records of these tasks, in the order in which a run prints them."""
-    order = ["baseline", "student", "emission", "gradient", "gate", "random", "head", "tail", "frequency"]
+    order = ["baseline", "student", "attention", "emission", "gradient", "gate", "random", "head", "tail", "frequency"]
     paths = [path for task in tasks for path in (PUBLISHED / model / task).glob("*/record.json")]
     found = [json.loads(path.read_text("utf-8")) for path in paths]
     return sorted(found, key=lambda r: (tasks.index(r["task"]), order.index(r["method"]), r["seed"]))
@@ -32,6 +33,14 @@ def test_tables_are_made_from_the_committed_records(tasks):
     records = published(*tasks)
     assert len(records) >= 3
     assert markdown(summary(records)) == table_after(" and ".join(tasks))
+
+
+@pytest.mark.parametrize("name", ["mrpc_sst-2_cpu", "64_128_256_512_cpu"])
+def test_speed_tables_are_made_from_the_committed_measurements(name):
+    (path,) = (ROOT / "records" / "speed").glob(f"*_{name}.json")
+    result = json.loads(path.read_text("utf-8"))
+    assert markdown(table(result["rows"])) == table_after(f"speed {name}")
+    assert f"{result['environment']['cpu']} with {result['environment']['threads']} threads" in README
 
 
 def test_the_lstms_tables_are_too():

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from pruner.errors import UserError
-from pruner.measure import count_tokens
+from pruner.evaluate import count_tokens
 from pruner.records import (
     Log,
     curve,

@@ -12,7 +12,7 @@ from reference import make_inputs
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.batches import BertCollator, SplitDataset, sorted_rows, training_rows
 from pruner.cache import Split
-from pruner.measure import predict
+from pruner.evaluate import predict
 from pruner.train import TrainSettings, train
 
 SCHEDULE = [0.5, 0, 0.3, 0, 0, 0]

@@ -1,0 +1,63 @@
+"""What a model says of a prepared split, and what pruning keeps of it. It knows no model."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import nn
+
+from pruner.batches import Collate, sorted_batches
+from pruner.cache import Split
+from pruner.schedule import Pruning
+from pruner.select import keep_counts
+
+
+@torch.no_grad()
+def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, **forward_options) -> np.ndarray:
+    """Logits [rows, labels] of a split, in evaluation mode; the labels are never shown to the model.
+
+    ``forward_options`` go to the model's ``forward``, such as ``follow_teacher=True``.
+    """
+    model.eval()
+    found: np.ndarray | None = None
+    for rows, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
+        logits = model(**batch, **forward_options).logits.float().cpu().numpy()
+        if found is None:
+            found = np.empty((len(split), logits.shape[1]), dtype=np.float32)
+        found[rows] = logits
+    assert found is not None
+    return found
+
+
+@torch.no_grad()
+def rank_correlation(model: nn.Module, split: Split, batch_size: int, collate: Collate) -> float:
+    """Spearman's correlation of the students' scores with their teacher's, over the tokens that they score.
+
+    Computed per sentence and student, where there are three tokens or more, and averaged.
+    """
+    model.eval()
+    found: list[float] = []
+    for _, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
+        output = model(**batch, follow_teacher=True)
+        for counts, pair in zip(output.student_counts, output.student_scores, strict=True):
+            own, prior = (scores.float().cpu().numpy() for scores in pair)
+            for row, count in enumerate(counts):
+                if count >= 3:
+                    found.append(spearmanr(own[row, :count], prior[row, :count]).statistic)
+    return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
+
+
+def count_tokens(lengths: Sequence[int], pruning: Pruning) -> dict:
+    """Real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes.
+
+    ``lengths`` are those of the sentences; what comes before LSTM steps counts as one layer.
+    """
+    counts = np.array(keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length))
+    real = sum(lengths)
+    return {
+        "real": real,
+        "nominal_rate": round(pruning.nominal_rate, 6),
+        "effective_rate": round(1 - float(counts.sum()) / (real * len(counts)), 6),
+        "kept_by_layer": [round(float(layer.sum()) / real, 6) for layer in counts],
+    }

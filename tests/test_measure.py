@@ -1,0 +1,127 @@
+"""python -m pruner.measure, and what it measures."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_bert, small_config, write_mrpc
+from transformers import BertForSequenceClassification
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner import latency
+from pruner.batches import BertCollator
+from pruner.cache import Split
+from pruner.latency import measure_latency
+from pruner.measure import random_sentences
+
+MEASURE = "pruner.measure"
+KEYS = "data method schedule batch_size dtype device repeats baseline_ms pruned_ms flops_reduction speedup efficiency"
+
+
+def make_split(lengths) -> Split:
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    tokens = np.random.default_rng(0).integers(5, 20, offsets[-1]).astype(np.int32)
+    return Split(tokens, offsets, np.array(lengths, dtype=np.int32), None)
+
+
+def test_a_table_and_a_file(run, tmp_path):
+    arguments = ("--random", "3x64", "--lengths", "5-20", "--dtypes", "float32,bfloat16", "--batch-sizes", "4,8")
+    code, out, _ = run(MEASURE, *arguments, "--schedule", "0.5", "0,0.2,0.9", "--repeats", "1", "--device", "cpu")
+    assert code == 0
+    result = json.loads(Path("records/speed/random-3x64_5-20_cpu.json").read_text("utf-8"))
+    assert "-> records/speed/random-3x64_5-20_cpu.json" in out
+    rows = result["rows"]
+    # Unpruned once, the two methods with both schedules; for two dtypes and two batch sizes.
+    assert len(rows) == 2 * 2 * (1 + 2 * 2)
+    assert out.count("| bfloat16 | 5-20 | 4 ") == 5
+    for row in rows:
+        assert set(KEYS.split()) <= set(row)
+        assert row["speedup"] == pytest.approx(row["baseline_ms"] / row["pruned_ms"], rel=0.01)
+        assert row["efficiency"] == pytest.approx(row["speedup"] / row["flops_reduction"], rel=0.01)
+    assert {tuple(row["schedule"]) for row in rows} == {(0, 0, 0), (0.5, 0.5, 0.5), (0, 0.2, 0.9)}
+    for row in rows:
+        assert row["flops_reduction"] == 1 if row["method"] == "none" else row["flops_reduction"] > 1.2
+    assert {"cpu", "threads", "torch", "steady_allocator"} <= set(result["environment"])
+
+
+def test_a_prepared_task(run, tmp_path):
+    small_bert(tmp_path / "bert")
+    write_mrpc(tmp_path / "data")
+    assert run("PrepareGlue4Bert", "--tasks", "mrpc")[0] == 0
+    arguments = ("--weights", "bert", "--task", "mrpc", "--methods", "random,frequency", "--repeats", "1")
+    code, *_ = run(MEASURE, *arguments, "--json", "here.json", "--batch-sizes", "7", "--device", "cpu")
+    assert code == 0
+    rows = json.loads(Path("here.json").read_text("utf-8"))["rows"]
+    assert [row["method"] for row in rows] == ["random", "frequency"]
+    assert [row["schedule"] for row in rows] == [[0.2] * 6] * 2
+
+
+def test_several_lengths_are_rows_of_one_table(run):
+    arguments = ("--random", "1x64", "--lengths", "4,8-9", "--methods", "head", "--repeats", "1", "--device", "cpu")
+    code, out, _ = run(MEASURE, *arguments)
+    assert code == 0
+    rows = json.loads(Path("records/speed/random-1x64_4_8-9_cpu.json").read_text("utf-8"))["rows"]
+    assert [row["data"] for row in rows] == ["4", "8-9"]
+    assert "| 8-9 " in out
+
+
+def test_lengths_are_uniform_in_their_range():
+    split = random_sentences("16-112", 2000, 100, 512)
+    assert split.lengths.min() == 16
+    assert split.lengths.max() == 112
+    assert abs(split.lengths.mean() - 64) < 2
+    assert split.tokens.min() >= 5  # no special tokens
+    assert set(random_sentences("7", 3, 100, 512).lengths) == {7}
+
+
+def test_the_baseline_is_stock_bert_on_sorted_batches_interleaved(monkeypatch):
+    torch.manual_seed(0)
+    model = PrunedBertForSequenceClassification(small_config()).eval().set_pruning([0.5] + [0] * 5, "tail")
+    calls, clock, slow = [], [0.0], {15, 22}  # two interruptions
+    monkeypatch.setattr(latency.time, "perf_counter", lambda: clock[0])
+
+    def spy(kind, seconds):
+        forward = kind.forward
+
+        def call(self, *arguments, **options):
+            if type(self) is kind:
+                calls.append((kind, options["input_ids"].shape, options, self.config._attn_implementation))
+                clock[0] += seconds * (100 if len(calls) in slow else 1)
+            return forward(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, "forward", call)
+
+    spy(BertForSequenceClassification, 0.003)
+    spy(PrunedBertForSequenceClassification, 0.001)
+    collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
+    found = measure_latency(model, make_split([9, 3, 12, 5, 5, 11]), 2, collates, torch.bfloat16, repeats=5)
+    assert (found["baseline_ms"], found["pruned_ms"], found["speedup"]) == (3.0, 1.0, 3.0)
+    assert found["dtype"] == "bfloat16"
+    kinds = [kind for kind, *_ in calls]
+    assert len(calls) == 2 * 3 * 6
+    assert all(set(pair) == {kinds[0], kinds[1]} for pair in zip(kinds[::2], kinds[1::2], strict=True))
+    assert kinds[0] != kinds[2]  # each is first in turn
+    widths = [shape[1] for kind, shape, *_ in calls if kind is BertForSequenceClassification]
+    assert widths == [12, 9, 5] * 6
+    for kind, _, options, attention in calls:
+        if kind is BertForSequenceClassification:
+            assert "lengths" not in options
+            assert attention == "sdpa"
+    slow |= {len(calls) + 1, len(calls) + 2}  # the first pass warms up
+    assert measure_latency(model, make_split([9]), 2, collates, torch.float32, repeats=1)["baseline_ms"] == 3.0
+
+
+def test_half_the_tokens_take_little_more_than_half_the_time():
+    """At MiniLM's sizes; the measured figures are in the README, this is what no noise may take away."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 384, "num_attention_heads": 12, "intermediate_size": 1536}
+    model = PrunedBertForSequenceClassification(small_config(**sizes)).eval()
+    split = make_split(list(range(30, 62)) * 2)
+    collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
+    unpruned = measure_latency(model, split, 32, collates, torch.float32, repeats=5)
+    assert unpruned["speedup"] > 0.85
+    for method in ("student", "attention"):
+        model.set_pruning([0.5] + [0] * 5, method)
+        assert measure_latency(model, split, 32, collates, torch.float32, repeats=5)["speedup"] > 1.5
