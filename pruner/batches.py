@@ -99,11 +99,16 @@ def sorted_batches(
     split: Split, batch_size: int, collate: Collate, device: torch.device
 ) -> Iterator[tuple[np.ndarray, dict]]:
     """Batches of similar length on ``device``, each with its row numbers; labels stay behind."""
-    dataset = SplitDataset(split)
     for rows in sorted_rows(split, batch_size):
-        batch = collate([dataset[int(row)] for row in rows])
-        batch.pop("labels", None)
-        yield rows, {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+        yield rows, make_batch(split, rows, collate, device)
+
+
+def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate, device: torch.device) -> dict:
+    """Some rows of a split on ``device``, without their labels."""
+    dataset = SplitDataset(split)
+    batch = collate([dataset[int(row)] for row in rows])
+    batch.pop("labels", None)
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
 
 
 def training_rows(rows: int, at_most: int | None) -> np.ndarray | None:

@@ -9,7 +9,7 @@ import torch
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import BertCollator, Collate, SplitDataset
+from pruner.batches import BertCollator, Collate, make_batch
 from pruner.cache import Cache
 from pruner.errors import UserError
 from pruner.evaluate import count_tokens
@@ -71,13 +71,10 @@ class BertGrid(Grid):
 
     def examples(self, model: torch.nn.Module, cell: Cell, cache: Cache) -> list[dict]:
         split, collate = cache.splits[cell.task.dev[0]], self.collate(cell)
-        dataset, device = SplitDataset(split), next(model.parameters()).device
         found = []
         for row in range(min(EXAMPLES, len(split))):
-            batch = collate([dataset[row] | {"labels": None}])
-            batch = {name: x.to(device) if isinstance(x, torch.Tensor) else x for name, x in batch.items()}
             with torch.no_grad():
-                output = model.eval()(**batch)
+                output = model.eval()(**make_batch(split, [row], collate, model.device))
             pieces = [self.tokenizer.tokenizer.id_to_token(int(token)) for token in split.sentence(row)]
             kept = set(output.token_positions[-1].tolist())
             found.append({"sentence": " ".join(pieces), "kept": shorten(pieces, kept)})

@@ -85,7 +85,7 @@ def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
 
 
 def start_run() -> bool:
-    """Make the machine and the libraries ready; says whether ``measure.steady_allocator`` did its part."""
+    """Make the machine and the libraries ready; says whether ``latency.steady_allocator`` did its part."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if torch.cuda.is_available():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from pruner.batches import Collate, LstmCollator, SplitDataset
+from pruner.batches import Collate, LstmCollator, make_batch
 from pruner.cache import Cache, Split
 from pruner.evaluate import count_tokens
 from pruner.flops import LstmShape, lstm_flops, reduction
@@ -95,13 +95,10 @@ class LstmGrid(Grid):
 
     def examples(self, model: PrunedLstmForSequenceClassification, cell: Cell, cache: Cache) -> list[dict]:
         split, collate = cache.splits[cell.task.dev[0]], self.collate(cell)
-        vocabulary, dataset, device = self.vocabularies[cell.task.name], SplitDataset(split), model.device
-        found = []
+        vocabulary, found = self.vocabularies[cell.task.name], []
         for row in range(min(EXAMPLES, len(split))):
-            batch = collate([dataset[row]])
-            batch.pop("labels")
             with torch.no_grad():
-                output = model.eval()(**{k: x.to(device) if torch.is_tensor(x) else x for k, x in batch.items()})
+                output = model.eval()(**make_batch(split, [row], collate, model.device))
             sentences, kept = [], []
             parts = np.split(split.sentence(row), [split.second[row]])  # the second is empty where there is no pair
             read = output.token_positions[0].split(output.token_counts[0])

@@ -122,17 +122,18 @@ def measure(args: argparse.Namespace) -> list[dict]:
     splits: dict[tuple[str, int], Split] = {}
     if args.task:
         fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint
-    for size in batch_sizes:
-        for name in args.task or ():
+        for name in args.task:
             cache = read_cache(Path(args.cache), name, "bert", fingerprint, "PrepareGlue4Bert.py")
-            splits[name, size] = cache.splits[TASKS[name].dev[0]]
-        for name in args.lengths or ():
-            number = RANDOM_BATCHES * size
-            splits[name, size] = random_sentences(name, number, config.vocab_size, config.max_position_embeddings)
+            splits |= {(name, size): cache.splits[TASKS[name].dev[0]] for size in batch_sizes}
+    else:
+        limits = config.vocab_size, config.max_position_embeddings
+        for name in args.lengths:
+            splits |= {(name, size): random_sentences(name, RANDOM_BATCHES * size, *limits) for size in batch_sizes}
 
     unpruned = [("none", (0.0,) * shape.layers)] if "none" in args.methods else []
     pruned = [(method, rates) for rates in schedules for method in args.methods if method != "none"]
-    cells = [(dtype, *split, *cell) for dtype in args.dtypes for split in splits for cell in unpruned + pruned]
+    sources = [(name, size) for size in batch_sizes for name in args.task or args.lengths]
+    cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in sources for cell in unpruned + pruned]
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
     no_counts = torch.zeros(config.vocab_size, dtype=torch.int64)
     rows = []
