@@ -12,16 +12,15 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner import scores as scorers
 from pruner import teachers
-from pruner.bert_layers import attend, classify, embed, feed_forward, run_layer
+from pruner.bert_layers import attend, classify, embed, feed_forward, run_layer, task_loss
 from pruner.errors import UserError
 from pruner.packing import Packing, pack, real_mask
-from pruner.schedule import Pruning, make_pruning
+from pruner.schedule import Pruning, check_schedule, make_pruning
 from pruner.select import keep_counts, select_tokens
 from pruner.student import Student, distillation_loss
 
@@ -42,6 +41,10 @@ class PrunedOutput(SequenceClassifierOutput):
     student_counts: list[list[int]] | None = None
     token_positions: list[Tensor] | None = None
     token_counts: list[list[int]] | None = None
+
+
+def student_layers(pruning: Pruning) -> list[int]:
+    return [layer for layer, method in enumerate(pruning.methods) if method == "student"]
 
 
 def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[int]:
@@ -109,6 +112,21 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         self._apply_pruning(pruning)
         if "frequency" in pruning.methods:
             self.token_counts.copy_(token_counts)
+        return self
+
+    def set_schedule(self, schedule: Sequence[float]) -> "PrunedBertForSequenceClassification":
+        """Other rates for the layers that are pruned, by one method; the students of those that remain stay.
+
+        Raises:
+            UserError: an impossible schedule, or one that prunes at a layer which has no student.
+        """
+        pruning = self.pruning.with_schedule(check_schedule(schedule, self.config.num_hidden_layers))
+        students = dict(zip(student_layers(self.pruning), self.students, strict=True))
+        for layer in student_layers(pruning):
+            if layer not in students:
+                raise UserError(f"pruning_schedule: layer {layer} has no student; train the model with a rate there")
+        self.students = nn.ModuleList(students[layer] for layer in student_layers(pruning))
+        self.pruning, self.config.pruning = pruning, pruning.to_dict()
         return self
 
     def _apply_pruning(self, pruning: Pruning) -> None:
@@ -208,11 +226,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
             hidden = run_layer(layer, hidden, packing) if context is None else feed_forward(layer, context, hidden)
 
         logits = classify(self, hidden, packing)
-        loss = None
-        if labels is not None and self.num_labels == 1:
-            loss = F.mse_loss(logits.squeeze(-1).float(), labels.float())
-        elif labels is not None:
-            loss = F.cross_entropy(logits.float(), labels)
+        loss = None if labels is None else task_loss(logits, labels)
         student_loss = torch.stack(student_losses).mean() if student_losses else None
         if loss is not None and student_loss is not None:
             loss = loss + student_loss

@@ -23,6 +23,7 @@ hidden_size = 300  # width of the LSTM's state (published: 300)
 num_layers = 1  # LSTMs on top of each other (published: 1)
 head_size = 256  # hidden width of the classifier (published: 256)
 vectors = None  # a file of pretrained vectors in GloVe's text format, as "glove.6B.300d.txt"; None: random ones
+train_dtype = "auto"  # of mixed precision; auto: what a GPU does best, float32 on a CPU; or float32, bfloat16
 max_train_rows = None  # train on a random subset of that many rows; None: all
 latency_repeats = 5  # interleaved timings of baseline and pruned model; the median counts
 cache_folder = "cache/lstm"  # what PrepareAgnews4Lstm.py wrote

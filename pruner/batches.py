@@ -13,19 +13,24 @@ Collate = Callable[[Sequence[dict]], dict]
 
 
 class SplitDataset(Dataset):
-    """The sentences of a split, all of them or the given rows, as ``Trainer`` wants them."""
+    """The sentences of a split, as ``Trainer`` wants them.
 
-    def __init__(self, split: Split, rows: Sequence[int] | np.ndarray | None = None) -> None:
+    ``teacher_logits`` [rows, labels] are what another model says of them, for distillation.
+    """
+
+    def __init__(self, split: Split, teacher_logits: np.ndarray | None = None) -> None:
         self.split = split
-        self.rows = np.arange(len(split)) if rows is None else np.asarray(rows)
+        self.teacher_logits = teacher_logits
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.split)
 
-    def __getitem__(self, index: int) -> dict:
-        row = int(self.rows[index])
+    def __getitem__(self, row: int) -> dict:
         labels = None if self.split.labels is None else self.split.labels[row]
-        return {"tokens": self.split.sentence(row), "second": int(self.split.second[row]), "labels": labels}
+        found = {"tokens": self.split.sentence(row), "second": int(self.split.second[row]), "labels": labels}
+        if self.teacher_logits is not None:
+            found["teacher_logits"] = self.teacher_logits[row]
+        return found
 
 
 class BertCollator:
@@ -83,10 +88,9 @@ def pad(sentences: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
 
 
 def stack_labels(sentences: Sequence[dict]) -> dict:
-    """``labels`` [B] where the sentences have any."""
-    if sentences[0]["labels"] is None:
-        return {}
-    return {"labels": torch.from_numpy(np.array([sentence["labels"] for sentence in sentences]))}
+    """``labels`` [B] and ``teacher_logits`` [B, labels] where the sentences have any."""
+    names = [name for name in ("labels", "teacher_logits") if sentences[0].get(name) is not None]
+    return {name: torch.from_numpy(np.array([sentence[name] for sentence in sentences])) for name in names}
 
 
 def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
@@ -111,8 +115,11 @@ def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate,
     return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
 
 
-def training_rows(rows: int, at_most: int | None) -> np.ndarray | None:
-    """A random subset of the training rows, the same for every seed and method; ``None`` means all."""
-    if at_most is None or at_most >= rows:
-        return None
-    return np.sort(np.random.default_rng(0).choice(rows, at_most, replace=False))
+def training_rows(split: Split, at_most: int | None) -> Split:
+    """The training rows, or a random subset of them, the same for every seed and method."""
+    if at_most is None or at_most >= len(split):
+        return split
+    rows = np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False))
+    tokens = np.concatenate([split.sentence(row) for row in rows])
+    offsets = np.concatenate([[0], split.lengths[rows].cumsum()])
+    return Split(tokens, offsets, split.second[rows], None if split.labels is None else split.labels[rows])

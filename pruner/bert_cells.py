@@ -1,38 +1,64 @@
 """The cells of RunBert4Glue.py: a pre-trained BERT, fine-tuned with and without pruning."""
 
-import hashlib
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import BertForSequenceClassification
+from tqdm import tqdm
+from transformers import BertForSequenceClassification, TrainerCallback
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import BertCollator, Collate, make_batch
+from pruner.batches import BertCollator, Collate, SplitDataset, make_batch, training_rows
+from pruner.bert_weights import load_model
+from pruner.budget import Family, fit_schedule, learned_family, rates_of_shares
 from pruner.cache import Cache
-from pruner.errors import UserError
-from pruner.evaluate import count_tokens
+from pruner.evaluate import count_tokens, predict
 from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
 from pruner.glue import Task
-from pruner.grid import EXAMPLES, Cell, Grid, shorten
+from pruner.grid import EXAMPLES, Cell, Grid, predict_dev, shorten, train_cell
+from pruner.metrics import dev_metrics
+from pruner.records import Log, metric_text
+from pruner.sampling import SampleSchedules, choose_schedule
 from pruner.schedule import Pruning
+from pruner.search import make_soft, search
 from pruner.select import keep_counts
-from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer, read_json
-from pruner.train import TrainSettings
+from pruner.soft_extract import SoftBert
+from pruner.steps import read_step, step_folder, training_folder, write_step
+from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer
+from pruner.train import TrainSettings, logits_loss
 
-WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "pytorch_model.bin.index.json")
+CHOICE_ROWS = 512  # training sentences on which schedules are compared
+
+
+def dev_lengths(task: Task, cache: Cache) -> list[int]:
+    """Real tokens of all dev sentences: what is counted of a schedule is counted on them."""
+    return [int(length) for split in task.dev for length in cache.splits[split].lengths]
+
+
+def sampled_cell(cell: Cell) -> Cell:
+    """What is trained with sampled schedules in place of the cell: some rate in all layers stands for them."""
+    return replace(cell, pruning=cell.pruning.with_schedule([0.5] * len(cell.pruning.schedule)), learned=None)
 
 
 @dataclass(frozen=True)
 class BertGrid(Grid):
-    """``weights`` is the fingerprint of those of ``bert``."""
+    """``weights`` is the fingerprint of those of ``bert``.
+
+    ``start`` says what becomes of a pruned cell: trained from ``bert`` (``pretrained``), or from the baseline of its
+    seed, whose logits it imitates then (``finetuned``); or it shares one such training with all cells of its method and
+    seed, in which schedules are sampled up to the FLOPs reduction ``reach`` (``sampled``).
+    """
 
     bert: str
     weights: str | None
     tokenizer: BertTokenizer
     tokenizer_folder: Path
     train_settings: TrainSettings
+    start: str
+    reach: float
+    shape: BertShape
 
     latency_batches = 12
 
@@ -40,7 +66,26 @@ class BertGrid(Grid):
         return self.train_settings
 
     def settings(self, cell: Cell, cache: Cache) -> dict:
-        return super().settings(cell, cache) | {"bert": self.bert, "weights": self.weights}
+        settings = super().settings(cell, cache) | {"bert": self.bert, "weights": self.weights}
+        if cell.pruning:
+            settings["start"] = self.start
+            settings["reach"] = self.reach if self.start == "sampled" else None
+            settings["search"] = asdict(cell.learned.search) if cell.learned and cell.learned.search else None
+        return settings
+
+    def is_step(self, cell: Cell) -> bool:
+        return self.start != "pretrained" and (cell.pruning is None or cell == sampled_cell(cell))
+
+    def trained(self, cell: Cell, cache: Cache) -> tuple[torch.nn.Module, list[dict]]:
+        if self.start != "sampled" or cell.pruning is None:
+            return train_cell(self, cell, cache)
+        model, loss = train_cell(self, sampled_cell(cell), cache)
+        return model.set_schedule(cell.pruning.schedule), loss
+
+    def callbacks(self, model: torch.nn.Module, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
+        if self.start != "sampled" or cell.pruning is None:
+            return ()
+        return [SampleSchedules(model, dev_lengths(cell.task, cache), self.reach, cell.seed)]
 
     def make_model(self, cell: Cell, cache: Cache) -> BertForSequenceClassification:
         if cell.pruning is None:
@@ -48,7 +93,84 @@ class BertGrid(Grid):
         model = load_model(PrunedBertForSequenceClassification, self.bert, cell.task)
         counts = torch.zeros(model.config.vocab_size, dtype=torch.int64)
         counts[: len(cache.counts)] = torch.from_numpy(cache.counts)
-        return model.set_pruning(token_counts=counts, **cell.pruning.to_dict())
+        model.set_pruning(token_counts=counts, **cell.pruning.to_dict())
+        if self.start != "pretrained":
+            model.load_state_dict(self.finetuned(cell, cache).state_dict(), strict=False)
+        return model
+
+    def finetuned(self, cell: Cell, cache: Cache) -> BertForSequenceClassification:
+        """The trained baseline of the cell's seed."""
+        model, _ = train_cell(self, Cell(cell.task, None, cell.seed), cache)
+        return model
+
+    def data(self, cell: Cell, cache: Cache) -> SplitDataset:
+        data = super().data(cell, cache)
+        if cell.pruning is None or self.start == "pretrained":
+            return data
+        batch_size, collate = self.training(cell.task).batch_size, BertCollator(with_lengths=False)
+        return SplitDataset(data.split, predict(self.finetuned(cell, cache), data.split, batch_size, collate))
+
+    def learn(self, cell: Cell, cache: Cache, log: Log) -> Cell:
+        if cell.learned is None:
+            return cell
+        if cell.learned.search:
+            path = self.search(cell, cache, log)
+            if cell.learned.target is None:
+                schedule = [round(rate, 3) for rate in rates_of_shares(path[-1])]
+            else:
+                schedule = self.fit(cell, cache, learned_family(path))
+        else:
+            schedule = self.choose(cell, cache, log)
+        log(f"pruning_schedule = {schedule}")
+        return replace(cell, pruning=cell.pruning.with_schedule(schedule))
+
+    def fit(self, cell: Cell, cache: Cache, family: Family) -> list[float]:
+        """The schedule of the family that meets the cell's budget on the dev sets."""
+        lengths = dev_lengths(cell.task, cache)
+        shape = replace(self.shape, labels=cell.task.num_labels)
+        return fit_schedule(family, cell.learned.target, lengths, shape, cell.pruning.with_schedule)
+
+    def choose(self, cell: Cell, cache: Cache, log: Log) -> list[float]:
+        """The schedule with which the model of sampled schedules is most like the baseline, on training sentences."""
+        model, _ = self.trained(cell, cache)
+        split = training_rows(super().data(cell, cache).split, CHOICE_ROWS)
+        size, collate = self.training(cell.task).batch_size, self.collate(cell)
+        wanted = torch.from_numpy(predict(self.finetuned(cell, cache), split, size, BertCollator(with_lengths=False)))
+        bar = tqdm(desc="choosing the schedule", unit="schedule")
+
+        def cost(schedule: Sequence[float]) -> float:
+            # Of a rate of 0.001 no token leaves, but the layer's student stays in its place.
+            model.pruning = cell.pruning.with_schedule([max(rate, 0.001) for rate in schedule])
+            bar.update()
+            return logits_loss(torch.from_numpy(predict(model, split, size, collate)), wanted).item()
+
+        schedule, found = choose_schedule(
+            self.shape.layers, lambda family: self.fit(cell, cache, family), cost, cell.seed
+        )
+        bar.close()
+        log(f"chosen of {bar.n} schedules; unlike the baseline by {found:.4f}")
+        return schedule
+
+    def search(self, cell: Cell, cache: Cache, log: Log) -> list[list[float]]:
+        """The path of the cell's search, which all its methods and budgets share: run, resumed, or as it was kept."""
+        task, how, training = cell.task, cell.learned.search, self.training(cell.task)
+        settings = self.settings(Cell(task, None, cell.seed), cache) | asdict(how)
+        step = step_folder(self.steps, task.name, f"{how.name}_seed{cell.seed}", settings)
+        data, lengths, collate = super().data(cell, cache), dev_lengths(task, cache), BertCollator(with_lengths=True)
+
+        def after_epoch(soft: SoftBert, epoch: int, shares: Sequence[float]) -> None:
+            logits = predict_dev(soft, task, cache, training.batch_size, collate)
+            retained = " ".join(f"{share:.2f}" for share in shares)
+            log(f"search, epoch {epoch}: {metric_text([dev_metrics(task, cache, logits)])}; retained {retained}")
+
+        soft = make_soft(self.finetuned(cell, cache), data, how)
+        if (kept := read_step(step, soft)) is not None:
+            log(f"search: as finished before in {step}")
+            return kept["path"]
+        log(f"search for the schedule: {how.name}, {training.epochs:g} epochs")
+        path = search(soft, data, lengths, training, how, cell.seed, training_folder(step), collate, after_epoch)
+        write_step(step, soft, {"path": path})
+        return path
 
     def collate(self, cell: Cell) -> Collate:
         return BertCollator(with_lengths=cell.pruning is not None)
@@ -58,12 +180,13 @@ class BertGrid(Grid):
 
     def describe(self, model: torch.nn.Module, cell: Cell, cache: Cache) -> dict:
         shape, pruning = BertShape.of(model.config), cell.pruning or Pruning.none(model.config.num_hidden_layers)
-        lengths = [int(length) for split in cell.task.dev for length in cache.splits[split].lengths]
+        lengths = dev_lengths(cell.task, cache)
         counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
         return {
             "model": "bert",
             "schedule": list(pruning.schedule),
-            "schedule_source": "hand",
+            "schedule_source": "learned" if cell.learned else "hand",
+            "target_flops_reduction": cell.learned.target if cell.learned else None,
             "count": pruning.count,
             "tokens": count_tokens(lengths, pruning),
             "flops": reduction(baseline_flops(shape, lengths), pruned_flops(shape, lengths, counts, pruning)),
@@ -86,58 +209,3 @@ class BertGrid(Grid):
         for name in TOKENIZER_FILES:
             if name != "config.json" and (self.tokenizer_folder / name).is_file():
                 shutil.copyfile(self.tokenizer_folder / name, folder / name)
-
-
-def weights_fingerprint(bert: str) -> str | None:
-    """A hash of a local folder's weights; ``None`` for a model of the hub, which its name identifies."""
-    for name in WEIGHTS:
-        path = Path(bert) / name
-        if path.is_file():
-            with path.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    return None
-
-
-def check_bert(bert: str, folder: Path) -> dict:
-    """The config of a BERT; an error where the folder holds no config, no weights or another kind of model."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no config.json; copy the model's config there")
-    config = read_json(path)
-    if config.get("model_type", "bert") != "bert":
-        raise UserError(f"{path}: a {config['model_type']} model; this project runs BERT models")
-    if "num_hidden_layers" not in config:
-        raise UserError(f"{path}: no num_hidden_layers; copy the model's own config.json there")
-    if Path(bert).is_dir() and not any((Path(bert) / name).is_file() for name in WEIGHTS):
-        raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
-    return config
-
-
-def load_model(
-    model_class: type[BertForSequenceClassification], bert: str, task: Task
-) -> BertForSequenceClassification:
-    """A pre-trained BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
-
-    Raises:
-        UserError: weights that cannot be read, or that are not those of a BERT.
-    """
-    names = dict(enumerate(task.labels)) or {0: task.label}
-    try:
-        model, info = model_class.from_pretrained(
-            bert,
-            num_labels=task.num_labels,
-            id2label=names,
-            label2id={name: index for index, name in names.items()},
-            dtype=torch.float32,  # a float16 file would otherwise be trained in float16
-            ignore_mismatched_sizes=True,  # the classifier's; all others are refused below
-            output_loading_info=True,
-        )
-    except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
-        raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
-    absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler.", "students."))]
-    mismatched = [key for key, *_ in info["mismatched_keys"] if not key.startswith(("classifier.", "students."))]
-    if mismatched:
-        raise UserError(f"{bert}: {sorted(mismatched)[0]} is not of the shape that config.json says; copy it again")
-    if absent:
-        raise UserError(f"{bert}: {len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them")
-    return model

@@ -42,11 +42,21 @@ def classify(model: nn.Module, hidden: Tensor, packing: Packing) -> Tensor:
     return model.classifier(model.dropout(model.bert.pooler(cls[:, None])))
 
 
-def attend(attention: nn.Module, hidden: Tensor, packing: Packing, score: bool = False) -> tuple[Tensor, Tensor | None]:
+def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean over the batch: cross-entropy, or the squared error where there is one label. [B, labels], [B] -> scalar"""
+    if logits.shape[1] == 1:
+        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
+    return F.cross_entropy(logits.float(), labels)
+
+
+def attend(
+    attention: nn.Module, hidden: Tensor, packing: Packing, score: bool = False, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """A ``BertSelfAttention``: [T, D] -> what each token attends to, [T, D].
 
     With ``score`` also how much attention each token receives, summed over heads and queries, [T] in float32: the
-    significance of PoWER-BERT (Goyal et al. 2020, section 3.2).
+    significance of PoWER-BERT (Goyal et al. 2020, section 3.2). ``weights`` [T] in [0, 1], with ``score`` only, say how
+    much of each token is there: as a key and as a query, one of weight 0 might as well have been dropped.
     """
     heads = (attention.num_attention_heads, attention.attention_head_size)
     q, k, v = (part(hidden).unflatten(-1, heads) for part in (attention.query, attention.key, attention.value))
@@ -62,9 +72,10 @@ def attend(attention: nn.Module, hidden: Tensor, packing: Packing, score: bool =
         if score or (bucket.shape[1] <= SHORT and not q.is_cuda):
             # One copy for both: the order in memory that matrix products need, and the dtype.
             padded = [x.to(work, memory_format=torch.contiguous_format) for x in padded]
-            context, attention_map = _attend_by_map(*padded, bucket, attention.scaling, dropout)
+            present = None if weights is None else bucket.pad(weights)
+            context, attention_map = _attend_by_map(*padded, bucket, attention.scaling, dropout, present)
             if score:
-                received.append(_received(attention_map.detach(), bucket))
+                received.append(_received(attention_map.detach(), bucket, present))
         else:
             mask = None if bucket.real is None else bucket.real[:, None, None]
             padded = [x.to(work) for x in padded]
@@ -82,9 +93,9 @@ def has_varlen(q: Tensor) -> bool:
 
 
 def _attend_by_map(
-    q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, scaling: float, dropout: float
+    q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, scaling: float, dropout: float, weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """[b, H, n, d] x 3 -> [b, H, n, d], and the attention map [b, H, n, n] in float32"""
+    """[b, H, n, d] x 3 and weights [b, n] -> [b, H, n, d], and the attention map [b, H, n, n] in float32"""
     q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     logits = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling).float()
     logits = logits.unflatten(0, (bucket.shape[0], -1))
@@ -96,12 +107,18 @@ def _attend_by_map(
         attention = attention / attention.sum(dim=-1, keepdim=True)
     else:
         attention = logits.softmax(dim=-1)
+    if weights is not None:
+        # After the softmax, so that a token of weight 0 has a gradient and can come back.
+        attention = attention * weights[:, None, None]
+        attention = attention / attention.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
     context = F.dropout(attention, dropout).to(v.dtype).flatten(0, 1) @ v
     return context.unflatten(0, (bucket.shape[0], -1)), attention
 
 
-def _received(attention: Tensor, bucket: Bucket) -> Tensor:
+def _received(attention: Tensor, bucket: Bucket, weights: Tensor | None) -> Tensor:
     """How much attention each token receives: the map [b, H, n, n] -> [b, n]"""
+    if weights is not None:
+        attention = attention * weights.detach()[:, None, :, None]
     if bucket.real is not None:  # padding asks too, but does not count
         attention = attention * bucket.real[:, None, :, None]
     return attention.sum(dim=(1, 2))

@@ -37,6 +37,7 @@ def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, metho
     add("--clip", type=float, default=constants["clip"], help="largest gradient norm")
     add("--max-train-rows", type=int, default=constants["max_train_rows"], help="train on a random subset of that size")
     add("--latency-repeats", type=int, default=constants["latency_repeats"], help="interleaved timings of both models")
+    add("--train-dtype", default=constants["train_dtype"], help="of mixed precision: auto, float32 or bfloat16")
     add("--cache", default=constants["cache_folder"], help="what the prepare script wrote")
     add("--records", default=constants["records_folder"], help="where the records go")
     add("--save-models", default=constants["models_folder"], help="where to keep the trained models")
@@ -102,6 +103,7 @@ def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
         "latency_repeats": args.latency_repeats,
         "records": Path(args.records),
         "models": Path(args.save_models) if args.save_models else None,
+        "steps": Path(args.cache) / "steps",
         "force": args.force,
         "steady": steady,
     }
@@ -111,8 +113,16 @@ def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
     """What the flags say of training, in batches of ``batch_size``."""
     if batch_size % args.accumulation_steps:
         raise UserError(f"accumulation_steps: {args.accumulation_steps} does not divide batch_size {batch_size}")
+    if args.train_dtype not in ("auto", "float32", "bfloat16"):
+        raise UserError(f"train_dtype: {args.train_dtype!r} is not one of auto, float32, bfloat16")
     return TrainSettings(
-        args.epochs, batch_size, args.learning_rate, args.student_learning_rate, args.clip, args.accumulation_steps
+        args.epochs,
+        batch_size,
+        args.learning_rate,
+        args.student_learning_rate,
+        args.clip,
+        args.accumulation_steps,
+        args.train_dtype,
     )
 
 

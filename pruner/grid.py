@@ -1,6 +1,6 @@
 """A grid of cells: a task, a method and a seed each, trained, evaluated, measured and recorded, whatever the model."""
 
-import tempfile
+import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -30,19 +30,21 @@ from pruner.records import (
     summary,
     write_record,
 )
-from pruner.schedule import Pruning, schedule_name
-from pruner.train import TrainSettings, train
+from pruner.schedule import Learned, Pruning, schedule_name
+from pruner.steps import read_step, step_folder, training_folder, write_step
+from pruner.train import TrainSettings, train, training_device
 
 EXAMPLES = 3  # sentences whose surviving words are shown
 
 
 @dataclass(frozen=True)
 class Cell:
-    """``pruning`` is ``None`` for the baseline, the unpruned model."""
+    """``pruning`` is ``None`` for the baseline, the unpruned model. ``learned`` says how its schedule is learned."""
 
     task: Task
     pruning: Pruning | None
     seed: int
+    learned: Learned | None = None
 
     @property
     def method(self) -> str:
@@ -55,7 +57,8 @@ class Cell:
             return f"baseline_seed{self.seed}"
         teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
         padded = "_padded" if self.pruning.count == "padded" else ""
-        return f"{self.method}{teacher}_{schedule_name(self.pruning.schedule)}{padded}_seed{self.seed}"
+        schedule = self.learned.name if self.learned else schedule_name(self.pruning.schedule)
+        return f"{self.method}{teacher}_{schedule}{padded}_seed{self.seed}"
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Grid(ABC):
     latency_repeats: int
     records: Path
     models: Path | None
+    steps: Path
     force: bool
     steady: bool
 
@@ -100,8 +104,32 @@ class Grid(ABC):
         """The collators of the unpruned twin and of the model."""
         return self.collate(cell), self.collate(cell)
 
-    def callbacks(self, model: nn.Module, cell: Cell) -> Sequence[TrainerCallback]:
+    def callbacks(self, model: nn.Module, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
         return ()
+
+    def learn(self, cell: Cell, cache: Cache, log: Log) -> Cell:
+        """The cell with its schedule, learned if it is to be."""
+        return cell
+
+    def trained(self, cell: Cell, cache: Cache) -> tuple[nn.Module, list[dict]]:
+        """The cell's model on the device, and its loss curve."""
+        return train_cell(self, cell, cache)
+
+    def data(self, cell: Cell, cache: Cache) -> SplitDataset:
+        """What the cell is trained on."""
+        return SplitDataset(training_rows(cache.splits["train"], self.max_train_rows))
+
+    def is_step(self, cell: Cell) -> bool:
+        """Whether others build on the cell's weights, so that they are kept."""
+        return False
+
+    def step(self, cell: Cell, cache: Cache) -> Path:
+        return step_folder(self.steps, cell.task.name, cell.name, self.settings(cell, cache))
+
+    def forget(self, cell: Cell, cache: Cache) -> None:
+        """Remove what an earlier run has kept of the cell."""
+        shutil.rmtree(self.step(cell, cache), ignore_errors=True)
+        shutil.rmtree(training_folder(self.step(cell, cache)), ignore_errors=True)
 
     def folder(self, cell: Cell) -> Path:
         return self.records / cell.task.name / cell.name
@@ -128,17 +156,25 @@ def predict_dev(model: nn.Module, task: Task, cache: Cache, batch_size: int, col
     return {name: predict(model, cache.splits[name], batch_size, collate, **options) for name in task.dev}
 
 
+def train_cell(grid: Grid, cell: Cell, cache: Cache) -> tuple[nn.Module, list[dict]]:
+    """The trained model, on the device, and its loss curve; both as they were kept, where they were."""
+    transformers.set_seed(cell.seed)
+    model, step = grid.make_model(cell, cache), grid.step(cell, cache)
+    if grid.is_step(cell) and (result := read_step(step, model)):
+        return model.to(training_device()), result["loss"]
+    folder, callbacks, settings = training_folder(step), grid.callbacks(model, cell, cache), grid.training(cell.task)
+    loss = train(model, grid.data(cell, cache), settings, cell.seed, folder, grid.collate(cell), grid.decay, callbacks)
+    if grid.is_step(cell):
+        write_step(step, model, {"loss": loss})
+    return model, loss
+
+
 def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: Log) -> dict:
     """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline."""
     started = time.monotonic()
-    task, pruning, settings = cell.task, cell.pruning, grid.training(cell.task)
-    transformers.set_seed(cell.seed)
-    model, collate = grid.make_model(cell, cache), grid.collate(cell)
-    rows = training_rows(len(cache.splits["train"]), grid.max_train_rows)
-    data = SplitDataset(cache.splits["train"], rows)
-    with tempfile.TemporaryDirectory() as scratch:
-        callbacks = grid.callbacks(model, cell)
-        curve = train(model, data, settings, cell.seed, Path(scratch), collate, grid.decay, callbacks)
+    cell = grid.learn(cell, cache, log)
+    task, pruning, settings, collate = cell.task, cell.pruning, grid.training(cell.task), grid.collate(cell)
+    model, loss = grid.trained(cell, cache)
 
     logits = predict_dev(model, task, cache, settings.batch_size, collate)
     metrics = finite(dev_metrics(task, cache, logits), task.name)
@@ -181,12 +217,13 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
     report(record, log)
     log(f"-> {grid.folder(cell)}")
     record |= {
-        "loss": curve,
+        "loss": loss,
         "settings": grid.settings(cell, cache),
         "environment": environment(grid.steady),
         "seconds": round(time.monotonic() - started, 1),
     }
     write_record(grid.folder(cell), record, log)
+    shutil.rmtree(training_folder(grid.step(cell, cache)), ignore_errors=True)
     return record
 
 
@@ -217,6 +254,9 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
             the first hour is spent.
     """
+    if grid.force:
+        for cell, cache in cells:
+            grid.forget(cell, cache)
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
     check_writable(grid.records)
     waiting = sum(record is None for record in finished.values())

@@ -73,7 +73,9 @@ class LstmGrid(Grid):
     def collate(self, cell: Cell) -> Collate:
         return LstmCollator(is_pair(cell.task))
 
-    def callbacks(self, model: PrunedLstmForSequenceClassification, cell: Cell) -> Sequence[TrainerCallback]:
+    def callbacks(
+        self, model: PrunedLstmForSequenceClassification, cell: Cell, cache: Cache
+    ) -> Sequence[TrainerCallback]:
         if cell.pruning is None or self.rate_start is None:
             return ()
         return (RateRamp(model, self.rate_start),)

@@ -14,7 +14,7 @@ from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.batches import BertCollator
-from pruner.bert_cells import check_bert, load_model
+from pruner.bert_weights import check_bert, load_model
 from pruner.cache import Split, read_cache
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.files import write_whole

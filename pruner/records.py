@@ -142,8 +142,7 @@ def summary(records: Sequence[dict]) -> pd.DataFrame:
     rows = []
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        rates = record["schedule"] if "schedule" in record else [record["target_prune_rate"]]
-        key = (record["task"], _method_name(record), tuple(rates))
+        key = (record["task"], _method_name(record), _schedule_text(record))
         groups.setdefault(key, []).append(record)
     column = "schedule" if any("schedule" in record for record in records) else "rate"
     for (task, method, schedule), cells in groups.items():
@@ -152,7 +151,7 @@ def summary(records: Sequence[dict]) -> pd.DataFrame:
             {
                 "task": task,
                 "method": method,
-                column: ",".join(f"{rate:g}" for rate in schedule) if pruned else "unpruned",
+                column: schedule if pruned else "unpruned",
                 "seeds": len(cells),
                 "metric": metric_text([cell["metrics"] for cell in cells]),
                 "baseline": metric_text([cell["baseline_metrics"] for cell in cells]),
@@ -184,6 +183,15 @@ def curve(records: Sequence[dict]) -> pd.DataFrame:
             row[name] = percent([metrics[first] for metrics in seeds.values()]) if seeds else ""
         table.append(row)
     return pd.DataFrame(table)
+
+
+def _schedule_text(record: dict) -> str:
+    """What runs of different seeds have in common: the schedule or rate, or what a learned one was to reach."""
+    if record.get("schedule_source") == "learned":
+        target = record["target_flops_reduction"]
+        return f"learned for {target:g}x" if target else f"learned, lambda {record['settings']['search']['penalty']:g}"
+    rates = record["schedule"] if "schedule" in record else [record["target_prune_rate"]]
+    return ",".join(f"{rate:g}" for rate in rates)
 
 
 def _method_name(record: dict) -> str:

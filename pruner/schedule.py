@@ -1,7 +1,7 @@
 """What is to be pruned: the schedule, the method of each layer, and the checks that every way in shares."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from pruner.errors import UserError
 from pruner.scores import CONTROLS, TEACHERS
@@ -44,6 +44,11 @@ class Pruning:
         used = [method for method in self.methods if method]
         return "+".join(dict.fromkeys(used) if len(set(used)) == 1 else used) or "none"
 
+    def with_schedule(self, schedule: Sequence[float]) -> "Pruning":
+        """The same with other rates and one method, that of the first layer which is pruned."""
+        method = next(filter(None, self.methods), None)
+        return replace(self, schedule=tuple(schedule), methods=tuple(method if rate > 0 else None for rate in schedule))
+
     @property
     def nominal_rate(self) -> float:
         """The share of (token, layer) pairs that the schedule drops, before rounding."""
@@ -52,6 +57,41 @@ class Pruning:
             kept *= 1 - rate
             total += kept
         return 1 - total / len(self.schedule)
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How PoWER-BERT's search goes.
+
+    ``reach`` is the FLOPs reduction that it ends with; without one, ``penalty`` is PoWER-BERT's lambda (1e-4 to 7e-3).
+    ``learning_rate`` is that of the soft-extract parameters (PoWER-BERT: 1e-4 to 1e-2).
+    """
+
+    reach: float | None
+    penalty: float | None
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        return f"soft-extract-{self.reach:g}x" if self.reach else f"soft-extract-lambda{self.penalty:g}"
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A schedule that is not known before.
+
+    It is the one with the FLOPs reduction ``target``, or that with which the ``search`` ends. Without a search it is
+    chosen for a model that was trained with sampled schedules.
+    """
+
+    target: float | None
+    search: SearchSettings | None
+
+    @property
+    def name(self) -> str:
+        if self.search is None:
+            return f"learned-{self.target:g}x"
+        return f"soft-extract-{self.target:g}x" if self.target else self.search.name
 
 
 def make_pruning(

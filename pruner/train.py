@@ -1,12 +1,14 @@
 """Training by ``transformers.Trainer``, with students beside the main model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -17,7 +19,10 @@ from pruner.errors import UserError
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a cell is trained; the defaults are those published for BERT. ``clip`` is ``None`` for no clipping."""
+    """How a cell is trained; the defaults are those published for BERT. ``clip`` is ``None`` for no clipping.
+
+    ``dtype`` is that of mixed precision: ``auto`` is what a GPU does best, and float32 on a CPU.
+    """
 
     epochs: float = 3.0
     batch_size: int = 32
@@ -25,6 +30,7 @@ class TrainSettings:
     student_learning_rate: float = 1e-3
     clip: float | None = 1.0
     accumulation_steps: int = 1
+    dtype: str = "auto"
 
 
 class LossBar(ProgressCallback):
@@ -37,15 +43,19 @@ class LossBar(ProgressCallback):
 
 
 class PruningTrainer(Trainer):
-    """``Trainer`` with two parameter groups, each clipped by itself.
+    """``Trainer`` with several parameter groups, each clipped by itself.
 
     Students have their own learning rate, and neither their loss nor the clipping of their gradients moves the main
-    model: it ends with the same weights with and without them.
+    model: it ends with the same weights with and without them. ``learning_rates`` are those of other parts, by the
+    beginning of their parameters' names.
+
+    Where the batch has ``teacher_logits``, being unlike them costs as much as being wrong.
     """
 
-    def __init__(self, settings: TrainSettings, **kwargs) -> None:
+    def __init__(self, settings: TrainSettings, learning_rates: Mapping[str, float], **kwargs) -> None:
         super().__init__(**kwargs)
         self.settings = settings
+        self.learning_rates = {"students.": settings.student_learning_rate, **learning_rates}
         # The losses here are means over a batch. (Trainer looks at the signature and believes otherwise.)
         self.model_accepts_loss_kwargs = False
         self._student_losses: list[torch.Tensor] = []
@@ -55,12 +65,13 @@ class PruningTrainer(Trainer):
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
-            named = [(name, p) for name, p in (model or self.model).named_parameters() if p.requires_grad]
-            main = [p for name, p in named if "students." not in name]
-            students = [p for name, p in named if "students." in name]
-            groups = [{"params": main, "lr": self.settings.learning_rate}]
-            if students:
-                groups.append({"params": students, "lr": self.settings.student_learning_rate})
+            named = dict((model or self.model).named_parameters())
+            groups = []
+            for part, rate in self.learning_rates.items():
+                names = [name for name in named if name.startswith(part)]
+                groups.append({"params": [named.pop(name) for name in names], "lr": rate})
+            main = {"params": list(named.values()), "lr": self.settings.learning_rate}
+            groups = [main, *(group for group in groups if group["params"])]
             # Without weight decay, AdamW is the students' Adam too.
             self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
             self.optimizer.register_step_pre_hook(self._clip_groups)
@@ -73,11 +84,15 @@ class PruningTrainer(Trainer):
             nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        teacher_logits = inputs.pop("teacher_logits", None)
         outputs = model(**inputs)
         student_loss = getattr(outputs, "student_loss", None)
         if student_loss is not None:
             self._student_losses.append(student_loss.detach())
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        loss = outputs.loss
+        if teacher_logits is not None:
+            loss = loss + logits_loss(outputs.logits, teacher_logits)
+        return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._student_losses:
@@ -85,6 +100,26 @@ class PruningTrainer(Trainer):
             self._student_losses.clear()
             logs = {**logs, "loss": logs["loss"] - mean, "student_loss": mean}  # "loss" is the task's alone
         super().log(logs, start_time)
+
+
+def logits_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """How unlike a teacher's the logits are, mean over the batch: KL divergence of the classes, or the squared error of
+    a regression. [B, labels] x 2 -> scalar
+    """
+    if logits.shape[1] == 1:
+        return F.mse_loss(logits.float(), teacher_logits)
+    return F.kl_div(logits.float().log_softmax(dim=1), teacher_logits.softmax(dim=1), reduction="batchmean")
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest of ``Trainer``'s checkpoints in a folder that was written to its end."""
+    found = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]  # what is written last
+    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
+
+
+def training_device() -> torch.device:
+    """Where ``train`` leaves a model."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def train(
@@ -96,13 +131,16 @@ def train(
     collate: Collate,
     decay: str = "linear",
     callbacks: Sequence[TrainerCallback] = (),
+    learning_rates: Mapping[str, float] = MappingProxyType({}),
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it on the training device.
 
     Args:
-        folder: where ``Trainer`` may keep its own files.
+        folder: where the checkpoints are, one after each epoch. If it has one, training goes on from there, as if it
+            had not been interrupted.
         collate: rows of ``data`` -> what the model's ``forward`` takes.
         decay: of the learning rates: ``linear`` to 0, or ``constant``.
+        learning_rates: of parts of the model, by the beginning of their parameters' names.
 
     Returns:
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
@@ -111,7 +149,8 @@ def train(
         UserError: the loss was not a finite number; the step is named.
     """
     on_gpu = torch.cuda.is_available()
-    bf16 = on_gpu and torch.cuda.is_bf16_supported()
+    auto = settings.dtype == "auto"
+    bf16 = on_gpu and torch.cuda.is_bf16_supported() if auto else settings.dtype == "bfloat16"
     steps = max(1, round(len(data) * settings.epochs / settings.batch_size))  # type: ignore[arg-type]
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -123,21 +162,24 @@ def train(
         lr_scheduler_type=decay,
         max_grad_norm=0.0,  # each parameter group is clipped by itself
         bf16=bf16,
-        fp16=on_gpu and not bf16,
+        fp16=on_gpu and auto and not bf16,
         seed=seed,
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,
-        save_strategy="no",
+        save_strategy="epoch",
+        save_total_limit=1,
         report_to="none",
         remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # not DataParallel: it would split the batch's tensors, but not its lengths
-    trainer = PruningTrainer(settings, model=model, args=arguments, train_dataset=data, data_collator=collate)
+    trainer = PruningTrainer(
+        settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate
+    )
     for callback in callbacks:
         trainer.add_callback(callback)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=last_checkpoint(folder))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     for entry in history:
         if not math.isfinite(entry["loss"]):

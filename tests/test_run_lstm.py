@@ -1,6 +1,8 @@
 """RunLstm4Glue.py and RunLstm4Agnews.py, from prepared tasks to records."""
 
 import copy
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -136,7 +138,8 @@ def lstm_trained(tmp_path, method, callbacks=lambda model: (), epochs=1.0):
     model = make_lstm(method, rate=0.9)
     settings = TrainSettings(epochs=epochs, batch_size=8, learning_rate=1e-2, clip=None)
     data = SplitDataset(make_split())
-    train(model, data, settings, 1, tmp_path, LstmCollator(False), "constant", callbacks(model))
+    folder = Path(tempfile.mkdtemp(dir=tmp_path))
+    train(model, data, settings, 1, folder, LstmCollator(False), "constant", callbacks(model))
     return model
 
 

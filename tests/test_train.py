@@ -1,6 +1,8 @@
 """Fine-tuning: reproducible, scaled rightly, and students that move nothing but themselves."""
 
 import copy
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,7 +40,8 @@ def trained(tmp_path, method, settings=QUICK, seed=1, labels=3, schedule=SCHEDUL
     config = small_config(num_labels=labels, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
     model = PrunedBertForSequenceClassification(config)
     model.set_pruning(schedule, method, token_counts=torch.arange(config.vocab_size))
-    curve = train(model, SplitDataset(make_split(labels=labels)), settings, seed, tmp_path, BertCollator(True))
+    folder = tempfile.mkdtemp(dir=tmp_path)  # where others were trained, this one would go on from them
+    curve = train(model, SplitDataset(make_split(labels=labels)), settings, seed, Path(folder), BertCollator(True))
     return model, curve
 
 
@@ -89,7 +92,8 @@ def test_the_stock_baseline_accumulates_rightly_too(tmp_path):
         config = small_config(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         twin = PrunedBertForSequenceClassification(config).unpruned_twin()
         settings = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, accumulation_steps=steps)
-        curves.append(train(twin, SplitDataset(make_split()), settings, 1, tmp_path, BertCollator(False)))
+        folder = tmp_path / str(steps)
+        curves.append(train(twin, SplitDataset(make_split()), settings, 1, folder, BertCollator(False)))
         ends.append(twin.state_dict())
     assert_same_training(*ends, curves)
 
@@ -158,12 +162,18 @@ def test_predictions_are_in_the_order_of_the_split(model):
 
 
 def test_subsets_are_random_but_always_the_same():
-    rows = training_rows(1000, 100)
-    assert len(set(rows.tolist())) == 100
-    assert rows.tolist() == training_rows(1000, 100).tolist()
+    split = make_split(rows=1000)
+    split.second[:] = np.arange(1000)  # to know them again
+    found = training_rows(split, 100)
+    rows = found.second
+    assert len(found) == len(set(rows.tolist())) == 100
+    assert rows.tolist() == training_rows(split, 100).second.tolist()
     assert rows.max() > 500
-    assert training_rows(100, None) is None
-    assert training_rows(100, 100) is None
+    for place in (0, 57, 99):
+        assert found.sentence(place).tolist() == split.sentence(rows[place]).tolist()
+        assert found.labels[place] == split.labels[rows[place]]
+    assert training_rows(split, None) is split
+    assert training_rows(split, 1000) is split
 
 
 def test_inputs_of_the_reference_are_right_padded():

@@ -1,0 +1,67 @@
+"""Trainings that others build on, and those under way: kept outside the records, found again by a later run.
+
+A step is a folder ``<task>/<name>-<hash of its settings>`` with the weights and ``step.json``, written whole or not at
+all; beside it, while it is being trained, ``....training`` with ``Trainer``'s checkpoints.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from pruner.errors import UserError
+from pruner.files import cannot_write
+
+WEIGHTS = "model.safetensors"
+
+
+def step_folder(root: Path, task: str, name: str, settings: dict) -> Path:
+    """Steps of the same name but other settings are other steps."""
+    text = json.dumps(settings, sort_keys=True)
+    return root / task / f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def training_folder(step: Path) -> Path:
+    """Where the checkpoints lie while the step is being trained."""
+    return step.with_name(f"{step.name}.training")
+
+
+def write_step(step: Path, model: nn.Module, result: dict) -> None:
+    """Keep a finished step; its checkpoints are removed.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    temporary = step.with_name(f".{step.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        save_file({name: x.contiguous() for name, x in model.state_dict().items()}, temporary / WEIGHTS)
+        (temporary / "step.json").write_text(json.dumps(result), encoding="utf-8")
+        shutil.rmtree(step, ignore_errors=True)
+        temporary.replace(step)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(step, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    shutil.rmtree(training_folder(step), ignore_errors=True)
+
+
+def read_step(step: Path, model: nn.Module) -> dict | None:
+    """What ``write_step`` was given, the weights put into ``model``; ``None`` where the step is not finished.
+
+    Raises:
+        UserError: the files are not those of such a model.
+    """
+    if not step.is_dir():
+        return None
+    try:
+        result = json.loads((step / "step.json").read_text(encoding="utf-8"))
+        model.load_state_dict(load_file(step / WEIGHTS))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{step}: not a finished step ({error}); remove the folder") from None
+    return result
