@@ -91,7 +91,7 @@ def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertSh
             pruning = make_pruning([0.5] * layers, method, layers, args.teacher, **options)
             if args.search_penalty is not None:
                 search = SearchSettings(None, args.search_penalty, args.soft_extract_learning_rate)
-                cells.append(Cell(task, pruning, seed, Learned(None, search)))
+                cells.append(Cell(task, pruning, seed, Learned(method, None, search)))
             for budget in budgets:
                 if args.budget_schedule in FAMILIES:
                     family, lengths = FAMILIES[args.budget_schedule](layers), dev_lengths(task, cache)
@@ -99,6 +99,6 @@ def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertSh
                     cells.append(Cell(task, pruning.with_schedule(schedule), seed))
                     continue
                 search = SearchSettings(args.search_reach, None, args.soft_extract_learning_rate)
-                found = Learned(budget, search if args.budget_schedule == "soft-extract" else None)
+                found = Learned(method, budget, search if args.budget_schedule == "soft-extract" else None)
                 cells.append(Cell(task, pruning, seed, found))
     return cells

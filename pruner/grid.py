@@ -48,6 +48,8 @@ class Cell:
 
     @property
     def method(self) -> str:
+        if self.learned:
+            return self.learned.method
         return self.pruning.method if self.pruning else "baseline"
 
     @property

@@ -78,12 +78,13 @@ class SearchSettings:
 
 @dataclass(frozen=True)
 class Learned:
-    """A schedule that is not known before.
+    """A schedule of ``method`` that is not known before.
 
     It is the one with the FLOPs reduction ``target``, or that with which the ``search`` ends. Without a search it is
     chosen for a model that was trained with sampled schedules.
     """
 
+    method: str
     target: float | None
     search: SearchSettings | None
 

@@ -103,6 +103,8 @@ def search(
         lambda shares: shares_flops(shape, tokens, shares),
         lambda epoch, shares: after_epoch(soft, epoch, shares),
     )
+    # What nothing is gained by leaving out stays: without a penalty, noise alone would move the parameters.
+    soft.soft_extract.requires_grad_(bool(settings.reach or settings.penalty))
     rates = {"soft_extract.": settings.learning_rate}
     train(soft, data, training, seed, folder, collate, callbacks=[callback], learning_rates=rates)
     return soft.path[~soft.path.isnan().any(dim=1)].tolist()
