@@ -24,7 +24,8 @@ from pruner.flags import (
 )
 from pruner.flops import BertShape
 from pruner.glue import TASKS
-from pruner.grid import Cell, run_grid
+from pruner.grid import Cell
+from pruner.grid_run import run_grid
 from pruner.schedule import METHODS
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 
@@ -54,6 +55,7 @@ bert = "bert"  # the pre-trained model: a folder, or a model of the hub
 cache_folder = "cache/bert"  # what PrepareGlue4Bert.py wrote
 records_folder = "records/BERT"  # where the records go
 models_folder = None  # where to keep the fine-tuned models, one folder per record; None: they are not kept
+predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 force = False  # run finished cells again and replace their records
 
 # --demo: the same code on a built-in task, with settings for a small BERT that starts from scratch.

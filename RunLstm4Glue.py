@@ -30,6 +30,7 @@ latency_repeats = 5  # interleaved timings of baseline and pruned model; the med
 cache_folder = "cache/lstm"  # what PrepareGlue4Lstm.py wrote
 records_folder = "records/LSTM"  # where the records go
 models_folder = None  # where to keep the trained models, one folder per record; None: they are not kept
+predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 force = False  # run finished cells again and replace their records
 
 

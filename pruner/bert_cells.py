@@ -14,10 +14,10 @@ from pruner.batches import BertCollator, Collate, SplitDataset, make_batch, trai
 from pruner.bert_weights import load_model
 from pruner.budget import Family, fit_schedule, learned_family, rates_of_shares
 from pruner.cache import Cache
-from pruner.evaluate import count_tokens, predict
+from pruner.evaluate import count_tokens, predict, predict_dev
 from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
 from pruner.glue import Task
-from pruner.grid import EXAMPLES, Cell, Grid, predict_dev, shorten, train_cell
+from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
 from pruner.records import Log, metric_text
 from pruner.sampling import SampleSchedules, choose_schedule
@@ -202,6 +202,9 @@ class BertGrid(Grid):
             kept = set(output.token_positions[-1].tolist())
             found.append({"sentence": " ".join(pieces), "kept": shorten(pieces, kept)})
         return found
+
+    def load_kept(self, folder: Path) -> PrunedBertForSequenceClassification:
+        return PrunedBertForSequenceClassification.from_pretrained(folder)
 
     def save_model(self, model: torch.nn.Module, cell: Cell, folder: Path) -> None:
         """A folder that ``from_pretrained`` loads, tokenizer included."""

@@ -15,6 +15,7 @@ from pruner.glue import Task
 
 GLUE_ADDRESS = "https://dl.fbaipublicfiles.com"
 ARCHIVES = {"qqp": "QQP-clean.zip", "qnli": "QNLIv2.zip"}  # the others are named after their folder
+OPTIONAL = {"diagnostic"}  # splits that an archive may lack
 MRPC_FILES = (
     "senteval/senteval_data/msr_paraphrase_train.txt",
     "senteval/senteval_data/msr_paraphrase_test.txt",
@@ -43,14 +44,14 @@ def fetch(address: str) -> bytes:
 def download_task(task: Task, folder: Path, address: str = GLUE_ADDRESS) -> None:
     """Put the official files of ``task`` into ``folder``; files that are there already stay."""
     wanted = [split for split in task.splits if not (folder / f"{split}.tsv").is_file()]
-    if not wanted:
+    if not set(wanted) - OPTIONAL:
         return
     if task.name == "mrpc":
         files = mrpc_files(*(fetch(f"{address}/{path}").decode("utf-8-sig") for path in MRPC_FILES))
     else:
         archive = ARCHIVES.get(task.name, f"{task.folder}.zip")
         files = archive_files(fetch(f"{address}/glue/data/{archive}"), task, archive)
-    for split in wanted:
+    for split in files.keys() & set(wanted):
         write_whole(folder / f"{split}.tsv", files[split]())
 
 
@@ -60,7 +61,10 @@ def archive_files(data: bytes, task: Task, archive: str) -> dict[str, Callable[[
         opened = zipfile.ZipFile(io.BytesIO(data))
         members = {}
         for split in task.splits:
-            name = next(name for name in opened.namelist() if name.endswith(f"{task.folder}/{split}.tsv"))
+            ending = f"{task.folder}/{split}.tsv"
+            if split in OPTIONAL and not any(name.endswith(ending) for name in opened.namelist()):
+                continue
+            name = next(name for name in opened.namelist() if name.endswith(ending))
             members[split] = lambda name=name: opened.read(name)
         return members
     except zipfile.BadZipFile:

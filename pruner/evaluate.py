@@ -8,7 +8,8 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from pruner.batches import Collate, sorted_batches
-from pruner.cache import Split
+from pruner.cache import Cache, Split
+from pruner.glue import Task
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
 
@@ -28,6 +29,11 @@ def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, *
         found[rows] = logits
     assert found is not None
     return found
+
+
+def predict_dev(model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options) -> dict:
+    """Logits [rows, labels] of each of the task's dev sets."""
+    return {name: predict(model, cache.splits[name], batch_size, collate, **options) for name in task.dev}
 
 
 @torch.no_grad()

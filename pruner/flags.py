@@ -42,6 +42,12 @@ def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, metho
     add("--records", default=constants["records_folder"], help="where the records go")
     add("--save-models", default=constants["models_folder"], help="where to keep the trained models")
     add(
+        "--predict-test",
+        action="store_true",
+        default=constants["predict_test"],
+        help="write the test sets' predictions for the GLUE server",
+    )
+    add(
         "--force",
         action="store_true",
         default=constants["force"],
@@ -104,6 +110,7 @@ def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
         "records": Path(args.records),
         "models": Path(args.save_models) if args.save_models else None,
         "steps": Path(args.cache) / "steps",
+        "predict_test": args.predict_test,
         "force": args.force,
         "steady": steady,
     }

@@ -52,7 +52,7 @@ TASKS = {
             ("contradiction", "entailment", "neutral"),
             ("accuracy",),
             dev=("dev_matched", "dev_mismatched"),
-            test=("test_matched", "test_mismatched"),
+            test=("test_matched", "test_mismatched", "diagnostic"),  # the last is GLUE's AX, in some archives only
         ),
         Task("qnli", "QNLI", ("question", "sentence"), "label", ENTAILMENT, ("accuracy",)),
         Task("rte", "RTE", PAIR, "label", ENTAILMENT, ("accuracy",)),
@@ -63,7 +63,10 @@ TASKS = {
 
 @dataclass
 class Rows:
-    """A split as it was read: texts of one or two sentences, labels (``None`` in test files), rows left out."""
+    """A split as it was read: texts of one or two sentences, labels (``None`` in test files), number of bad rows.
+
+    Bad rows are left out, but for those of a test set, which are empty: every row of it needs a prediction.
+    """
 
     texts: list[tuple[str, ...]]
     labels: list[float] | list[int] | None
@@ -76,8 +79,8 @@ class Rows:
         self.skipped += 1
 
     def checked(self, path: Path) -> "Rows":
-        """The rows, if any are left."""
-        if not self.texts:
+        """The rows, if any are good."""
+        if len(self.texts) == (self.skipped if self.labels is None else 0):
             raise UserError(f"{path}: all {self.skipped} rows are bad; download the file again")
         return self
 
@@ -128,12 +131,9 @@ def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False
     rows = Rows([], [] if labelled else None)
     for number, line in enumerate(lines, start=first):
         cells = line.split("\t")
-        problem = None
+        problem, excused = None, skip_bad_rows
         if len(cells) != len(header):
-            problem = f"{len(cells)} columns instead of {len(header)}"
-            if task.broken_rows:
-                rows.skipped += 1
-                continue
+            problem, excused = f"{len(cells)} columns instead of {len(header)}", skip_bad_rows or task.broken_rows
         elif label_at is not None:
             label = parse_label(task, cells[label_at])
             if label is None:
@@ -144,7 +144,9 @@ def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False
         if problem is None:
             rows.texts.append(tuple(cells[at] for at in texts_at))
         else:
-            rows.leave_out(f"{path}:{number}: {problem}", skip_bad_rows)
+            rows.leave_out(f"{path}:{number}: {problem}", excused)
+            if not labelled:
+                rows.texts.append(("",) * len(texts_at))
     return rows.checked(path)
 
 

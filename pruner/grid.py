@@ -1,34 +1,21 @@
 """A grid of cells: a task, a method and a seed each, trained, evaluated, measured and recorded, whatever the model."""
 
 import shutil
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 import transformers
 from torch import nn
 from transformers import TrainerCallback
 
 from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
-from pruner.evaluate import predict, rank_correlation
 from pruner.glue import Task
-from pruner.latency import measure_latency
-from pruner.metrics import dev_metrics, metrics_by_length
 from pruner.records import (
     Log,
-    check_writable,
-    curve,
-    environment,
     finished_record,
-    finite,
-    markdown,
-    metric_text,
-    summary,
-    write_record,
 )
 from pruner.schedule import Learned, Pruning, schedule_name
 from pruner.steps import read_step, step_folder, training_folder, write_step
@@ -72,6 +59,7 @@ class Grid(ABC):
     records: Path
     models: Path | None
     steps: Path
+    predict_test: bool
     force: bool
     steady: bool
 
@@ -97,6 +85,10 @@ class Grid(ABC):
     @abstractmethod
     def examples(self, model: nn.Module, cell: Cell, cache: Cache) -> list[dict]:
         """A few sentences of dev, each with its ``sentence`` and the words ``kept``."""
+
+    @abstractmethod
+    def load_kept(self, folder: Path) -> nn.Module:
+        """A model that ``save_model`` has kept."""
 
     @abstractmethod
     def save_model(self, model: nn.Module, cell: Cell, folder: Path) -> None:
@@ -128,6 +120,10 @@ class Grid(ABC):
     def step(self, cell: Cell, cache: Cache) -> Path:
         return step_folder(self.steps, cell.task.name, cell.name, self.settings(cell, cache))
 
+    def kept_model(self, cell: Cell) -> Path | None:
+        """Where the cell's model is to be kept."""
+        return self.models / cell.task.name / cell.name if self.models else None
+
     def forget(self, cell: Cell, cache: Cache) -> None:
         """Remove what an earlier run has kept of the cell."""
         shutil.rmtree(self.step(cell, cache), ignore_errors=True)
@@ -153,11 +149,6 @@ class Grid(ABC):
         return None if self.force else finished_record(self.folder(cell), self.settings(cell, cache))
 
 
-def predict_dev(model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options) -> dict:
-    """Logits [rows, labels] of each of the task's dev sets."""
-    return {name: predict(model, cache.splits[name], batch_size, collate, **options) for name in task.dev}
-
-
 def train_cell(grid: Grid, cell: Cell, cache: Cache) -> tuple[nn.Module, list[dict]]:
     """The trained model, on the device, and its loss curve; both as they were kept, where they were."""
     transformers.set_seed(cell.seed)
@@ -169,113 +160,6 @@ def train_cell(grid: Grid, cell: Cell, cache: Cache) -> tuple[nn.Module, list[di
     if grid.is_step(cell):
         write_step(step, model, {"loss": loss})
     return model, loss
-
-
-def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: Log) -> dict:
-    """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline."""
-    started = time.monotonic()
-    cell = grid.learn(cell, cache, log)
-    task, pruning, settings, collate = cell.task, cell.pruning, grid.training(cell.task), grid.collate(cell)
-    model, loss = grid.trained(cell, cache)
-
-    logits = predict_dev(model, task, cache, settings.batch_size, collate)
-    metrics = finite(dev_metrics(task, cache, logits), task.name)
-    record = {
-        "task": task.name,
-        "method": cell.method,
-        "teacher": pruning.teacher if pruning else None,
-        "seed": cell.seed,
-        "status": "complete",
-        "metrics": metrics,
-        "baseline_metrics": baseline["metrics"] if baseline else metrics,
-        "metrics_by_length": metrics_by_length(task, cache, logits),
-        "latency": None,
-    }
-    record = grid.describe(model, cell, cache) | record
-    if pruning:
-        gpu = next(model.parameters()).is_cuda
-        dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float32
-        dev = cache.splits[task.dev[0]]
-        record["latency"] = measure_latency(
-            model,
-            dev,
-            settings.batch_size,
-            grid.latency_collates(cell),
-            dtype,
-            grid.latency_repeats,
-            grid.latency_batches,
-        )
-        record["examples"] = grid.examples(model, cell, cache)
-        if pruning.teacher:
-            led = predict_dev(model, task, cache, settings.batch_size, collate, follow_teacher=True)
-            correlation = rank_correlation(model, dev, settings.batch_size, collate)
-            record |= {
-                "teacher_metrics": dev_metrics(task, cache, led),
-                "student_rank_correlation": round(correlation, 4),
-            }
-    if grid.models:
-        grid.save_model(model, cell, grid.models / task.name / cell.name)
-
-    report(record, log)
-    log(f"-> {grid.folder(cell)}")
-    record |= {
-        "loss": loss,
-        "settings": grid.settings(cell, cache),
-        "environment": environment(grid.steady),
-        "seconds": round(time.monotonic() - started, 1),
-    }
-    write_record(grid.folder(cell), record, log)
-    shutil.rmtree(training_folder(grid.step(cell, cache)), ignore_errors=True)
-    return record
-
-
-def report(record: dict, log: Log) -> None:
-    """A finished cell in a few lines."""
-    if record["method"] == "baseline":
-        log(f"result: {metric_text([record['metrics']])} (unpruned baseline)")
-        return
-    log(f"result: {metric_text([record['metrics']])} (baseline: {metric_text([record['baseline_metrics']])})")
-    if record["teacher"]:
-        log(
-            f"the student alone; led by its teacher: {metric_text([record['teacher_metrics']])}; "
-            f"rank correlation with it {record['student_rank_correlation']:.2f}"
-        )
-    tokens, flops, latency = record["tokens"], record["flops"], record["latency"]
-    log(
-        f"tokens not computed {tokens['effective_rate']:.1%}, FLOPs reduction {flops['reduction']:.2f}x, "
-        f"speed-up {latency['speedup']:.2f}x ({latency['baseline_ms']:.1f} -> {latency['pruned_ms']:.1f} ms per batch)"
-    )
-    for example in record["examples"]:
-        log(f"  {example['sentence']}\n  -> {example['kept']}")
-
-
-def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
-    """Run the cells that are not finished, baselines before what is compared with them; print the table of all.
-
-    Raises:
-        UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
-            the first hour is spent.
-    """
-    if grid.force:
-        for cell, cache in cells:
-            grid.forget(cell, cache)
-    finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
-    check_writable(grid.records)
-    waiting = sum(record is None for record in finished.values())
-    print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
-    log, started, done = Log(), time.monotonic(), 0
-    for cell, cache in cells:
-        if finished[cell] is not None:
-            continue
-        left = "" if not done else f", about {(time.monotonic() - started) / done * (waiting - done) / 60:.0f} min left"
-        log.start_cell()
-        log(f"\n[{done + 1}/{waiting}{left}] {cell.task.name}: {cell.name}")
-        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
-        finished[cell] = run_cell(grid, cell, cache, baseline, log)
-        done += 1
-    print("\n" + markdown(summary(list(finished.values()))))
-    if len({record.get("target_prune_rate", 0) for record in finished.values()}) > 2:  # a rate of 0 is the baseline's
-        print("\n" + markdown(curve(list(finished.values()))))
 
 
 def shorten(words: Sequence[str], kept: set[int]) -> str:

@@ -111,6 +111,9 @@ class LstmGrid(Grid):
             found.append({"sentence": " / ".join(sentences), "kept": " / ".join(kept)})
         return found
 
+    def load_kept(self, folder: Path) -> PrunedLstmForSequenceClassification:
+        return PrunedLstmForSequenceClassification.from_pretrained(folder)
+
     def save_model(self, model: PrunedLstmForSequenceClassification, cell: Cell, folder: Path) -> None:
         """A folder that ``from_pretrained`` loads, with the vocabulary beside it, one word per line."""
         model.save_pretrained(folder)

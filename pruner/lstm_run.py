@@ -19,7 +19,8 @@ from pruner.flags import (
     train_settings,
 )
 from pruner.glue import Task
-from pruner.grid import Cell, run_grid
+from pruner.grid import Cell
+from pruner.grid_run import run_grid
 from pruner.lstm_cells import LstmGrid
 from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.words import Vocabulary, read_vectors, read_vocabulary

@@ -7,8 +7,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -43,8 +44,8 @@ def check_writable(folder: Path) -> None:
         raise cannot_write(folder, error) from None
 
 
-def write_record(folder: Path, record: dict, log: Log) -> None:
-    """Write ``record.json`` and ``run.log`` beside ``folder`` under a temporary name, then rename.
+def write_record(folder: Path, record: dict, log: Log, files: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Write ``record.json``, ``run.log`` and other ``files`` beside ``folder`` under a temporary name, then rename.
 
     Raises:
         UserError: the place cannot be written.
@@ -56,6 +57,8 @@ def write_record(folder: Path, record: dict, log: Log) -> None:
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (temporary / "record.json").write_text(text, encoding="utf-8")
         (temporary / "run.log").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
+        for name, content in files.items():
+            (temporary / name).write_text(content, encoding="utf-8", newline="")
         if folder.exists():
             folder.replace(old)
         temporary.replace(folder)

@@ -10,7 +10,7 @@ from transformers import pipeline
 
 import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import grid
+from pruner import grid_run
 from pruner.glue import TASKS
 from pruner.schedule import METHODS, make_pruning, schedule_name
 
@@ -121,20 +121,20 @@ def test_finished_cells_are_replaced_by_force_only(run, prepared):
 
 
 def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
-    real = grid.run_cell
+    real = grid_run.run_cell
 
     def stop_at_second(any_grid, cell, *rest):
         if cell.pruning:
             raise KeyboardInterrupt
         return real(any_grid, cell, *rest)
 
-    monkeypatch.setattr(grid, "run_cell", stop_at_second)
+    monkeypatch.setattr(grid_run, "run_cell", stop_at_second)
     options = (*QUICK, *SCHEDULE, "--methods", "head")
     code, _, err = run("RunBert4Glue", *options)
     assert code == 130
     assert "run the same command again" in err
     assert list(records(prepared / "records")) == ["baseline_seed1"]
-    monkeypatch.setattr(grid, "run_cell", real)
+    monkeypatch.setattr(grid_run, "run_cell", real)
     code, out, _ = run("RunBert4Glue", *options)
     assert code == 0
     assert "2 cells, 1 of them finished already" in out

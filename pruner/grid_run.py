@@ -1,0 +1,158 @@
+"""Running a grid: each cell trained, evaluated, measured and recorded; those that are finished are not run again."""
+
+import shutil
+import time
+from collections.abc import Sequence
+
+import torch
+
+from pruner.cache import Cache
+from pruner.errors import UserError
+from pruner.evaluate import predict_dev, rank_correlation
+from pruner.files import write_whole
+from pruner.grid import Cell, Grid
+from pruner.latency import measure_latency
+from pruner.metrics import dev_metrics, metrics_by_length
+from pruner.records import (
+    Log,
+    check_writable,
+    curve,
+    environment,
+    finite,
+    markdown,
+    metric_text,
+    summary,
+    write_record,
+)
+from pruner.steps import training_folder
+from pruner.submission import predict_tests, submission_names
+from pruner.train import training_device
+
+
+def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: Log) -> dict:
+    """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline."""
+    started = time.monotonic()
+    cell = grid.learn(cell, cache, log)
+    task, pruning, settings, collate = cell.task, cell.pruning, grid.training(cell.task), grid.collate(cell)
+    model, loss = grid.trained(cell, cache)
+
+    logits = predict_dev(model, task, cache, settings.batch_size, collate)
+    metrics = finite(dev_metrics(task, cache, logits), task.name)
+    record = {
+        "task": task.name,
+        "method": cell.method,
+        "teacher": pruning.teacher if pruning else None,
+        "seed": cell.seed,
+        "status": "complete",
+        "metrics": metrics,
+        "baseline_metrics": baseline["metrics"] if baseline else metrics,
+        "metrics_by_length": metrics_by_length(task, cache, logits),
+        "latency": None,
+    }
+    record = grid.describe(model, cell, cache) | record
+    if pruning:
+        gpu = next(model.parameters()).is_cuda
+        dtype = torch.bfloat16 if gpu and torch.cuda.is_bf16_supported() else torch.float32
+        dev = cache.splits[task.dev[0]]
+        record["latency"] = measure_latency(
+            model,
+            dev,
+            settings.batch_size,
+            grid.latency_collates(cell),
+            dtype,
+            grid.latency_repeats,
+            grid.latency_batches,
+        )
+        record["examples"] = grid.examples(model, cell, cache)
+        if pruning.teacher:
+            led = predict_dev(model, task, cache, settings.batch_size, collate, follow_teacher=True)
+            correlation = rank_correlation(model, dev, settings.batch_size, collate)
+            record |= {
+                "teacher_metrics": dev_metrics(task, cache, led),
+                "student_rank_correlation": round(correlation, 4),
+            }
+    if kept := grid.kept_model(cell):
+        grid.save_model(model, cell, kept)
+    files = predict_tests(model, task, cache, settings.batch_size, collate) if grid.predict_test else {}
+
+    report(record, log)
+    log(f"-> {grid.folder(cell)}")
+    record |= {
+        "loss": loss,
+        "settings": grid.settings(cell, cache),
+        "environment": environment(grid.steady),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_record(grid.folder(cell), record, log, files)
+    shutil.rmtree(training_folder(grid.step(cell, cache)), ignore_errors=True)
+    return record
+
+
+def predict_finished(grid: Grid, cell: Cell, cache: Cache) -> None:
+    """The test sets' predictions of a cell that was finished without them, by its kept model."""
+    folder, kept = grid.folder(cell), grid.kept_model(cell)
+    if all((folder / name).is_file() for name in submission_names(cell.task, cache).values()):
+        return
+    if kept is None or not kept.is_dir():
+        raise UserError(
+            f"{folder}: finished without predictions, and its model was not kept; "
+            "name its folder with --save-models, or run it again with --force"
+        )
+    model = grid.load_kept(kept).to(training_device())
+    size, collate = grid.training(cell.task).batch_size, grid.collate(cell)
+    for name, content in predict_tests(model, cell.task, cache, size, collate).items():
+        write_whole(folder / name, content.encode())
+        print(f"-> {folder / name}")
+
+
+def report(record: dict, log: Log) -> None:
+    """A finished cell in a few lines."""
+    if record["method"] == "baseline":
+        log(f"result: {metric_text([record['metrics']])} (unpruned baseline)")
+        return
+    log(f"result: {metric_text([record['metrics']])} (baseline: {metric_text([record['baseline_metrics']])})")
+    if record["teacher"]:
+        log(
+            f"the student alone; led by its teacher: {metric_text([record['teacher_metrics']])}; "
+            f"rank correlation with it {record['student_rank_correlation']:.2f}"
+        )
+    tokens, flops, latency = record["tokens"], record["flops"], record["latency"]
+    log(
+        f"tokens not computed {tokens['effective_rate']:.1%}, FLOPs reduction {flops['reduction']:.2f}x, "
+        f"speed-up {latency['speedup']:.2f}x ({latency['baseline_ms']:.1f} -> {latency['pruned_ms']:.1f} ms per batch)"
+    )
+    for example in record["examples"]:
+        log(f"  {example['sentence']}\n  -> {example['kept']}")
+
+
+def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
+    """Run the cells that are not finished, baselines before what is compared with them; print the table of all.
+
+    Raises:
+        UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
+            the first hour is spent.
+    """
+    if grid.force:
+        for cell, cache in cells:
+            grid.forget(cell, cache)
+    finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
+    check_writable(grid.records)
+    if grid.predict_test:
+        for cell, cache in cells:
+            if finished[cell] is not None:
+                predict_finished(grid, cell, cache)
+    waiting = sum(record is None for record in finished.values())
+    print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
+    log, started, done = Log(), time.monotonic(), 0
+    for cell, cache in cells:
+        if finished[cell] is not None:
+            continue
+        left = "" if not done else f", about {(time.monotonic() - started) / done * (waiting - done) / 60:.0f} min left"
+        log.start_cell()
+        log(f"\n[{done + 1}/{waiting}{left}] {cell.task.name}: {cell.name}")
+        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
+        finished[cell] = run_cell(grid, cell, cache, baseline, log)
+        done += 1
+    print("\n" + markdown(summary(list(finished.values()))))
+    if len({record.get("target_prune_rate", 0) for record in finished.values()}) > 2:  # a rate of 0 is the baseline's
+        print("\n" + markdown(curve(list(finished.values()))))
