@@ -16,6 +16,7 @@ LSTM_PREPARE, LSTM_RUN = "PrepareGlue4Lstm", "RunLstm4Glue"
 MEASURE, RANDOM = "pruner.measure", ("--random", "2x64", "--lengths", "8")
 NEWS_PREPARE, NEWS_RUN = "PrepareAgnews4Lstm", "RunLstm4Agnews"
 SCHEDULE = ("--schedule", "0.6,0,0,0,0,0")
+BUDGET = ("--target-flops-reduction", "2")
 HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 
 
@@ -169,6 +170,20 @@ CASES = {
     "lstm: a record that is none": (write("records/LSTM/mrpc/baseline_seed1/record.json", "[]"), LSTM_RUN, (), ["baseline_seed1/record.json: not a record"]),
     "lstm: records cannot be written": (write("records", "x"), LSTM_RUN, (), ["records/LSTM: cannot be written"]),
     "bert: student width": (nothing, RUN, (*SCHEDULE, "--student-widths", "wide"), ["student_widths: ['wide']"]),
+    "budget: none": (nothing, RUN, ("--target-flops-reduction", "1"), ["target_flops_reduction: ['1'] is no reduction"]),
+    "budget: a word": (nothing, RUN, ("--target-flops-reduction", "2,fast"), ["target_flops_reduction: ['2', 'fast']"]),
+    "budget: not a number": (nothing, RUN, ("--target-flops-reduction", "nan"), ["target_flops_reduction: ['nan']"]),
+    "budget: out of reach": (nothing, RUN, (*BUDGET[:1], "5"), ["search_reach: 4 is too small"]),
+    "budget: cannot be met": (nothing, RUN, (*BUDGET[:1], "900", "--search-reach", "999", "--budget-schedule", "uniform", "--methods", "random"), ["target_flops_reduction: 900 cannot be met"]),
+    "budget: unknown way": (nothing, RUN, (*BUDGET, "--budget-schedule", "magic"), ["budget_schedule: 'magic' is unknown", "learned"]),
+    "budget: and a penalty": (nothing, RUN, (*BUDGET, "--search-penalty", "0.1"), ["search_penalty: a budget is given too"]),
+    "budget: two methods": (nothing, RUN, (*BUDGET, "--methods", "student+random"), ["pruning_methods: 'student+random' is for a given"]),
+    "budget: teachers": (nothing, RUN, (*BUDGET, "--methods", "emission,gradient"), ["pruning_methods: none of them can meet a budget"]),
+    "budget: other start": (nothing, RUN, (*BUDGET, "--start", "pretrained"), ["start: learned schedules need 'sampled', not 'pretrained'"]),
+    "bert: unknown start": (nothing, RUN, (*SCHEDULE, "--start", "scratch"), ["start: 'scratch' is unknown"]),
+    "bert: teacher on sampled schedules": (nothing, RUN, (*SCHEDULE, "--start", "sampled", "--methods", "emission"), ["pruning_methods: 'emission' cannot be trained with sampled"]),
+    "bert: negative penalty": (nothing, RUN, ("--search-penalty", "-1"), ["search_penalty: -1.0"]),
+    "bert: unknown dtype": (nothing, RUN, (*SCHEDULE, "--train-dtype", "int8"), ["train_dtype: 'int8'"]),
     "measure: no model": (nothing, MEASURE, ("--lengths", "8"), ["weights, random: give one of them"]),
     "measure: two models": (nothing, MEASURE, ("--weights", "bert", *RANDOM), ["weights, random: give one of them"]),
     "measure: no sentences": (nothing, MEASURE, ("--weights", "bert"), ["task, lengths: give one of them"]),
