@@ -1,15 +1,18 @@
-"""Turn the official GLUE files of data/ into cache/bert/: word-piece ids, lengths, labels and counts."""
+"""Turn the official files of GLUE and AG News in data/ into cache/bert/: word-piece ids, lengths, labels and counts."""
 
 import sys
 from pathlib import Path
 
+from pruner import agnews
 from pruner.cache import make_cache, write_cache
 from pruner.download import GLUE_ADDRESS
 from pruner.encode import encode
 from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import TASKS, find_task
-from pruner.prepare import ClosingTable, find_data, read_task
+from pruner.glue import TASKS as GLUE
+from pruner.prepare import ClosingTable, find_data, find_task, read_task
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
+
+TASKS = GLUE | {agnews.TASK.name: agnews.TASK}
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on
@@ -36,7 +39,7 @@ def parse_arguments(arguments: list[str]):
 
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
-    tasks = [find_task(name) for name in args.tasks or task_names]
+    tasks = [find_task(name, TASKS) for name in args.tasks or task_names]
     if args.max_length < 4:
         raise UserError(f"max_length: {args.max_length} leaves no room for words; use 4 or more (published: 128)")
     folder = bert_folder(args.bert)

@@ -1,4 +1,4 @@
-"""Fine-tune a BERT on GLUE while pruning tokens, evaluate it on dev, and write records/BERT/."""
+"""Fine-tune a BERT on GLUE or AG News while pruning tokens, evaluate it on dev, and write records/BERT/."""
 
 import argparse
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import BertConfig
 
+from pruner import agnews
 from pruner import demo as sample
 from pruner.bert_cells import BertGrid
 from pruner.bert_run import check_budgets, make_cells
@@ -23,11 +24,13 @@ from pruner.flags import (
     train_settings,
 )
 from pruner.flops import BertShape
-from pruner.glue import TASKS
+from pruner.glue import TASKS as GLUE
 from pruner.grid import Cell
 from pruner.grid_run import run_grid
 from pruner.schedule import METHODS
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
+
+TASKS = GLUE | {agnews.TASK.name: agnews.TASK}
 
 task_names = list(TASKS)  # which tasks; those that are not prepared are skipped and named
 pruning_methods = ["student", "attention", "emission", "gradient", "random", "head", "tail", "frequency"]  # in turn

@@ -17,8 +17,9 @@ TASK = Task(
     "class",
     ("World", "Sports", "Business", "Sci/Tech"),
     ("accuracy",),
-    ("test",),
-    (),
+    dev=("test",),
+    test=(),
+    extension="csv",
 )
 # A copy of the authors' files, which are on a drive without addresses of their own.
 AGNEWS_ADDRESS = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"

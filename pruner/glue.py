@@ -21,6 +21,7 @@ class Task:
     dev: tuple[str, ...] = ("dev",)
     test: tuple[str, ...] = ("test",)
     header: tuple[str, ...] = ()  # of train and dev, where the files have none
+    extension: str = "tsv"
     broken_rows: bool = False  # the official files are known to hold rows of the wrong width
 
     @property
@@ -83,12 +84,6 @@ class Rows:
         if len(self.texts) == (self.skipped if self.labels is None else 0):
             raise UserError(f"{path}: all {self.skipped} rows are bad; download the file again")
         return self
-
-
-def find_task(name: str) -> Task:
-    if name.lower() not in TASKS:
-        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(TASKS)}")
-    return TASKS[name.lower()]
 
 
 def read_lines(path: Path) -> list[str]:

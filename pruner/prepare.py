@@ -1,15 +1,22 @@
 """What the prepare scripts share: finding the tasks' files, reading them, and the closing table."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from pruner import agnews
 from pruner.cache import Cache
 from pruner.download import download_task
 from pruner.errors import UserError
 from pruner.glue import Rows, Task, read_split
 from pruner.words import encode_words, learn_vocabulary, write_words
+
+
+def find_task(name: str, tasks: Mapping[str, Task]) -> Task:
+    if name.lower() not in tasks:
+        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
+    return tasks[name.lower()]
 
 
 def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:
@@ -20,10 +27,13 @@ def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | Non
     """
     if address:
         for task in tasks:
-            download_task(task, data / task.folder, address)
+            if task is not agnews.TASK:
+                download_task(task, data / task.folder, address)
+            elif named:  # it is on another server
+                agnews.download_agnews(data / task.folder)
     found = []
     for task in tasks:
-        missing = missing_file(data / task.folder, [f"{name}.tsv" for name in ("train", *task.dev)])
+        missing = missing_file(data / task.folder, [f"{name}.{task.extension}" for name in ("train", *task.dev)])
         if missing is None:
             found.append(task)
         elif named:
@@ -46,7 +56,9 @@ def missing_file(folder: Path, names: Sequence[str]) -> str | None:
 
 
 def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:
-    """Every split of a task that is there."""
+    """Every split of a task that is there; of AG News all columns."""
+    if task is agnews.TASK:
+        return {split: agnews.read_agnews(folder, split, agnews.COLUMNS, skip_bad_rows) for split in task.splits}
     names = [name for name in task.splits if name not in task.test or (folder / f"{name}.tsv").is_file()]
     return {name: read_split(task, folder, name, skip_bad_rows) for name in names}
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from pruner.errors import UserError
-from pruner.glue import TASKS, find_task, read_split
+from pruner.glue import TASKS, read_split
 from pruner.metrics import compute_metrics
+from pruner.prepare import find_task
 
 # The header of the official files and one row, with the texts and the label that must come out.
 LAYOUTS = {
@@ -122,9 +123,9 @@ def test_not_utf8_names_the_line(tmp_path):
 
 
 def test_unknown_task():
-    assert find_task("SST-2").name == "sst-2"
+    assert find_task("SST-2", TASKS).name == "sst-2"
     with pytest.raises(UserError, match="unknown task 'sst2'"):
-        find_task("sst2")
+        find_task("sst2", TASKS)
 
 
 def test_metrics_by_hand():

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, small_bert, write_mrpc
+from conftest import ROOT, small_bert, write_agnews, write_mrpc
 from transformers import pipeline
 
 import RunBert4Glue
@@ -234,3 +234,14 @@ def test_nominal_rate_and_method_names():
     assert pruning.nominal_rate == pytest.approx(1 - (0.5 + 0.5 + 0.25 + 0.25) / 4)
     assert pruning.method == "random+tail"
     assert make_pruning([0.5, 0, 0.5, 0], "tail", 4).method == "tail"
+
+
+def test_ag_news_runs_as_a_task_of_glue_does(run, prepared):
+    write_agnews(prepared / "data")
+    assert run("PrepareGlue4Bert", "--tasks", "agnews")[0] == 0
+    code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--tasks", "agnews", "--methods", "attention")
+    assert code == 0, err
+    record = records(prepared / "records")["attention_0.6-0-0.3-0x3_seed1"]
+    assert record["task"] == "agnews"
+    assert set(record["metrics"]) == {"accuracy"}
+    assert record["tokens"]["real"] > 0
