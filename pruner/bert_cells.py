@@ -39,7 +39,9 @@ def dev_lengths(task: Task, cache: Cache) -> list[int]:
 
 def sampled_cell(cell: Cell) -> Cell:
     """What is trained with sampled schedules in place of the cell: some rate in all layers stands for them."""
-    return replace(cell, pruning=cell.pruning.with_schedule([0.5] * len(cell.pruning.schedule)), learned=None)
+    return replace(
+        cell, pruning=cell.pruning.with_schedule([0.5] * len(cell.pruning.schedule)), learned=None, target=None
+    )
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class BertGrid(Grid):
             return cell
         if cell.learned.search:
             path = self.search(cell, cache, log)
-            if cell.learned.target is None:
+            if cell.target is None:
                 schedule = [round(rate, 3) for rate in rates_of_shares(path[-1])]
             else:
                 schedule = self.fit(cell, cache, learned_family(path))
@@ -128,7 +130,7 @@ class BertGrid(Grid):
         """The schedule of the family that meets the cell's budget on the dev sets."""
         lengths = dev_lengths(cell.task, cache)
         shape = replace(self.shape, labels=cell.task.num_labels)
-        return fit_schedule(family, cell.learned.target, lengths, shape, cell.pruning.with_schedule)
+        return fit_schedule(family, cell.target, lengths, shape, cell.pruning.with_schedule)
 
     def choose(self, cell: Cell, cache: Cache, log: Log) -> list[float]:
         """The schedule with which the model of sampled schedules is most like the baseline, on training sentences."""
@@ -186,7 +188,7 @@ class BertGrid(Grid):
             "model": "bert",
             "schedule": list(pruning.schedule),
             "schedule_source": "learned" if cell.learned else "hand",
-            "target_flops_reduction": cell.learned.target if cell.learned else None,
+            "target_flops_reduction": cell.target,
             "count": pruning.count,
             "tokens": count_tokens(lengths, pruning),
             "flops": reduction(baseline_flops(shape, lengths), pruned_flops(shape, lengths, counts, pruning)),

@@ -91,14 +91,14 @@ def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertSh
             pruning = make_pruning([0.5] * layers, method, layers, args.teacher, **options)
             if args.search_penalty is not None:
                 search = SearchSettings(None, args.search_penalty, args.soft_extract_learning_rate)
-                cells.append(Cell(task, pruning, seed, Learned(method, None, search)))
+                cells.append(Cell(task, pruning, seed, Learned(method, search)))
             for budget in budgets:
                 if args.budget_schedule in FAMILIES:
                     family, lengths = FAMILIES[args.budget_schedule](layers), dev_lengths(task, cache)
                     schedule = fit_schedule(family, budget, lengths, shape, pruning.with_schedule)
-                    cells.append(Cell(task, pruning.with_schedule(schedule), seed))
+                    cells.append(Cell(task, pruning.with_schedule(schedule), seed, target=budget))
                     continue
                 search = SearchSettings(args.search_reach, None, args.soft_extract_learning_rate)
-                found = Learned(method, budget, search if args.budget_schedule == "soft-extract" else None)
-                cells.append(Cell(task, pruning, seed, found))
+                learned = Learned(method, search if args.budget_schedule == "soft-extract" else None)
+                cells.append(Cell(task, pruning, seed, learned, budget))
     return cells

@@ -26,12 +26,16 @@ EXAMPLES = 3  # sentences whose surviving words are shown
 
 @dataclass(frozen=True)
 class Cell:
-    """``pruning`` is ``None`` for the baseline, the unpruned model. ``learned`` says how its schedule is learned."""
+    """``pruning`` is ``None`` for the baseline, the unpruned model.
+
+    ``learned`` says how its schedule is learned, ``target`` what FLOPs reduction a schedule was made for, if any.
+    """
 
     task: Task
     pruning: Pruning | None
     seed: int
     learned: Learned | None = None
+    target: float | None = None
 
     @property
     def method(self) -> str:
@@ -46,7 +50,11 @@ class Cell:
             return f"baseline_seed{self.seed}"
         teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
         padded = "_padded" if self.pruning.count == "padded" else ""
-        schedule = self.learned.name if self.learned else schedule_name(self.pruning.schedule)
+        schedule = schedule_name(self.pruning.schedule)
+        if self.learned and self.target:
+            schedule = f"{'soft-extract' if self.learned.search else 'learned'}-{self.target:g}x"
+        elif self.learned:
+            schedule = self.learned.search.name
         return f"{self.method}{teacher}_{schedule}{padded}_seed{self.seed}"
 
 

@@ -80,19 +80,11 @@ class SearchSettings:
 class Learned:
     """A schedule of ``method`` that is not known before.
 
-    It is the one with the FLOPs reduction ``target``, or that with which the ``search`` ends. Without a search it is
-    chosen for a model that was trained with sampled schedules.
+    It is found by a ``search``, or, without one, chosen for a model that was trained with sampled schedules.
     """
 
     method: str
-    target: float | None
     search: SearchSettings | None
-
-    @property
-    def name(self) -> str:
-        if self.search is None:
-            return f"learned-{self.target:g}x"
-        return f"soft-extract-{self.target:g}x" if self.target else self.search.name
 
 
 def make_pruning(

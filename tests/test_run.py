@@ -239,7 +239,7 @@ def test_nominal_rate_and_method_names():
 def test_ag_news_runs_as_a_task_of_glue_does(run, prepared):
     write_agnews(prepared / "data")
     assert run("PrepareGlue4Bert", "--tasks", "agnews")[0] == 0
-    code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--tasks", "agnews", "--methods", "attention")
+    code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--tasks", "agnews", "--methods", "attention")
     assert code == 0, err
     record = records(prepared / "records")["attention_0.6-0-0.3-0x3_seed1"]
     assert record["task"] == "agnews"
