@@ -15,8 +15,8 @@ from pruner.schedule import Learned, SearchSettings, check_schedule, layer_metho
 from pruner.scores import TEACHERS
 
 STARTS = ("pretrained", "finetuned", "sampled")
-# What a way to a schedule needs the models to start from.
-NEEDED_START = {"learned": "sampled", "soft-extract": "finetuned"}
+# What a way to a schedule lets the models start from, the usual first.
+POSSIBLE_STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
 
 
 def check_budgets(args: argparse.Namespace) -> list[float]:
@@ -32,8 +32,8 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
         budgets = [0.0]
     if budgets and not min(budgets) > 1:
         raise UserError(f"target_flops_reduction: {given} is no reduction; use numbers above 1, as 2.0")
-    if args.budget_schedule not in (*NEEDED_START, *FAMILIES):
-        known = ", ".join((*NEEDED_START, *FAMILIES))
+    if args.budget_schedule not in (*POSSIBLE_STARTS, *FAMILIES):
+        known = ", ".join((*POSSIBLE_STARTS, *FAMILIES))
         raise UserError(f"budget_schedule: {args.budget_schedule!r} is unknown; choose from {known}")
     for name in ("search_penalty", "soft_extract_learning_rate"):
         value = getattr(args, name)
@@ -44,12 +44,12 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
     if not args.search_reach > 1 or (budgets and max(budgets) > args.search_reach):
         raise UserError(f"search_reach: {args.search_reach:g} is too small; use the largest budget or more")
     way = "soft-extract" if args.search_penalty is not None else args.budget_schedule if budgets else None
-    needed = NEEDED_START.get(way, args.start or "pretrained")
-    if args.start not in (None, needed):
-        raise UserError(f"start: {way} schedules need {needed!r}, not {args.start!r}; leave it out")
-    if needed not in STARTS:
-        raise UserError(f"start: {needed!r} is unknown; choose from {', '.join(STARTS)}")
-    args.start = needed
+    possible = POSSIBLE_STARTS.get(way, STARTS)
+    args.start = args.start or possible[0]
+    if args.start not in STARTS:
+        raise UserError(f"start: {args.start!r} is unknown; choose from {', '.join(STARTS)}")
+    if args.start not in possible:
+        raise UserError(f"start: {way} schedules need {possible[0]!r}, not {args.start!r}; leave it out")
     if way:
         args.methods = _budget_methods(args.methods)
     if args.start == "sampled":

@@ -1,7 +1,8 @@
 """One model for many budgets: trained with sampled schedules, its schedule chosen when the budget is known.
 
-After the Length-Adaptive Transformer (Kim and Cho 2021): there lengths are sampled and an evolutionary search chooses
-them. Here both go by directions: how much each layer drops compared with the others, whatever the budget.
+After the Length-Adaptive Transformer (Kim and Cho 2021), which samples lengths and chooses them by an evolutionary
+search. Here a schedule has two numbers, how much it drops and how much more of it in later layers: so few that a choice
+among them does not fit itself to the sentences on which it is made.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,22 +14,17 @@ from pruner.budget import Family, rates_of_shares, shares_flops
 from pruner.errors import UserError
 from pruner.flops import BertShape
 
-# A direction is one number per layer, not negative: layer l drops exp(-severity * direction[l]) of what enters it.
-STEEPNESS = (0.5, 3.0)  # of the sampled ones; 1 drops the same share in each layer, more than that later ones more
+# Layer l of L retains the share exp(-severity * (l / L) ** steepness) of a sentence. A steepness of 1 drops the same
+# share of what enters in each layer; less drops more in the first layers, more in the last ones.
+STEEPNESS = (0.5, 3.0)  # of the sampled schedules
+CANDIDATES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # for the choice
 SEVEREST = 12.0
-PARENTS, CHILDREN, ROUNDS = 4, 8, 3  # of the evolution
-MUTATION = 0.5  # standard deviation of the logarithms
 
 
-def steep_direction(layers: int, steepness: float) -> list[float]:
-    """Shares retained are exp(-severity * (l / layers) ** steepness)."""
-    return np.diff((np.arange(layers + 1) / layers) ** steepness).tolist()
-
-
-def direction_family(direction: Sequence[float]) -> Family:
-    """The schedules of a direction; the sum of its numbers is made 1."""
-    total = np.cumsum(direction) / np.sum(direction)
-    return lambda severity: rates_of_shares(np.exp(-SEVEREST * severity * total).tolist())
+def steep_family(layers: int, steepness: float) -> Family:
+    """The schedules of one steepness, by their severity."""
+    exponents = -SEVEREST * (np.arange(1, layers + 1) / layers) ** steepness
+    return lambda severity: rates_of_shares(np.exp(severity * exponents).tolist())
 
 
 class SampleSchedules(TrainerCallback):
@@ -44,24 +40,24 @@ class SampleSchedules(TrainerCallback):
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
         generator = np.random.default_rng((self.seed, step))
-        total = np.cumsum(steep_direction(self.shape.layers, generator.uniform(*STEEPNESS)))
+        exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** generator.uniform(*STEEPNESS)
         left = generator.uniform(1 / self.reach, 1)  # of the FLOPs
         low, high = 0.0, SEVEREST
         for _ in range(16):
             middle = (low + high) / 2
-            flops = shares_flops(self.shape, self.lengths, np.exp(-middle * total))
+            flops = shares_flops(self.shape, self.lengths, np.exp(-middle * exponents))
             low, high = (middle, high) if flops > left * self.unpruned else (low, middle)
         # Of a rate of 0.001 no token leaves, but its layer has a student.
-        return [max(0.001, rate) for rate in rates_of_shares(np.exp(-high * total).tolist())]
+        return [max(0.001, rate) for rate in rates_of_shares(np.exp(-high * exponents).tolist())]
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))
 
 
 def choose_schedule(
-    layers: int, fit: Callable[[Family], list[float]], cost: Callable[[Sequence[float]], float], seed: int
+    layers: int, fit: Callable[[Family], list[float]], cost: Callable[[Sequence[float]], float]
 ) -> tuple[list[float], float]:
-    """The schedule of least cost that evolution finds among those that meet a budget, and its cost.
+    """The schedule of least cost among those of all steepnesses that meet a budget, and the cost.
 
     Args:
         fit: a family -> its schedule that meets the budget (``budget.fit_schedule``).
@@ -70,25 +66,14 @@ def choose_schedule(
     Raises:
         UserError: no schedule meets the budget.
     """
-    generator = np.random.default_rng(seed)
-    known: dict[tuple[float, ...], tuple[float, list[float]]] = {}  # by direction: the cost, the schedule
-
-    def add(direction: Sequence[float]) -> None:
+    found: list[tuple[float, list[float]]] = []
+    for steepness in CANDIDATES:
         try:
-            schedule = fit(direction_family(direction))
-        except UserError:  # a direction that cannot meet the budget
-            return
-        if schedule not in [schedule for _, schedule in known.values()]:
-            known[tuple(direction)] = cost(schedule), schedule
-
-    for steepness in (0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 2.5, 3.0):
-        add(steep_direction(layers, steepness))
-    if not known:
-        fit(direction_family([1.0] * layers))  # which says why
-    for _ in range(ROUNDS):
-        parents = sorted(known, key=lambda direction: known[direction][0])[:PARENTS]
-        for number in range(CHILDREN):
-            factors = np.exp(generator.normal(0, MUTATION, layers))
-            add((np.array(parents[number % len(parents)]) * factors).tolist())
-    cost_found, schedule = min(known.values())
-    return schedule, cost_found
+            schedule = fit(steep_family(layers, steepness))
+        except UserError:
+            if steepness == CANDIDATES[-1] and not found:
+                raise
+            continue
+        found.append((cost(schedule), schedule))
+    least, schedule = min(found)
+    return schedule, least

@@ -11,7 +11,7 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.budget import FAMILIES, fit_schedule, flops_reduction, learned_family, rates_of_shares
 from pruner.errors import UserError
 from pruner.flops import BertShape
-from pruner.sampling import SampleSchedules, choose_schedule, direction_family, steep_direction
+from pruner.sampling import CANDIDATES, SampleSchedules, choose_schedule, steep_family
 from pruner.schedule import make_pruning
 
 SHAPE = BertShape(layers=6, hidden=384, intermediate=1536, labels=2)
@@ -37,21 +37,22 @@ def test_a_learned_family_goes_along_its_path():
     assert family(0.75) == pytest.approx(rates_of_shares([0.7, 0.6, 0.5, 0.4, 0.3, 0.25]))
 
 
-def test_a_direction_says_how_much_more_one_layer_drops_than_another():
-    assert direction_family([1] * 6)(0.0) == [0.0] * 6
-    rates = direction_family([1] * 6)(0.1)
-    assert rates == pytest.approx([rates[0]] * 6)  # the same share everywhere
-    once, twice = (np.log1p(-rate) for rate in direction_family([1, 2])(0.05))
-    assert twice == pytest.approx(2 * once)
-    assert steep_direction(6, 1.0) == pytest.approx([1 / 6] * 6)
-    assert steep_direction(6, 2.0) == sorted(steep_direction(6, 2.0))
+def test_steepness_says_where_tokens_leave():
+    assert steep_family(6, 2.0)(0.0) == [0.0] * 6
+    same = steep_family(6, 1.0)(0.1)
+    assert same == pytest.approx([same[0]] * 6)
+    assert steep_family(6, 2.0)(0.1) == sorted(steep_family(6, 2.0)(0.1))
+    assert steep_family(6, 0.5)(0.1) == sorted(steep_family(6, 0.5)(0.1), reverse=True)
+    # Whatever the steepness, the last layer retains the same.
+    shares = [np.prod(np.subtract(1, steep_family(6, steepness)(0.1))) for steepness in (0.5, 1.0, 3.0)]
+    assert shares == pytest.approx([shares[0]] * 3)
 
 
 @pytest.mark.parametrize("target", [1.2, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("method", ["attention", "student", "random"])
-@pytest.mark.parametrize("family", [*FAMILIES, "learned", "direction"])
+@pytest.mark.parametrize("family", [*FAMILIES, "path", "steep"])
 def test_a_schedule_meets_its_budget(family, method, target):
-    made = {"learned": learned_family(PATH), "direction": direction_family([1, 1, 2, 3, 1, 5])}
+    made = {"path": learned_family(PATH), "steep": steep_family(6, 2.0)}
     chosen = made[family] if family in made else FAMILIES[family](6)
     pruning = all_layers(method)
     schedule = fit_schedule(chosen, target, LENGTHS, SHAPE, pruning.with_schedule)
@@ -65,32 +66,28 @@ def test_a_budget_that_cannot_be_met_is_an_error():
         fit_schedule(FAMILIES["uniform"](6), 2.0, LENGTHS, SHAPE, pruning.with_schedule)
 
 
-def test_evolution_finds_what_costs_least():
-    """The cost is how far a schedule is from one that no steepness has: the first and the fourth layer drop."""
+def test_the_choice_is_what_costs_least():
     pruning = all_layers("random")
-    wanted = fit_schedule(direction_family([1, 0.01, 0.01, 1, 0.01, 0.01]), 2.0, LENGTHS, SHAPE, pruning.with_schedule)
-
-    def cost(schedule):
-        return float(np.abs(np.subtract(schedule, wanted)).sum())
 
     def fit(family):
         return fit_schedule(family, 2.0, LENGTHS, SHAPE, pruning.with_schedule)
 
-    found, least = choose_schedule(6, fit, cost, seed=1)
-    begun = min(cost(fit(direction_family(steep_direction(6, steepness)))) for steepness in (0.5, 1.0, 1.5, 2.0, 3.0))
-    assert least == cost(found) < 0.8 * begun
-    assert flops_reduction(SHAPE, LENGTHS, pruning.with_schedule(found)) == pytest.approx(2.0, rel=0.03)
-    assert (found, least) == choose_schedule(6, fit, cost, seed=1)
+    for steepness in (0.5, 1.25, 3.0):
+        wanted = fit(steep_family(6, steepness))
+        found = choose_schedule(6, fit, lambda schedule, wanted=wanted: np.abs(np.subtract(schedule, wanted)).sum())
+        assert found == (wanted, 0)
 
 
-def test_evolution_leaves_out_what_cannot_meet_the_budget():
-    pruning = all_layers("attention")
+def test_the_choice_leaves_out_what_cannot_meet_the_budget():
+    pruning, asked = all_layers("attention"), []
 
-    def fit(family):
-        return fit_schedule(family, 1000.0, LENGTHS, SHAPE, pruning.with_schedule)
+    def fit(target):
+        return lambda family: fit_schedule(family, target, LENGTHS, SHAPE, pruning.with_schedule)
 
+    choose_schedule(6, fit(4.0), lambda schedule: asked.append(schedule) or 0.0)
+    assert 0 < len(asked) < len(CANDIDATES)  # the steepest drop too little in the first layers
     with pytest.raises(UserError, match="target_flops_reduction: 1000 cannot be met"):
-        choose_schedule(6, fit, lambda schedule: 0.0, seed=1)
+        choose_schedule(6, fit(1000.0), lambda schedule: 0.0)
 
 
 def pruned_model(method: str) -> PrunedBertForSequenceClassification:
