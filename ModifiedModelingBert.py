@@ -19,7 +19,7 @@ from pruner import scores as scorers
 from pruner import teachers
 from pruner.bert_layers import attend, classify, embed, feed_forward, run_layer, task_loss
 from pruner.errors import UserError
-from pruner.packing import Packing, pack, real_mask
+from pruner.packing import Packing, pack, real_lengths
 from pruner.schedule import Pruning, check_schedule, make_pruning
 from pruner.select import keep_counts, select_tokens
 from pruner.student import Student, distillation_loss
@@ -41,20 +41,6 @@ class PrunedOutput(SequenceClassifierOutput):
     student_counts: list[list[int]] | None = None
     token_positions: list[Tensor] | None = None
     token_counts: list[list[int]] | None = None
-
-
-def student_layers(pruning: Pruning) -> list[int]:
-    return [layer for layer, method in enumerate(pruning.methods) if method == "student"]
-
-
-def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[int]:
-    """Real tokens of each sentence, read from the mask [B, L]: one wait for the device, saved by ``lengths=``."""
-    if attention_mask is None:
-        return [width] * batch
-    counts = attention_mask.bool().sum(dim=1)
-    if not torch.equal(attention_mask.bool(), real_mask(counts, width)) or not bool((counts > 0).all()):
-        raise ValueError("attention_mask: each row must be its real tokens, at least one, and then its padding")
-    return counts.tolist()
 
 
 class PrunedBertForSequenceClassification(BertForSequenceClassification):
@@ -121,20 +107,19 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
             UserError: an impossible schedule, or one that prunes at a layer which has no student.
         """
         pruning = self.pruning.with_schedule(check_schedule(schedule, self.config.num_hidden_layers))
-        students = dict(zip(student_layers(self.pruning), self.students, strict=True))
-        for layer in student_layers(pruning):
+        students = dict(zip(self.pruning.student_layers, self.students, strict=True))
+        for layer in pruning.student_layers:
             if layer not in students:
                 raise UserError(f"pruning_schedule: layer {layer} has no student; train the model with a rate there")
-        self.students = nn.ModuleList(students[layer] for layer in student_layers(pruning))
+        self.students = nn.ModuleList(students[layer] for layer in pruning.student_layers)
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
         return self
 
     def _apply_pruning(self, pruning: Pruning) -> None:
         like = self.classifier.weight
-        wanted = [method == "student" for method in pruning.methods]
-        have = [method == "student" for method in self.pruning.methods]
+        wanted, have = pruning.student_layers, self.pruning.student_layers
         if wanted != have or pruning.student_widths != self.pruning.student_widths:
-            students = [Student(self.config.hidden_size, pruning.student_widths) for _ in range(sum(wanted))]
+            students = [Student(self.config.hidden_size, pruning.student_widths) for _ in wanted]
             self.students = nn.ModuleList(students).to(like.device, like.dtype).train(self.training)
         counts = None
         if "frequency" in pruning.methods:

@@ -19,13 +19,14 @@ from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
 from pruner.glue import Task
 from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
-from pruner.records import Log, metric_text
+from pruner.records import Log
 from pruner.sampling import SampleSchedules, choose_schedule
 from pruner.schedule import Pruning
 from pruner.search import make_soft, search
 from pruner.select import keep_counts
 from pruner.soft_extract import SoftBert
 from pruner.steps import read_step, step_folder, training_folder, write_step
+from pruner.tables import metric_text
 from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.train import TrainSettings, logits_loss
 

@@ -13,19 +13,10 @@ from pruner.files import write_whole
 from pruner.grid import Cell, Grid
 from pruner.latency import measure_latency
 from pruner.metrics import dev_metrics, metrics_by_length
-from pruner.records import (
-    Log,
-    check_writable,
-    curve,
-    environment,
-    finite,
-    markdown,
-    metric_text,
-    summary,
-    write_record,
-)
+from pruner.records import Log, check_writable, environment, finite, write_record
 from pruner.steps import training_folder
 from pruner.submission import predict_tests, submission_names
+from pruner.tables import budgets, curve, markdown, metric_text, summary
 from pruner.train import training_device
 
 
@@ -154,5 +145,7 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         finished[cell] = run_cell(grid, cell, cache, baseline, log)
         done += 1
     print("\n" + markdown(summary(list(finished.values()))))
+    if len({record.get("target_flops_reduction") for record in finished.values()}) > 2:  # the baseline has none
+        print("\n" + markdown(budgets(list(finished.values()))))
     if len({record.get("target_prune_rate", 0) for record in finished.values()}) > 2:  # a rate of 0 is the baseline's
         print("\n" + markdown(curve(list(finished.values()))))

@@ -22,9 +22,10 @@ from pruner.flags import check_widths, start_run
 from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
 from pruner.glue import TASKS
 from pruner.latency import measure_latency
-from pruner.records import check_writable, environment, markdown
+from pruner.records import check_writable, environment
 from pruner.schedule import METHODS, check_schedule, schedule_name
 from pruner.select import keep_counts
+from pruner.tables import markdown
 from pruner.tokenizer import bert_folder, load_tokenizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -30,6 +30,16 @@ def real_mask(counts: Tensor, width: int) -> Tensor:
     return torch.arange(width, device=counts.device) < counts[:, None]
 
 
+def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[int]:
+    """Real tokens of each sentence, read from the mask [B, L]: one wait for the device, saved by ``lengths=``."""
+    if attention_mask is None:
+        return [width] * batch
+    counts = attention_mask.bool().sum(dim=1)
+    if not torch.equal(attention_mask.bool(), real_mask(counts, width)) or not bool((counts > 0).all()):
+        raise ValueError("attention_mask: each row must be its real tokens, at least one, and then its padding")
+    return counts.tolist()
+
+
 def left_align(ids: Tensor, lengths: Sequence[int] | None, padding: int) -> tuple[Tensor, list[int]]:
     """Tokens first and padding behind them: [B, L] ids with ``padding`` anywhere -> [B, L] and B lengths.
 

@@ -1,4 +1,4 @@
-"""Records: one folder per cell, written whole or not at all; the screen's text beside it; the table at the end."""
+"""Records: one folder per cell, written whole or not at all; the screen's text beside it."""
 
 import json
 import math
@@ -7,12 +7,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-import pandas as pd
 import torch
 import transformers
 from tqdm import tqdm
@@ -138,92 +137,6 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return result.stdout.strip()
-
-
-def summary(records: Sequence[dict]) -> pd.DataFrame:
-    """One row per task, method and schedule or rate: means over seeds (and standard deviations, of two or more)."""
-    rows = []
-    groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        key = (record["task"], _method_name(record), _schedule_text(record))
-        groups.setdefault(key, []).append(record)
-    column = "schedule" if any("schedule" in record for record in records) else "rate"
-    for (task, method, schedule), cells in groups.items():
-        pruned = method != "baseline"
-        rows.append(
-            {
-                "task": task,
-                "method": method,
-                column: schedule if pruned else "unpruned",
-                "seeds": len(cells),
-                "metric": metric_text([cell["metrics"] for cell in cells]),
-                "baseline": metric_text([cell["baseline_metrics"] for cell in cells]),
-                "tokens not computed": f"{_mean(cells, 'tokens', 'effective_rate'):.1%}",
-                "FLOPs reduction": f"{_mean(cells, 'flops', 'reduction'):.2f}x" if pruned else "",
-                "speed-up": f"{_mean(cells, 'latency', 'speedup'):.2f}x" if pruned else "",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def curve(records: Sequence[dict]) -> pd.DataFrame:
-    """The first metric of an LSTM's records by rate: one row per task and method, the unpruned baseline before it."""
-    rows: dict[tuple, dict[str, list]] = {}
-    rates = sorted({record["target_prune_rate"] for record in records if record["method"] != "baseline"})
-    for record in records:
-        if record["method"] == "baseline":
-            continue
-        by_rate = rows.setdefault((record["task"], _method_name(record)), {})
-        by_rate.setdefault("unpruned", []).append((record["seed"], record["baseline_metrics"]))
-        by_rate.setdefault(f"{record['target_prune_rate']:g}", []).append((record["seed"], record["metrics"]))
-    table = []
-    for (task, method), by_rate in rows.items():
-        first = next(iter(by_rate["unpruned"][0][1]))
-        row = {"task": task, "method": method, "metric": first}
-        for name in ("unpruned", *(f"{rate:g}" for rate in rates)):
-            # A baseline stands beside each rate, and is one for each seed.
-            seeds = dict(by_rate.get(name, []))
-            row[name] = percent([metrics[first] for metrics in seeds.values()]) if seeds else ""
-        table.append(row)
-    return pd.DataFrame(table)
-
-
-def _schedule_text(record: dict) -> str:
-    """What runs of different seeds have in common: the schedule or rate, or what a learned one was to reach."""
-    if record.get("schedule_source") == "learned":
-        target = record["target_flops_reduction"]
-        return f"learned for {target:g}x" if target else f"learned, lambda {record['settings']['search']['penalty']:g}"
-    rates = record["schedule"] if "schedule" in record else [record["target_prune_rate"]]
-    return ",".join(f"{rate:g}" for rate in rates)
-
-
-def _method_name(record: dict) -> str:
-    name = f"{record['method']} of {record['teacher']}" if record["teacher"] else record["method"]
-    return name + (" (padded count)" if record["count"] == "padded" else "")
-
-
-def _mean(cells: Sequence[dict], *path: str) -> float:
-    return float(np.mean([cell[path[0]][path[1]] for cell in cells]))
-
-
-def metric_text(metrics: Sequence[dict[str, float]]) -> str:
-    """``accuracy 84.1 ± 0.4, f1 88.9 ± 0.2``: percent, mean and standard deviation over seeds."""
-    return ", ".join(f"{name} {percent([each[name] for each in metrics])}" for name in metrics[0])
-
-
-def percent(values: Sequence[float]) -> str:
-    """``84.1 ± 0.4``: mean and, of two or more, standard deviation."""
-    found = 100 * np.array(values)
-    return f"{found.mean():.1f}" + (f" ± {found.std(ddof=1):.1f}" if len(found) > 1 else "")
-
-
-def markdown(table: pd.DataFrame) -> str:
-    """A table that reads well on a terminal and in a README."""
-    rows = [list(table.columns), *table.astype(str).values.tolist()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join("| " + " | ".join(row) + " |" for row in padded)
 
 
 def finite(values: dict[str, float], where: str) -> dict[str, float]:

@@ -50,6 +50,10 @@ class Pruning:
         return replace(self, schedule=tuple(schedule), methods=tuple(method if rate > 0 else None for rate in schedule))
 
     @property
+    def student_layers(self) -> list[int]:
+        return [layer for layer, method in enumerate(self.methods) if method == "student"]
+
+    @property
     def nominal_rate(self) -> float:
         """The share of (token, layer) pairs that the schedule drops, before rounding."""
         kept, total = 1.0, 0.0

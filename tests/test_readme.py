@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, small_bert
 
 from pruner.measure import table
-from pruner.records import curve, markdown, summary
+from pruner.tables import curve, markdown, summary
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PUBLISHED = ROOT / "records" / "published"

@@ -6,18 +6,9 @@ import pytest
 
 from pruner.errors import UserError
 from pruner.evaluate import count_tokens
-from pruner.records import (
-    Log,
-    curve,
-    environment,
-    finished_record,
-    finite,
-    markdown,
-    metric_text,
-    summary,
-    write_record,
-)
+from pruner.records import Log, environment, finished_record, finite, write_record
 from pruner.schedule import make_pruning
+from pruner.tables import budgets, curve, markdown, metric_text, summary
 
 
 def make_record(method="student", seed=1, accuracy=0.8, **changes) -> dict:
@@ -138,3 +129,25 @@ def test_published_counting_on_real_data(shared, tmp_path, run):
         real = count_tokens(dev.lengths.tolist(), make_pruning([0.6], "head", 1))["effective_rate"]
         assert 0.55 < real <= 0.6
     assert dropped == pytest.approx({"sst-2": 0.001, "cola": 0.0, "mrpc": 0.12}, abs=0.005)
+
+
+def test_budgets_have_a_column_each_with_the_difference_to_the_baseline():
+    def cell(target, schedule, accuracy, seed=1, source="hand", search=None):
+        changes = {"target_flops_reduction": target, "schedule": schedule, "schedule_source": source}
+        baseline = {"baseline_metrics": {"accuracy": 0.9}, "settings": {"search": search}}
+        return make_record("attention", seed, accuracy, teacher=None, **changes, **baseline)
+
+    records = [
+        cell(None, [0.0, 0.0], 0.9),
+        cell(1.5, [0.2, 0.5], 0.89, 1, "learned"),
+        cell(1.5, [0.3, 0.4], 0.87, 2, "learned"),
+        cell(2.0, [0.4, 0.6], 0.85, 1, "learned"),
+        cell(2.0, [0.5, 0.5], 0.84),
+        cell(2.0, [0.7, 0.0], 0.8),
+        cell(2.0, [0.1, 0.9], 0.83, 1, "learned", {"reach": 4.0}),
+    ]
+    table = budgets(records)
+    assert list(table.columns) == ["task", "method", "schedule", "metric", "unpruned", "1.5x", "2x"]
+    assert table["schedule"].tolist() == ["learned", "uniform", "first layer", "soft-extract"]
+    assert table.iloc[0, 4:].tolist() == ["90.0 ± 0.0", "88.0 ± 1.4 (-2.0)", "85.0 (-5.0)"]
+    assert table.iloc[2, 4:].tolist() == ["90.0", "", "80.0 (-10.0)"]
