@@ -77,7 +77,18 @@ class BertGrid(Grid):
         return settings
 
     def is_step(self, cell: Cell) -> bool:
-        return self.start != "pretrained" and (cell.pruning is None or cell == sampled_cell(cell))
+        if cell.pruning is None:
+            return self.start != "pretrained"
+        return self.start == "sampled" and cell == sampled_cell(cell)
+
+    def forget(self, cell: Cell, cache: Cache) -> None:
+        super().forget(cell, cache)
+        if cell.pruning and self.start == "sampled":
+            super().forget(sampled_cell(cell), cache)
+        if cell.learned and cell.learned.search:
+            step = self.search_step(cell, cache)
+            for folder in (step, training_folder(step)):
+                shutil.rmtree(folder, ignore_errors=True)
 
     def trained(self, cell: Cell, cache: Cache) -> tuple[torch.nn.Module, list[dict]]:
         if self.start != "sampled" or cell.pruning is None:
@@ -98,7 +109,12 @@ class BertGrid(Grid):
         counts[: len(cache.counts)] = torch.from_numpy(cache.counts)
         model.set_pruning(token_counts=counts, **cell.pruning.to_dict())
         if self.start != "pretrained":
-            model.load_state_dict(self.finetuned(cell, cache).state_dict(), strict=False)
+            begin = self.finetuned(cell, cache)
+            if self.start == "finetuned" and cell.learned:  # by a search, whose weights are trained again
+                soft = make_soft(begin, super().data(cell, cache), cell.learned.search)
+                read_step(self.search_step(cell, cache), soft)
+                begin = soft.model
+            model.load_state_dict(begin.state_dict(), strict=False)
         return model
 
     def finetuned(self, cell: Cell, cache: Cache) -> BertForSequenceClassification:
@@ -152,11 +168,15 @@ class BertGrid(Grid):
         log(f"chosen of {bar.n} schedules; unlike the baseline by {least:.4f}")
         return schedule
 
+    def search_step(self, cell: Cell, cache: Cache) -> Path:
+        how = cell.learned.search
+        settings = self.settings(Cell(cell.task, None, cell.seed), cache) | asdict(how)
+        return step_folder(self.steps, cell.task.name, f"{how.name}_seed{cell.seed}", settings)
+
     def search(self, cell: Cell, cache: Cache, log: Log) -> list[list[float]]:
         """The path of the cell's search, which all its methods and budgets share: run, resumed, or as it was kept."""
         task, how, training = cell.task, cell.learned.search, self.training(cell.task)
-        settings = self.settings(Cell(task, None, cell.seed), cache) | asdict(how)
-        step = step_folder(self.steps, task.name, f"{how.name}_seed{cell.seed}", settings)
+        step = self.search_step(cell, cache)
         data, lengths, collate = super().data(cell, cache), dev_lengths(task, cache), BertCollator(with_lengths=True)
 
         def after_epoch(soft: SoftBert, epoch: int, shares: Sequence[float]) -> None:

@@ -13,10 +13,7 @@ from transformers import TrainerCallback
 from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
 from pruner.glue import Task
-from pruner.records import (
-    Log,
-    finished_record,
-)
+from pruner.records import Log, finished_record
 from pruner.schedule import Learned, Pruning, schedule_name
 from pruner.steps import read_step, step_folder, training_folder, write_step
 from pruner.train import TrainSettings, train, training_device

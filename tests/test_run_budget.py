@@ -4,10 +4,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from test_run import prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import grid
+from pruner import bert_cells, grid
+from pruner.bert_cells import BertGrid
+from pruner.grid import Cell
 from pruner.steps import read_step, step_folder, write_step
 from pruner.train import PruningTrainer, logits_loss
 
@@ -91,6 +94,29 @@ def test_power_bert_in_three_steps(run, prepared, monkeypatch, trainings):  # no
     assert "search, epoch 2: accuracy" in log
     assert "retained" in log
     assert not list((prepared / "cache").rglob("*.training"))
+
+    # What is trained again are the search's weights: with a learning rate of nearly 0 they stay.
+    (search,) = (prepared / "cache/bert/steps/mrpc").glob("soft-extract*")
+    searched = load_file(search / "model.safetensors")
+    tiny = (*options, "--learning-rate", "1e-12", "--records", "tiny", "--save-models", "models")
+    monkeypatch.setattr(bert_cells, "step_folder", lambda root, task, name, settings: search)
+    monkeypatch.setattr(
+        BertGrid, "finetuned", lambda self, cell, cache: self.make_model(Cell(cell.task, None, 1), cache)
+    )
+    assert run("RunBert4Glue", *tiny)[0] == 0
+    kept = PrunedBertForSequenceClassification.from_pretrained(
+        prepared / "models" / "mrpc" / "attention_soft-extract-2x_seed1"
+    )
+    for name, value in kept.state_dict().items():
+        assert torch.allclose(value, searched[f"model.{name}"], atol=1e-6), name
+
+
+def test_force_repeats_what_cells_share(run, prepared, trainings):  # noqa: F811
+    options = (*QUICK, "--target-flops-reduction", "1.5,2", "--methods", "random")
+    assert run("RunBert4Glue", *options)[0] == 0
+    assert len(trainings) == 2
+    assert run("RunBert4Glue", *options, "--force")[0] == 0
+    assert len(trainings) == 4
 
 
 def test_without_a_penalty_the_published_search_prunes_nothing(run, prepared):  # noqa: F811
