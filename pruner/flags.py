@@ -122,6 +122,8 @@ def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
         raise UserError(f"accumulation_steps: {args.accumulation_steps} does not divide batch_size {batch_size}")
     if args.train_dtype not in ("auto", "float32", "bfloat16"):
         raise UserError(f"train_dtype: {args.train_dtype!r} is not one of auto, float32, bfloat16")
+    if args.train_dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise UserError("train_dtype: this GPU has no bfloat16; use auto or float32")
     return TrainSettings(
         args.epochs,
         batch_size,

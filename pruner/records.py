@@ -20,6 +20,10 @@ from pruner.errors import UserError
 from pruner.files import cannot_write
 
 
+# What settings that some records are older than were, before there was a choice.
+AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
+
+
 class Log:
     """Prints lines above the progress bars and keeps those of the current cell for its ``run.log``."""
 
@@ -87,7 +91,7 @@ def finished_record(folder: Path, settings: dict) -> dict | None:
     if record is None:
         return None
     wanted = json.loads(json.dumps(settings))
-    have = record.get("settings", {})
+    have = {key: value for key, value in AS_BEFORE.items() if key in wanted} | record.get("settings", {})
     for key in sorted(wanted.keys() | have.keys()):
         if wanted.get(key) != have.get(key):
             raise UserError(

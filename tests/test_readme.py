@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT, small_bert
 
 from pruner.measure import table
-from pruner.tables import curve, markdown, summary
+from pruner.tables import budgets, curve, markdown, summary, way
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PUBLISHED = ROOT / "records" / "published"
@@ -41,6 +41,29 @@ def test_speed_tables_are_made_from_the_committed_measurements(name):
     result = json.loads(path.read_text("utf-8"))
     assert markdown(table(result["rows"])) == table_after(f"speed {name}")
     assert f"{result['environment']['cpu']} with {result['environment']['threads']} threads" in README
+
+
+def budget_records() -> list[dict]:
+    """In the order of the tables: by task, method, way and budget."""
+    tasks, methods = ["mrpc", "cola", "sst-2"], ["attention", "student", "random"]
+    ways = ["learned", "uniform", "first layer"]
+    found = [json.loads(path.read_text("utf-8")) for path in (PUBLISHED / "budgets").glob("*/*/record.json")]
+    found = [record for record in found if record["method"] != "baseline"]
+
+    def place(record):
+        names = (tasks.index(record["task"]), methods.index(record["method"]), ways.index(way(record)))
+        return *names, record["target_flops_reduction"], record["seed"]
+
+    return sorted(found, key=place)
+
+
+def test_the_tables_of_budgets_are_too():
+    records = budget_records()
+    assert markdown(budgets(records)) == table_after("budgets")
+    learned = [r for r in records if way(r) == "learned" and r["method"] in ("attention", "student")]
+    assert markdown(summary(learned)) == table_after("budgets learned")
+    for record in records:
+        assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
 
 
 def test_the_lstms_tables_are_too():

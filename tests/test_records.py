@@ -63,6 +63,14 @@ def test_only_a_complete_record_of_the_same_settings_is_finished(tmp_path):
         finished_record(folder, {"epochs": 3.0, "clip": 1.0})
 
 
+def test_a_record_from_before_a_setting_is_finished_with_its_default(tmp_path):
+    write_record(tmp_path / "cell", make_record(), Log())
+    now = {"epochs": 3.0, "dtype": "auto", "start": "pretrained", "reach": None, "search": None}
+    assert finished_record(tmp_path / "cell", now) == make_record()
+    with pytest.raises(UserError, match="finished with dtype = auto, this run has bfloat16"):
+        finished_record(tmp_path / "cell", now | {"dtype": "bfloat16"})
+
+
 def test_the_table_has_means_and_deviations_over_seeds():
     records = [make_record(seed=1, accuracy=0.80), make_record(seed=2, accuracy=0.84), make_record("random")]
     records.append(make_record("baseline", accuracy=0.9, latency=None))
