@@ -19,7 +19,6 @@ from tqdm import tqdm
 from pruner.errors import UserError
 from pruner.files import cannot_write
 
-
 # What settings that some records are older than were, before there was a choice.
 AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
 
