@@ -35,7 +35,7 @@ def test_tables_are_made_from_the_committed_records(tasks):
     assert markdown(summary(records)) == table_after(" and ".join(tasks))
 
 
-@pytest.mark.parametrize("name", ["mrpc_sst-2_cpu", "64_128_256_512_cpu"])
+@pytest.mark.parametrize("name", ["mrpc_sst-2_cola_cpu", "mrpc_sst-2_cpu", "64_128_256_512_cpu"])
 def test_speed_tables_are_made_from_the_committed_measurements(name):
     (path,) = (ROOT / "records" / "speed").glob(f"*_{name}.json")
     result = json.loads(path.read_text("utf-8"))
@@ -61,9 +61,40 @@ def test_the_tables_of_budgets_are_too():
     records = budget_records()
     assert markdown(budgets(records)) == table_after("budgets")
     learned = [r for r in records if way(r) == "learned" and r["method"] in ("attention", "student")]
-    assert markdown(summary(learned)) == table_after("budgets learned")
+    # Their times were taken while another model was training.
+    assert markdown(summary(learned).drop(columns="speed-up")) == table_after("budgets learned")
     for record in records:
         assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
+
+
+def test_the_table_of_power_berts_search_is_too():
+    found = [json.loads(path.read_text("utf-8")) for path in (PUBLISHED / "soft-extract").glob("*/a*/record.json")]
+    assert markdown(budgets(sorted(found, key=lambda record: record["task"]))) == table_after("soft-extract")
+
+
+def test_the_budgets_are_what_the_text_says():
+    """Up to 2x: whoever chooses is above chance, late above the first layer, and on SST-2 above one rate for all."""
+    means: dict[tuple, list[float]] = {}
+    for record in budget_records():
+        lost = next(record["metrics"][name] - record["baseline_metrics"][name] for name in record["metrics"])
+        key = record["task"], record["method"], way(record), record["target_flops_reduction"]
+        means.setdefault(key, []).append(100 * lost)
+    mean = {key: sum(values) / len(values) for key, values in means.items()}
+    for task in ("mrpc", "cola", "sst-2"):
+        for method in ("attention", "student"):
+            for budget in (1.5, 2.0):
+                learned = mean[task, method, "learned", budget]
+                assert learned > mean[task, method, "first layer", budget]
+                assert learned > mean[task, "random", "learned", budget]
+                assert task != "sst-2" or learned > mean[task, method, "uniform", budget]
+    best = {
+        (task, budget): max(mean[task, method, "learned", budget] for method in ("attention", "student"))
+        for task in ("mrpc", "sst-2", "cola")
+        for budget in (1.5, 2.0, 3.0)
+    }
+    assert [round(-best[task, 2.0], 1) for task in ("mrpc", "sst-2", "cola")] == [1.7, 1.9, 4.4]
+    assert [round(-best[task, 1.5], 1) for task in ("mrpc", "sst-2", "cola")] == [0.5, 0.6, 1.7]
+    assert max(best[task, 3.0] for task in ("mrpc", "sst-2", "cola")) < -4
 
 
 def test_the_lstms_tables_are_too():
