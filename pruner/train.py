@@ -180,6 +180,8 @@ def train(
     for callback in callbacks:
         trainer.add_callback(callback)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+    # Mixed precision is for training: Accelerate would leave it in the model's forward.
+    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     for entry in history:
         if not math.isfinite(entry["loss"]):

@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -179,3 +180,24 @@ def test_subsets_are_random_but_always_the_same():
 def test_inputs_of_the_reference_are_right_padded():
     inputs = make_inputs([3, 5], 20)
     assert inputs["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1] * 5]
+
+
+def test_mixed_precision_ends_with_the_training(tmp_path):
+    """The trained model computes what its weights do in another model, in their own precision."""
+    settings = TrainSettings(epochs=1, batch_size=16, learning_rate=1e-3, dtype="bfloat16")
+    model, _ = trained(tmp_path, "attention", settings)
+    other = PrunedBertForSequenceClassification(copy.deepcopy(model.config))
+    other.load_state_dict(model.state_dict())
+    other.set_pruning(SCHEDULE, "attention")
+    split = make_split()
+    found, expected = (predict(each, split, 16, BertCollator(True)) for each in (model, other))
+    assert model.classifier.weight.dtype == torch.float32
+    assert np.array_equal(found, expected)
+    inputs = make_inputs([5, 9], model.config.vocab_size)
+    copied = copy.deepcopy(model).to(torch.bfloat16)
+    assert copied(**inputs).logits.dtype == torch.bfloat16
+    exact, mixed = (
+        trained(tmp_path, "attention", QUICK),
+        trained(tmp_path, "attention", replace(QUICK, dtype="bfloat16")),
+    )
+    assert not torch.equal(exact[0].classifier.weight, mixed[0].classifier.weight)  # it did train in bfloat16
