@@ -70,6 +70,14 @@ def test_the_tables_of_budgets_are_too():
 def test_the_table_of_power_berts_search_is_too():
     found = [json.loads(path.read_text("utf-8")) for path in (PUBLISHED / "soft-extract").glob("*/a*/record.json")]
     assert markdown(budgets(sorted(found, key=lambda record: record["task"]))) == table_after("soft-extract")
+    learned = [
+        f"{100 * record['metrics']['accuracy']:.1f}"
+        for task in ("sst-2", "mrpc")
+        for record in budget_records()
+        if (record["task"], record["method"], way(record), record["seed"]) == (task, "attention", "learned", 1)
+        and record["target_flops_reduction"] == 2
+    ]
+    assert f"the learned schedules have {' and '.join(learned)}" in README
 
 
 def test_the_budgets_are_what_the_text_says():
