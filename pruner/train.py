@@ -1,6 +1,7 @@
 """Training by ``transformers.Trainer``, with students beside the main model."""
 
 import math
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +186,7 @@ def train(
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     for entry in history:
         if not math.isfinite(entry["loss"]):
+            shutil.rmtree(folder, ignore_errors=True)  # there is nothing to go on from
             raise UserError(f"training: the loss is {entry['loss']} at step {entry['step']}; try a lower learning_rate")
     keys = ("step", "loss", "student_loss")
     return [{key: round(float(entry[key]), 5) for key in keys if key in entry} for entry in history]
