@@ -3,16 +3,14 @@
 import sys
 from pathlib import Path
 
-from pruner import agnews
+from pruner.agnews import BERT_TASKS as TASKS
 from pruner.cache import make_cache, write_cache
 from pruner.download import GLUE_ADDRESS
 from pruner.encode import encode
 from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import TASKS as GLUE
-from pruner.prepare import ClosingTable, find_data, find_task, read_task
+from pruner.glue import find_task
+from pruner.prepare import ClosingTable, find_data, read_task
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
-
-TASKS = GLUE | {agnews.TASK.name: agnews.TASK}
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pruner.download import GLUE_ADDRESS
 from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import TASKS
-from pruner.prepare import ClosingTable, find_data, find_task, prepare_words, read_task
+from pruner.glue import TASKS, find_task
+from pruner.prepare import ClosingTable, find_data, prepare_words, read_task
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not in data/ are skipped
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from transformers import BertConfig
 
-from pruner import agnews
 from pruner import demo as sample
+from pruner.agnews import BERT_TASKS as TASKS
 from pruner.bert_cells import BertGrid
 from pruner.bert_run import check_budgets, make_cells
 from pruner.bert_weights import check_bert, weights_fingerprint
@@ -24,13 +24,10 @@ from pruner.flags import (
     train_settings,
 )
 from pruner.flops import BertShape
-from pruner.glue import TASKS as GLUE
 from pruner.grid import Cell
 from pruner.grid_run import run_grid
 from pruner.schedule import METHODS
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
-
-TASKS = GLUE | {agnews.TASK.name: agnews.TASK}
 
 task_names = list(TASKS)  # which tasks; those that are not prepared are skipped and named
 pruning_methods = ["student", "attention", "emission", "gradient", "random", "head", "tail", "frequency"]  # in turn

@@ -6,6 +6,7 @@ from pathlib import Path
 from pruner.download import fetch
 from pruner.errors import UserError
 from pruner.files import write_whole
+from pruner.glue import TASKS as GLUE
 from pruner.glue import Rows, Task, read_lines
 
 COLUMNS = ("title", "description")
@@ -21,6 +22,7 @@ TASK = Task(
     test=(),
     extension="csv",
 )
+BERT_TASKS = GLUE | {TASK.name: TASK}  # what RunBert4Glue.py runs
 # A copy of the authors' files, which are on a drive without addresses of their own.
 AGNEWS_ADDRESS = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv"
 

@@ -20,12 +20,12 @@ from pruner.glue import Task
 from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
 from pruner.records import Log
-from pruner.sampling import SampleSchedules, choose_schedule
+from pruner.sampling import SampleSchedules, choose_schedule, in_all_layers
 from pruner.schedule import Pruning
 from pruner.search import make_soft, search
 from pruner.select import keep_counts
 from pruner.soft_extract import SoftBert
-from pruner.steps import read_step, step_folder, training_folder, write_step
+from pruner.steps import read_step, remove_step, step_folder, training_folder, write_step
 from pruner.tables import metric_text
 from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.train import TrainSettings, logits_loss
@@ -86,9 +86,7 @@ class BertGrid(Grid):
         if cell.pruning and self.start == "sampled":
             super().forget(sampled_cell(cell), cache)
         if cell.learned and cell.learned.search:
-            step = self.search_step(cell, cache)
-            for folder in (step, training_folder(step)):
-                shutil.rmtree(folder, ignore_errors=True)
+            remove_step(self.search_step(cell, cache))
 
     def trained(self, cell: Cell, cache: Cache) -> tuple[torch.nn.Module, list[dict]]:
         if self.start != "sampled" or cell.pruning is None:
@@ -107,15 +105,17 @@ class BertGrid(Grid):
         model = load_model(PrunedBertForSequenceClassification, self.bert, cell.task)
         counts = torch.zeros(model.config.vocab_size, dtype=torch.int64)
         counts[: len(cache.counts)] = torch.from_numpy(cache.counts)
-        model.set_pruning(token_counts=counts, **cell.pruning.to_dict())
-        if self.start != "pretrained":
-            begin = self.finetuned(cell, cache)
-            if self.start == "finetuned" and cell.learned:  # by a search, whose weights are trained again
-                soft = make_soft(begin, super().data(cell, cache), cell.learned.search)
-                read_step(self.search_step(cell, cache), soft)
-                begin = soft.model
-            model.load_state_dict(begin.state_dict(), strict=False)
-        return model
+        return model.set_pruning(token_counts=counts, **cell.pruning.to_dict())
+
+    def first_weights(self, cell: Cell, cache: Cache) -> dict[str, torch.Tensor]:
+        if cell.pruning is None or self.start == "pretrained":
+            return {}
+        finetuned = self.finetuned(cell, cache)
+        if self.start == "finetuned" and cell.learned:  # by a search, whose weights are trained again
+            soft = make_soft(finetuned, super().data(cell, cache), cell.learned.search)
+            read_step(self.search_step(cell, cache), soft)
+            finetuned = soft.model
+        return finetuned.state_dict()
 
     def finetuned(self, cell: Cell, cache: Cache) -> BertForSequenceClassification:
         """The trained baseline of the cell's seed."""
@@ -158,8 +158,7 @@ class BertGrid(Grid):
         bar = tqdm(desc="choosing the schedule", unit="schedule")
 
         def cost(schedule: Sequence[float]) -> float:
-            # Of a rate of 0.001 no token leaves, but the layer's student stays in its place.
-            model.pruning = cell.pruning.with_schedule([max(rate, 0.001) for rate in schedule])
+            model.set_schedule(in_all_layers(schedule))
             bar.update()
             return logits_loss(torch.from_numpy(predict(model, split, size, collate)), wanted).item()
 

@@ -66,6 +66,15 @@ def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float])
     return total
 
 
+def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tuple[float, float]:
+    """Where ``too_little`` ends between 0 and ``high``: a number where it holds, and one close above where not."""
+    low = 0.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_little(middle) else (low, middle)
+    return low, high
+
+
 def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) -> float:
     """Baseline / pruned on sentences of these lengths."""
     counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
@@ -96,11 +105,8 @@ def fit_schedule(
     def reached(severity: float) -> float:
         return flops_reduction(shape, spread, make_pruning(rounded(severity)))
 
-    low, high = 0.0, 1.0
-    for _ in range(16):  # 3 decimals need no more
-        middle = (low + high) / 2
-        low, high = (middle, high) if reached(middle) < target else (low, middle)
-    best = min((low, high), key=lambda severity: abs(reached(severity) - target))
+    ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
+    best = min(ends, key=lambda severity: abs(reached(severity) - target))
     found = reached(best)
     if abs(found / target - 1) > TOLERANCE:
         raise UserError(

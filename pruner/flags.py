@@ -10,7 +10,7 @@ import transformers
 
 from pruner.cache import cache_path
 from pruner.errors import Parser, UserError, comma_list
-from pruner.glue import Task
+from pruner.glue import Task, find_task
 from pruner.latency import steady_allocator
 from pruner.train import TrainSettings
 
@@ -145,9 +145,7 @@ def prepared_tasks(
     """
     folder, found = Path(args.cache), []
     for name in args.tasks or default:
-        if name.lower() not in tasks:
-            raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
-        task = tasks[name.lower()]
+        task = find_task(name, tasks)
         if args.tasks or cache_path(folder, task.name).is_file():
             found.append(task)
         else:

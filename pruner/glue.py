@@ -1,7 +1,7 @@
 """The GLUE tasks: their folders, columns and labels, and a reader that names the line of a bad row."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,12 @@ class Rows:
         if len(self.texts) == (self.skipped if self.labels is None else 0):
             raise UserError(f"{path}: all {self.skipped} rows are bad; download the file again")
         return self
+
+
+def find_task(name: str, tasks: Mapping[str, Task]) -> Task:
+    if name.lower() not in tasks:
+        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
+    return tasks[name.lower()]
 
 
 def read_lines(path: Path) -> list[str]:

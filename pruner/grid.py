@@ -1,13 +1,12 @@
 """A grid of cells: a task, a method and a seed each, trained, evaluated, measured and recorded, whatever the model."""
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import transformers
-from torch import nn
+from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from pruner.batches import Collate, SplitDataset, training_rows
@@ -15,7 +14,7 @@ from pruner.cache import Cache
 from pruner.glue import Task
 from pruner.records import Log, finished_record
 from pruner.schedule import Learned, Pruning, schedule_name
-from pruner.steps import read_step, step_folder, training_folder, write_step
+from pruner.steps import read_step, remove_step, step_folder, training_folder, write_step
 from pruner.train import TrainSettings, train, training_device
 
 EXAMPLES = 3  # sentences whose surviving words are shown
@@ -103,6 +102,10 @@ class Grid(ABC):
         """The collators of the unpruned twin and of the model."""
         return self.collate(cell), self.collate(cell)
 
+    def first_weights(self, cell: Cell, cache: Cache) -> dict[str, Tensor]:
+        """Weights to begin training with, in place of those of ``make_model``."""
+        return {}
+
     def callbacks(self, model: nn.Module, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
         return ()
 
@@ -131,8 +134,7 @@ class Grid(ABC):
 
     def forget(self, cell: Cell, cache: Cache) -> None:
         """Remove what an earlier run has kept of the cell."""
-        shutil.rmtree(self.step(cell, cache), ignore_errors=True)
-        shutil.rmtree(training_folder(self.step(cell, cache)), ignore_errors=True)
+        remove_step(self.step(cell, cache))
 
     def folder(self, cell: Cell) -> Path:
         return self.records / cell.task.name / cell.name
@@ -160,6 +162,7 @@ def train_cell(grid: Grid, cell: Cell, cache: Cache) -> tuple[nn.Module, list[di
     model, step = grid.make_model(cell, cache), grid.step(cell, cache)
     if grid.is_step(cell) and (result := read_step(step, model)):
         return model.to(training_device()), result["loss"]
+    model.load_state_dict(grid.first_weights(cell, cache), strict=False)
     folder, callbacks, settings = training_folder(step), grid.callbacks(model, cell, cache), grid.training(cell.task)
     loss = train(model, grid.data(cell, cache), settings, cell.seed, folder, grid.collate(cell), grid.decay, callbacks)
     if grid.is_step(cell):

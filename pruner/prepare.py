@@ -1,6 +1,6 @@
 """What the prepare scripts share: finding the tasks' files, reading them, and the closing table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,6 @@ from pruner.download import download_task
 from pruner.errors import UserError
 from pruner.glue import Rows, Task, read_split
 from pruner.words import encode_words, learn_vocabulary, write_words
-
-
-def find_task(name: str, tasks: Mapping[str, Task]) -> Task:
-    if name.lower() not in tasks:
-        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
-    return tasks[name.lower()]
 
 
 def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from transformers import TrainerCallback
 
-from pruner.budget import Family, rates_of_shares, shares_flops
+from pruner.budget import Family, bisect, rates_of_shares, shares_flops
 from pruner.errors import UserError
 from pruner.flops import BertShape
 
@@ -27,6 +27,11 @@ def steep_family(layers: int, steepness: float) -> Family:
     return lambda severity: rates_of_shares(np.exp(severity * exponents).tolist())
 
 
+def in_all_layers(schedule: Sequence[float]) -> list[float]:
+    """The schedule with a rate in each layer: no token leaves for one of 0.001, but the layer keeps its student."""
+    return [max(rate, 0.001) for rate in schedule]
+
+
 class SampleSchedules(TrainerCallback):
     """Gives the model another schedule for every step: any FLOPs reduction up to ``reach``, any steepness."""
 
@@ -41,14 +46,13 @@ class SampleSchedules(TrainerCallback):
         """The schedule of a step, the same whenever it is asked for."""
         generator = np.random.default_rng((self.seed, step))
         exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** generator.uniform(*STEEPNESS)
-        left = generator.uniform(1 / self.reach, 1)  # of the FLOPs
-        low, high = 0.0, SEVEREST
-        for _ in range(16):
-            middle = (low + high) / 2
-            flops = shares_flops(self.shape, self.lengths, np.exp(-middle * exponents))
-            low, high = (middle, high) if flops > left * self.unpruned else (low, middle)
-        # Of a rate of 0.001 no token leaves, but its layer has a student.
-        return [max(0.001, rate) for rate in rates_of_shares(np.exp(-high * exponents).tolist())]
+        limit = generator.uniform(1 / self.reach, 1) * self.unpruned
+
+        def too_much_left(severity: float) -> bool:
+            return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > limit
+
+        _, severity = bisect(too_much_left, SEVEREST, steps=16)
+        return in_all_layers(rates_of_shares(np.exp(-severity * exponents).tolist()))
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))

@@ -8,7 +8,7 @@ import torch
 from transformers import BertForSequenceClassification, TrainerCallback
 
 from pruner.batches import Collate, SplitDataset
-from pruner.budget import shares_flops
+from pruner.budget import bisect, shares_flops
 from pruner.flops import BertShape
 from pruner.schedule import SearchSettings
 from pruner.soft_extract import SoftBert
@@ -35,10 +35,7 @@ def shrink_to(soft: SoftBert, limit: float, flops: Callable[[Sequence[float]], f
 
     if penalised(0.0) <= limit:
         return 0.0
-    low, high = 0.0, 1.0
-    for _ in range(24):
-        middle = (low + high) / 2
-        low, high = (middle, high) if penalised(middle) > limit else (low, middle)
+    _, high = bisect(lambda penalty: penalised(penalty) > limit, 1.0, steps=24)
     penalised(high)
     return high
 

@@ -31,6 +31,12 @@ def training_folder(step: Path) -> Path:
     return step.with_name(f"{step.name}.training")
 
 
+def remove_step(step: Path) -> None:
+    """Forget a step, finished or under way."""
+    for folder in (step, training_folder(step)):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_step(step: Path, model: nn.Module, result: dict) -> None:
     """Keep a finished step; its checkpoints are removed.
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from pruner.errors import UserError
-from pruner.glue import TASKS, read_split
+from pruner.glue import TASKS, find_task, read_split
 from pruner.metrics import compute_metrics
-from pruner.prepare import find_task
 
 # The header of the official files and one row, with the texts and the label that must come out.
 LAYOUTS = {
