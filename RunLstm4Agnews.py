@@ -4,7 +4,6 @@ import sys
 
 from pruner.agnews import TASK
 from pruner.errors import run_script
-from pruner.lstm_run import parse_arguments, run_lstm
 
 pruning_methods = ["student", "gate", "random", "head", "tail", "frequency"]  # one after the other
 target_prune_rate = 0.9  # the share of a sentence's words that are dropped (published: 0.9), or a list of shares
@@ -34,10 +33,12 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
+    from pruner.lstm_run import parse_arguments, run_lstm  # in here, so that run_script sees to what goes wrong in it
+
     tasks = {TASK.name: TASK}
     args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])
     run_lstm(args, tasks, tuple(tasks), "PrepareAgnews4Lstm.py")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, packages=("torch", "transformers"))

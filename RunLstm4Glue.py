@@ -4,7 +4,6 @@ import sys
 
 from pruner.errors import run_script
 from pruner.glue import TASKS
-from pruner.lstm_run import parse_arguments, run_lstm
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not prepared are skipped
 pruning_methods = ["student", "gate", "random", "head", "tail", "frequency"]  # one after the other
@@ -35,10 +34,12 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
+    from pruner.lstm_run import parse_arguments, run_lstm  # in here, so that run_script sees to what goes wrong in it
+
     tasks = {name: task for name, task in TASKS.items() if task.labels}
     args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])
     run_lstm(args, tasks, task_names, "PrepareGlue4Lstm.py")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, packages=("torch", "transformers"))

@@ -1,22 +1,90 @@
 """What RunBert4Glue.py makes of its constants: the schedules, given or to be found, and the cells."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from pruner.bert_cells import dev_lengths
+from transformers import BertConfig
+
+from pruner import demo as sample
+from pruner.agnews import BERT_TASKS as TASKS
+from pruner.bert_cells import BertGrid, dev_lengths
+from pruner.bert_weights import check_bert, weights_fingerprint
 from pruner.budget import FAMILIES, fit_schedule
-from pruner.cache import Cache
-from pruner.errors import UserError
-from pruner.flags import check_widths
+from pruner.cache import Cache, read_cache
+from pruner.errors import Parser, UserError, comma_list
+from pruner.flags import (
+    check_numbers,
+    check_widths,
+    common_flags,
+    grid_options,
+    parse,
+    prepared_tasks,
+    start_run,
+    train_settings,
+)
 from pruner.flops import BertShape
 from pruner.glue import Task
 from pruner.grid import Cell
-from pruner.schedule import Learned, SearchSettings, check_schedule, layer_methods, make_pruning
+from pruner.grid_run import run_grid
+from pruner.schedule import METHODS, Learned, SearchSettings, check_schedule, layer_methods, make_pruning
 from pruner.scores import TEACHERS
+from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 
 STARTS = ("pretrained", "finetuned", "sampled")
 # What a way to a schedule lets the models start from, the usual first.
 POSSIBLE_STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
+
+# --demo: the same code on a built-in task, with settings for a small BERT that starts from scratch.
+demo_settings = {
+    "tasks": ["demo"],
+    "bert": "cache/demo/bert",
+    "cache": "cache/demo",
+    "schedule": [0.8] + [0.0] * (sample.LAYERS - 1),
+    "learning_rate": 1e-3,
+}
+
+
+def parse_arguments(description: str | None, constants: Mapping[str, Any], arguments: list[str]) -> argparse.Namespace:
+    parser = Parser(description)
+    common_flags(parser, constants, ", ".join(TASKS), f"{', '.join(METHODS)}; or a+b for two layers", "BERT")
+    add = parser.add_argument
+    add(
+        "--schedule",
+        type=comma_list,
+        default=constants["pruning_schedule"],
+        help="one rate per layer, as 0.6,0,0,0,0,0",
+    )
+    add(
+        "--target-flops-reduction",
+        type=comma_list,
+        default=constants["target_flops_reduction"],
+        help="a budget in place of the schedule, as 2.0, or several",
+    )
+    add(
+        "--budget-schedule",
+        default=constants["budget_schedule"],
+        help="how a budget is met: learned, soft-extract, uniform, first",
+    )
+    add(
+        "--search-penalty",
+        type=float,
+        default=constants["search_penalty"],
+        help="PoWER-BERT's lambda, in place of a budget",
+    )
+    add("--search-reach", type=float, default=constants["search_reach"], help="the largest budget that a search serves")
+    add(
+        "--soft-extract-learning-rate",
+        type=float,
+        default=constants["soft_extract_learning_rate"],
+        help="of PoWER-BERT's search",
+    )
+    add("--start", default=constants["start"], help="of pruned models: pretrained, finetuned or sampled")
+    add("--teacher", default=constants["teacher"], help="whom students imitate: emission or gradient")
+    add("--bert", default=constants["bert"], help="the pre-trained model: a folder or a model of the hub")
+    return parse(parser, arguments, demo_settings)
 
 
 def check_budgets(args: argparse.Namespace) -> list[float]:
@@ -102,3 +170,38 @@ def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertSh
                 learned = Learned(method, search if args.budget_schedule == "soft-extract" else None)
                 cells.append(Cell(task, pruning, seed, learned, budget))
     return cells
+
+
+def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
+    """Train, evaluate, measure and record every cell; ``default`` are the names of the tasks to run."""
+    args.seeds, budgets = check_numbers(args), check_budgets(args)
+    steady = start_run()
+    known = TASKS
+    if args.demo:
+        sample.make_demo(Path(args.cache))
+        known = {sample.TASK.name: sample.TASK}
+
+    tokenizer_folder = bert_folder(args.bert)
+    shape = BertShape.of(BertConfig(**check_bert(args.bert, tokenizer_folder)))
+    tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
+    prepare = "PrepareGlue4Bert.py"
+    tasks = prepared_tasks(args, known, default, prepare)
+    grid = BertGrid(
+        bert=args.bert,
+        weights=weights_fingerprint(args.bert),
+        tokenizer=tokenizer,
+        tokenizer_folder=tokenizer_folder,
+        train_settings=train_settings(args, args.batch_size),
+        start=args.start,
+        reach=args.search_reach,
+        shape=shape,
+        **grid_options(args, steady),
+    )
+
+    cells: list[tuple[Cell, Cache]] = []
+    for task in tasks:
+        cache = read_cache(Path(args.cache), task.name, "bert", tokenizer.fingerprint, prepare)
+        check_max_length(tokenizer_folder, cache.max_length)
+        task_shape = replace(shape, labels=task.num_labels)
+        cells += [(cell, cache) for cell in make_cells(args, budgets, task_shape, task, cache)]
+    run_grid(grid, cells)

@@ -1,9 +1,18 @@
 """Errors written for the person who made the mistake: one line, exit code 2, no traceback."""
 
 import argparse
+import io
+import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
+
+from packaging.specifiers import SpecifierSet
+
+OLDEST_PYTHON = (3, 11)
+# Versions that the tests have run on, and what their authors' numbering promises to be like them.
+SUPPORTED = {"torch": ">=2.11,<3", "transformers": ">=5.17,<6"}
 
 
 class UserError(ValueError):
@@ -29,11 +38,39 @@ def comma_list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def run_script(main: Callable[[], None]) -> None:
-    """Run a script's ``main``: bad input ends with one line on stderr and exit code 2, Ctrl-C with 130."""
+def check_versions(packages: Sequence[str]) -> None:
+    """Complain about a Python or packages that this code is not made for.
+
+    Raises:
+        UserError: an older or newer one than those supported, or none.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        wanted = ".".join(map(str, OLDEST_PYTHON))
+        raise UserError(
+            f"Python {platform.python_version()}: this code needs {wanted} or newer; make a new environment"
+        )
+    for package in packages:
+        wanted = SUPPORTED[package]
+        try:
+            found = version(package)
+        except PackageNotFoundError:
+            raise UserError(f"{package}: not installed; run pip install -r requirements.txt") from None
+        if not SpecifierSet(wanted).contains(found, prereleases=True):
+            raise UserError(f"{package} {found}: this code needs {wanted}; run pip install -r requirements.txt")
+
+
+def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> None:
+    """Run a script's ``main``: bad input ends with one line on stderr and exit code 2, Ctrl-C with 130.
+
+    ``packages`` are those whose versions are checked before.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what is printed is UTF-8 wherever it goes
+            stream.reconfigure(encoding="utf-8", errors="replace")
     try:
+        check_versions(packages)
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:  # of the system's own errors, those that nobody foresaw: a full disk
         message = " ".join(str(error).split())
         print(f"error: {message}", file=sys.stderr)
         sys.exit(2)

@@ -11,8 +11,10 @@ from transformers import pipeline
 import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import grid_run
+from pruner.cache import read_cache
 from pruner.glue import TASKS
 from pruner.schedule import METHODS, make_pruning, schedule_name
+from pruner.tokenizer import load_tokenizer
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
 SCHEDULE = ("--schedule", "0.6,0,0.3,0,0,0")
@@ -64,11 +66,11 @@ def test_a_grid_of_all_methods(run, prepared):
     assert pruned["schedule"] == [0.6, 0.0, 0.3, 0.0, 0.0, 0.0]
     assert pruned["tokens"]["nominal_rate"] == pytest.approx(1 - (2 * 0.4 + 4 * 0.28) / 6)
     lengths = (
-        RunBert4Glue.read_cache(
+        read_cache(
             prepared / "cache" / "bert",
             "mrpc",
             "bert",
-            RunBert4Glue.load_tokenizer(prepared / "bert", 128).fingerprint,
+            load_tokenizer(prepared / "bert", 128).fingerprint,
             "",
         )
         .splits["dev"]
@@ -174,8 +176,8 @@ def test_stsb_keeps_its_fractions_and_reports_correlations(run, tmp_path):
     assert code == 0, err
     record = records(tmp_path / "records")["gradient_0.6-0-0.3-0x3_seed1"]
     assert set(record["metrics"]) == {"pearson", "spearman"}
-    fingerprint = RunBert4Glue.load_tokenizer(tmp_path / "bert", 128).fingerprint
-    cache = RunBert4Glue.read_cache(tmp_path / "cache" / "bert", "sts-b", "bert", fingerprint, "")
+    fingerprint = load_tokenizer(tmp_path / "bert", 128).fingerprint
+    cache = read_cache(tmp_path / "cache" / "bert", "sts-b", "bert", fingerprint, "")
     assert cache.splits["train"].labels[:3].tolist() == [0.25, 1.25, 2.25]
     assert TASKS["sts-b"].num_labels == 1
 

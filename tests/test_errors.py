@@ -1,0 +1,106 @@
+"""How a script ends when something is wrong that is not its own fault."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import ROOT
+
+from pruner import errors
+from pruner.errors import UserError, run_script
+
+
+def ends(capsys, main, packages=()) -> tuple[int, str]:
+    with pytest.raises(SystemExit) as stop:
+        run_script(main, packages)
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("package", "found"), [("torch", "2.10.1"), ("torch", "3.0.0"), ("transformers", "4.57.1"), ("transformers", "6.0")]
+)
+def test_an_unsupported_version_is_named_before_anything_is_imported(capsys, monkeypatch, package, found):
+    monkeypatch.setattr(errors, "version", lambda name: found if name == package else "99")
+    code, err = ends(capsys, lambda: pytest.fail("it was started"), [package])
+    assert code == 2
+    wanted = errors.SUPPORTED[package]
+    assert err == f"error: {package} {found}: this code needs {wanted}; run pip install -r requirements.txt\n"
+
+
+@pytest.mark.parametrize("found", ["2.11.0", "2.13.0+cpu", "2.15.0", "2.99.0a0+git1234"])
+def test_versions_between_are_taken_as_they_are(monkeypatch, found):
+    monkeypatch.setattr(errors, "version", lambda name: found)
+    started = []
+    run_script(lambda: started.append(True), ["torch"])
+    assert started
+
+
+def test_a_missing_package_and_an_old_python_are_named(capsys, monkeypatch):
+    monkeypatch.setitem(errors.SUPPORTED, "no-such-package", ">=1")
+    code, err = ends(capsys, lambda: None, ["no-such-package"])
+    assert (code, err) == (2, "error: no-such-package: not installed; run pip install -r requirements.txt\n")
+    monkeypatch.setattr(sys, "version_info", (3, 10, 4))
+    code, err = ends(capsys, lambda: None)
+    assert code == 2
+    assert "this code needs 3.11 or newer" in err
+
+
+@pytest.mark.parametrize("script", ["RunBert4Glue", "RunLstm4Glue", "RunLstm4Agnews"])
+def test_run_scripts_check_versions_before_the_libraries_are_imported(tmp_path, script):
+    """A torch that is too old for this code may fail in any way when it is imported."""
+    (tmp_path / "torch-2.1.0.dist-info").mkdir()
+    (tmp_path / "torch-2.1.0.dist-info" / "METADATA").write_text("Name: torch\nVersion: 2.1.0\n", encoding="utf-8")
+    (tmp_path / "torch.py").write_text("raise RuntimeError('an old one')", encoding="utf-8")
+    command = [sys.executable, str(ROOT / f"{script}.py"), "--demo"]
+    found = subprocess.run(
+        command,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("error: torch 2.1.0: this code needs ")
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_full_disk_where_nobody_looked_for_it_is_one_line(capsys):
+    def main():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "records/BERT")
+
+    code, err = ends(capsys, main)
+    assert code == 2
+    assert err == "error: [Errno 28] No space left on device: 'records/BERT'\n"
+
+
+def test_several_lines_become_one(capsys):
+    def main():
+        raise UserError("bert: cannot\n   be loaded")
+
+    assert ends(capsys, main) == (2, "error: bert: cannot be loaded\n")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_output_is_utf8_on_any_console(encoding):
+    code = "from pruner.errors import run_script; run_script(lambda: print('80.9 ± 0.1, 中'))"
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
+    found = subprocess.run([sys.executable, "-c", code], check=False, env=environment, capture_output=True)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.decode("utf-8").strip() == "80.9 ± 0.1, 中"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_ctrl_c_while_the_libraries_are_imported_is_one_line(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "RunBert4Glue.py"), "--demo"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "stopped: run the same command again, finished work is kept\n"
