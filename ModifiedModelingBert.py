@@ -34,6 +34,7 @@ class PrunedOutput(SequenceClassifierOutput):
     are real.
     ``token_positions[l]`` are the positions in their sentences of the tokens that layer ``l`` computed, sentence after
     sentence; ``token_counts[l]`` says how many belong to each: ``token_positions[l].split(token_counts[l])``.
+    ``score_sum`` is a finite number if all scores were, by which tokens were chosen.
     """
 
     student_loss: Tensor | None = None
@@ -41,6 +42,7 @@ class PrunedOutput(SequenceClassifierOutput):
     student_counts: list[list[int]] | None = None
     token_positions: list[Tensor] | None = None
     token_counts: list[list[int]] | None = None
+    score_sum: Tensor | None = None
 
 
 class PrunedBertForSequenceClassification(BertForSequenceClassification):
@@ -147,6 +149,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         labels: Tensor | None = None,
         lengths: Sequence[int] | None = None,
         follow_teacher: bool | None = None,
+        student_tokens: Sequence[int] | None = None,
         return_dict: bool = True,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
@@ -159,6 +162,8 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
             lengths: B real lengths known on the host; without them they are read from ``attention_mask``.
             follow_teacher: students' layers select by the teacher's scores (as in training) or by their own.
                 Default: the teacher's while training. Needs an unpruned pass first, students are distilled in it.
+            student_tokens: ``count_student_tokens`` of the batch that these sentences are a part of, if they are:
+                ``student_loss`` is then what they add to that of the batch.
         """
         if output_attentions or output_hidden_states:
             raise ValueError("output_attentions, output_hidden_states: tokens leave on the way; see token_positions")
@@ -169,7 +174,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         # Padding that no sentence of this batch needs goes first.
         inputs = [None if x is None else x[:, : max(lengths)] for x in (input_ids, token_type_ids, position_ids)]
 
-        layer_counts = keep_counts(lengths, self.pruning.schedule, self.pruning.count, self.pruning.padded_length)
+        layer_counts = self._layer_counts(lengths)
         # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
         half = self.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         round_up = half and input_ids.device.type == "cpu"
@@ -179,7 +184,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         hidden = embed(self.bert, packing, *inputs)
         origin = torch.arange(packing.rows, device=input_ids.device)  # where each token lay in the first packed row
         positions = packing.positions
-        token_positions, student_losses, student_scores, student_counts = [], [], [], []
+        token_positions, student_losses, student_scores, student_counts, score_sums = [], [], [], [], []
         students = iter(self.students)
         for index, layer in enumerate(self.bert.encoder.layer):
             method, kept = self.pruning.methods[index], packings[index]
@@ -193,13 +198,15 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
                 if scores is not None:  # the teacher's
                     own = student(hidden)
                     pair = packing.pad(own), packing.pad(scores)
-                    student_losses.append(distillation_loss(*pair, packing.real))
+                    number = student_tokens[len(student_losses)] if student_tokens else None
+                    student_losses.append(distillation_loss(*pair, packing.real, number))
                     student_scores.append((pair[0].detach(), pair[1]))
                     student_counts.append(packing.counts)
                     scores = scores if follow_teacher else own
                 elif kept is not packing:
                     scores = student(hidden)
             if kept is not packing:
+                score_sums.append(scores.detach().float().sum())
                 by_sentence = packing.pad(scores.detach(), float("-inf"))
                 by_sentence[:, 0] = float("inf")  # [CLS] always stays
                 places = select_tokens(by_sentence, kept)
@@ -223,8 +230,17 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
             student_counts=student_counts or None,
             token_positions=token_positions,
             token_counts=layer_counts,
+            score_sum=torch.stack(score_sums).sum() if score_sums else None,
         )
         return output if return_dict else output.to_tuple()
+
+    def _layer_counts(self, lengths: Sequence[int]) -> list[list[int]]:
+        return keep_counts(lengths, self.pruning.schedule, self.pruning.count, self.pruning.padded_length)
+
+    def count_student_tokens(self, lengths: Sequence[int], **_) -> list[int]:
+        """The tokens that each student scores of a batch, given as to ``forward``."""
+        entering = [list(lengths), *self._layer_counts(lengths)]
+        return [sum(entering[layer]) for layer in self.pruning.student_layers]
 
     def _scores_before(self, packing: Packing, inputs: list, follow_teacher: bool) -> dict[int, Tensor]:
         """Scores [T] that are known before the pruned pass, by layer: the controls' and the teachers'."""

@@ -7,3 +7,19 @@ submission -> grid -> grid_run; bert_weights, bert_cells, lstm_cells -> flags, b
 What reads and writes files stands beside that line: files, glue, agnews, download, tokenizer, words, quiet_tensorflow,
 cache, encode, prepare, google, demo.
 """
+
+import sys
+from pathlib import Path
+
+STOPPED = "stopped: run the same command again, finished work is kept"
+
+
+def _say_stopped(kind, error, trace) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        print(STOPPED, file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent.parent:  # one of the scripts
+    sys.excepthook = _say_stopped  # for Ctrl-C while it is still importing

@@ -27,7 +27,9 @@ class SplitDataset(Dataset):
 
     def __getitem__(self, row: int) -> dict:
         labels = None if self.split.labels is None else self.split.labels[row]
-        found = {"tokens": self.split.sentence(row), "second": int(self.split.second[row]), "labels": labels}
+        number = row if self.split.numbers is None else int(self.split.numbers[row])
+        second = int(self.split.second[row])
+        found = {"row": number, "tokens": self.split.sentence(row), "second": second, "labels": labels}
         if self.teacher_logits is not None:
             found["teacher_logits"] = self.teacher_logits[row]
         return found
@@ -122,4 +124,4 @@ def training_rows(split: Split, at_most: int | None) -> Split:
     rows = np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False))
     tokens = np.concatenate([split.sentence(row) for row in rows])
     offsets = np.concatenate([[0], split.lengths[rows].cumsum()])
-    return Split(tokens, offsets, split.second[rows], None if split.labels is None else split.labels[rows])
+    return Split(tokens, offsets, split.second[rows], None if split.labels is None else split.labels[rows], rows)

@@ -19,7 +19,7 @@ from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
 from pruner.glue import Task
 from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
-from pruner.records import Log
+from pruner.processes import from_main, is_main, locked
 from pruner.sampling import SampleSchedules, choose_schedule, in_all_layers
 from pruner.schedule import Pruning
 from pruner.search import make_soft, search
@@ -28,7 +28,7 @@ from pruner.soft_extract import SoftBert
 from pruner.steps import read_step, remove_step, step_folder, training_folder, write_step
 from pruner.tables import metric_text
 from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer
-from pruner.train import TrainSettings, logits_loss
+from pruner.trainer import TrainSettings, logits_loss
 
 CHOICE_ROWS = 512  # training sentences on which schedules are compared
 
@@ -129,18 +129,19 @@ class BertGrid(Grid):
         batch_size, collate = self.training(cell.task).batch_size, BertCollator(with_lengths=False)
         return SplitDataset(data.split, predict(self.finetuned(cell, cache), data.split, batch_size, collate))
 
-    def learn(self, cell: Cell, cache: Cache, log: Log) -> Cell:
+    def learn(self, cell: Cell, cache: Cache) -> Cell:
         if cell.learned is None:
             return cell
         if cell.learned.search:
-            path = self.search(cell, cache, log)
+            path = self.search(cell, cache)
             if cell.target is None:
                 schedule = [round(rate, 3) for rate in rates_of_shares(path[-1])]
             else:
                 schedule = self.fit(cell, cache, learned_family(path))
         else:
-            schedule = self.choose(cell, cache, log)
-        log(f"pruning_schedule = {schedule}")
+            (model, _), finetuned = self.trained(cell, cache), self.finetuned(cell, cache)
+            schedule = from_main(lambda: self.choose(cell, cache, model, finetuned))
+        self.log(f"pruning_schedule = {schedule}")
         return replace(cell, pruning=cell.pruning.with_schedule(schedule))
 
     def fit(self, cell: Cell, cache: Cache, family: Family) -> list[float]:
@@ -149,12 +150,11 @@ class BertGrid(Grid):
         shape = replace(self.shape, labels=cell.task.num_labels)
         return fit_schedule(family, cell.target, lengths, shape, cell.pruning.with_schedule)
 
-    def choose(self, cell: Cell, cache: Cache, log: Log) -> list[float]:
-        """The schedule with which the model of sampled schedules is most like the baseline, on training sentences."""
-        model, _ = self.trained(cell, cache)
+    def choose(self, cell: Cell, cache: Cache, model: torch.nn.Module, finetuned: torch.nn.Module) -> list[float]:
+        """The schedule with which a model of sampled schedules is most like the baseline, on training sentences."""
         split = training_rows(super().data(cell, cache).split, CHOICE_ROWS)
         size, collate = self.training(cell.task).batch_size, self.collate(cell)
-        wanted = torch.from_numpy(predict(self.finetuned(cell, cache), split, size, BertCollator(with_lengths=False)))
+        wanted = torch.from_numpy(predict(finetuned, split, size, BertCollator(with_lengths=False)))
         bar = tqdm(desc="choosing the schedule", unit="schedule")
 
         def cost(schedule: Sequence[float]) -> float:
@@ -164,7 +164,7 @@ class BertGrid(Grid):
 
         schedule, least = choose_schedule(self.shape.layers, lambda family: self.fit(cell, cache, family), cost)
         bar.close()
-        log(f"chosen of {bar.n} schedules; unlike the baseline by {least:.4f}")
+        self.log(f"chosen of {bar.n} schedules; unlike the baseline by {least:.4f}")
         return schedule
 
     def search_step(self, cell: Cell, cache: Cache) -> Path:
@@ -172,24 +172,29 @@ class BertGrid(Grid):
         settings = self.settings(Cell(cell.task, None, cell.seed), cache) | asdict(how)
         return step_folder(self.steps, cell.task.name, f"{how.name}_seed{cell.seed}", settings)
 
-    def search(self, cell: Cell, cache: Cache, log: Log) -> list[list[float]]:
+    def search(self, cell: Cell, cache: Cache) -> list[list[float]]:
         """The path of the cell's search, which all its methods and budgets share: run, resumed, or as it was kept."""
         task, how, training = cell.task, cell.learned.search, self.training(cell.task)
         step = self.search_step(cell, cache)
         data, lengths, collate = super().data(cell, cache), dev_lengths(task, cache), BertCollator(with_lengths=True)
 
         def after_epoch(soft: SoftBert, epoch: int, shares: Sequence[float]) -> None:
+            if not is_main():
+                return
             logits = predict_dev(soft, task, cache, training.batch_size, collate)
             retained = " ".join(f"{share:.2f}" for share in shares)
-            log(f"search, epoch {epoch}: {metric_text([dev_metrics(task, cache, logits)])}; retained {retained}")
+            self.log(f"search, epoch {epoch}: {metric_text([dev_metrics(task, cache, logits)])}; retained {retained}")
 
         soft = make_soft(self.finetuned(cell, cache), data, how)
-        if (kept := read_step(step, soft)) is not None:
-            log(f"search: as finished before in {step}")
-            return kept["path"]
-        log(f"search for the schedule: {how.name}, {training.epochs:g} epochs")
-        path = search(soft, data, lengths, training, how, cell.seed, training_folder(step), collate, after_epoch)
-        write_step(step, soft, {"path": path})
+        with locked(step, self.log):
+            if from_main(step.is_dir):
+                self.log(f"search: as finished before in {step}")
+                return read_step(step, soft)["path"]
+            self.log(f"search for the schedule: {how.name}, {training.epochs:g} epochs")
+            folder = training_folder(step)
+            path = search(soft, data, lengths, training, how, cell.seed, folder, collate, after_epoch, self.log)
+            if is_main():
+                write_step(step, soft, {"path": path})
         return path
 
     def collate(self, cell: Cell) -> Collate:

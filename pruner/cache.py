@@ -33,6 +33,7 @@ class Split:
     offsets: np.ndarray
     second: np.ndarray
     labels: np.ndarray | None
+    numbers: np.ndarray | None = None  # of the rows, where they are a part of a split's
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import platform
 import sys
 from collections.abc import Callable, Sequence
@@ -9,6 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from packaging.specifiers import SpecifierSet
+from tqdm import tqdm
+
+from pruner import STOPPED
 
 OLDEST_PYTHON = (3, 11)
 # Versions that the tests have run on, and what their authors' numbering promises to be like them.
@@ -59,8 +63,8 @@ def check_versions(packages: Sequence[str]) -> None:
             raise UserError(f"{package} {found}: this code needs {wanted}; run pip install -r requirements.txt")
 
 
-def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> None:
-    """Run a script's ``main``: bad input ends with one line on stderr and exit code 2, Ctrl-C with 130.
+def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
+    """Run a script's ``main``; its exit code. Bad input ends with one line on stderr and 2, Ctrl-C with 130.
 
     ``packages`` are those whose versions are checked before.
     """
@@ -71,9 +75,27 @@ def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> None:
         check_versions(packages)
         main()
     except (UserError, OSError) as error:  # of the system's own errors, those that nobody foresaw: a full disk
-        message = " ".join(str(error).split())
-        print(f"error: {message}", file=sys.stderr)
-        sys.exit(2)
+        last_line("error: " + " ".join(str(error).split()))
+        return 2
     except KeyboardInterrupt:
-        print("stopped: run the same command again, finished work is kept", file=sys.stderr)
-        sys.exit(130)
+        last_line(STOPPED)
+        return 130
+    return 0
+
+
+def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> NoReturn:
+    """As ``outcome``, and leave the interpreter."""
+    code = outcome(main, packages)
+    if code == 130:
+        # Without waiting for threads: libraries have pools, and one that was interrupted may never end.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def last_line(text: str) -> None:
+    """Say it in a line of its own, below the progress bars."""
+    for bar in list(getattr(tqdm, "_instances", ())):
+        bar.close()
+    print(text, file=sys.stderr)

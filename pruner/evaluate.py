@@ -7,8 +7,9 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
-from pruner.batches import Collate, sorted_batches
+from pruner.batches import Collate, make_batch, sorted_batches, sorted_rows
 from pruner.cache import Cache, Split
+from pruner.errors import UserError
 from pruner.glue import Task
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
@@ -18,17 +19,39 @@ from pruner.select import keep_counts
 def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, **forward_options) -> np.ndarray:
     """Logits [rows, labels] of a split, in evaluation mode; the labels are never shown to the model.
 
-    ``forward_options`` go to the model's ``forward``, such as ``follow_teacher=True``.
+    A batch for which memory is short is computed in halves. ``forward_options`` go to the model's ``forward``, such as
+    ``follow_teacher=True``.
+
+    Raises:
+        UserError: a logit or a score was not finite, or memory was short for a single sentence.
     """
     model.eval()
-    found: np.ndarray | None = None
-    for rows, batch in sorted_batches(split, batch_size, collate, next(model.parameters()).device):
-        logits = model(**batch, **forward_options).logits.float().cpu().numpy()
-        if found is None:
-            found = np.empty((len(split), logits.shape[1]), dtype=np.float32)
-        found[rows] = logits
-    assert found is not None
+    batches = sorted_rows(split, batch_size)
+    logits = [_logits(model, split, rows, collate, forward_options) for rows in batches]
+    found = np.empty((len(split), logits[0].shape[1]), dtype=np.float32)
+    found[np.concatenate(batches)] = np.concatenate(logits)
     return found
+
+
+def _logits(model: nn.Module, split: Split, rows: np.ndarray, collate: Collate, options: dict) -> np.ndarray:
+    try:
+        output = model(**make_batch(split, rows, collate, next(model.parameters()).device), **options)
+        logits = output.logits.float().cpu().numpy()
+    except torch.OutOfMemoryError:
+        output = None  # and its memory is free before less is asked for
+    if output is None:
+        if len(rows) == 1:
+            raise UserError(f"evaluation: out of memory with one sentence (row {rows[0]}); take a smaller model")
+        halves = np.array_split(rows, 2)
+        return np.concatenate([_logits(model, split, half, collate, options) for half in halves])
+    score_sum = getattr(output, "score_sum", None)
+    if not np.isfinite(logits).all() or not (score_sum is None or bool(score_sum.isfinite())):
+        what = "a score" if np.isfinite(logits).all() else "a logit"
+        raise UserError(
+            f"evaluation: {what} is not finite (rows {', '.join(map(str, rows))}, counted from 0); train with a lower "
+            "learning_rate, or train_dtype float32"
+        )
+    return logits
 
 
 def predict_dev(model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options) -> dict:

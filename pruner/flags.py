@@ -1,6 +1,7 @@
 """The flags that all run scripts share, each named after the constant that it overrides, and what is made of them."""
 
 import argparse
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from pruner.cache import cache_path
 from pruner.errors import Parser, UserError, comma_list
 from pruner.glue import Task, find_task
 from pruner.latency import steady_allocator
-from pruner.train import TrainSettings
+from pruner.processes import join
+from pruner.records import Log
+from pruner.trainer import TrainSettings
 
 
 def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, methods: str, model: str) -> None:
@@ -93,6 +96,7 @@ def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
 
 def start_run() -> bool:
     """Make the machine and the libraries ready; says whether ``latency.steady_allocator`` did its part."""
+    join()
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     if torch.cuda.is_available():
@@ -111,8 +115,9 @@ def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
         "models": Path(args.save_models) if args.save_models else None,
         "steps": Path(args.cache) / "steps",
         "predict_test": args.predict_test,
-        "force": args.force,
+        "force_since": time.time() if args.force else None,
         "steady": steady,
+        "log": Log(),
     }
 
 

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ from transformers import TrainerCallback
 from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
 from pruner.glue import Task
-from pruner.records import Log, finished_record
+from pruner.processes import from_main, is_main, locked
+from pruner.records import Log, finished_record, written_before
 from pruner.schedule import Learned, Pruning, schedule_name
 from pruner.steps import read_step, remove_step, step_folder, training_folder, write_step
-from pruner.train import TrainSettings, train, training_device
+from pruner.train import train, training_device
+from pruner.trainer import TrainSettings
 
 EXAMPLES = 3  # sentences whose surviving words are shown
 
@@ -56,7 +59,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid(ABC):
-    """What all cells of a run share. A subclass says what is particular to its kind of model."""
+    """What all cells of a run share. A subclass says what is particular to its kind of model.
+
+    Records that were written before ``force_since`` are replaced.
+    """
 
     max_train_rows: int | None
     latency_repeats: int
@@ -64,8 +70,9 @@ class Grid(ABC):
     models: Path | None
     steps: Path
     predict_test: bool
-    force: bool
+    force_since: float | None
     steady: bool
+    log: Log
 
     decay = "linear"  # of the learning rates
     latency_batches = None  # timed at most; None: all of dev
@@ -109,7 +116,7 @@ class Grid(ABC):
     def callbacks(self, model: nn.Module, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
         return ()
 
-    def learn(self, cell: Cell, cache: Cache, log: Log) -> Cell:
+    def learn(self, cell: Cell, cache: Cache) -> Cell:
         """The cell with its schedule, learned if it is to be."""
         return cell
 
@@ -153,20 +160,33 @@ class Grid(ABC):
         return settings
 
     def finished(self, cell: Cell, cache: Cache) -> dict | None:
-        return None if self.force else finished_record(self.folder(cell), self.settings(cell, cache))
+        """The record of a cell that is not to be run again."""
+        if self.force_since is not None and written_before(self.folder(cell), self.force_since):
+            return None
+        return finished_record(self.folder(cell), self.settings(cell, cache))
 
 
 def train_cell(grid: Grid, cell: Cell, cache: Cache) -> tuple[nn.Module, list[dict]]:
     """The trained model, on the device, and its loss curve; both as they were kept, where they were."""
     transformers.set_seed(cell.seed)
     model, step = grid.make_model(cell, cache), grid.step(cell, cache)
-    if grid.is_step(cell) and (result := read_step(step, model)):
-        return model.to(training_device()), result["loss"]
-    model.load_state_dict(grid.first_weights(cell, cache), strict=False)
-    folder, callbacks, settings = training_folder(step), grid.callbacks(model, cell, cache), grid.training(cell.task)
-    loss = train(model, grid.data(cell, cache), settings, cell.seed, folder, grid.collate(cell), grid.decay, callbacks)
-    if grid.is_step(cell):
-        write_step(step, model, {"loss": loss})
+    with locked(step, grid.log) if grid.is_step(cell) else nullcontext():
+        if grid.is_step(cell) and from_main(step.is_dir):
+            return model.to(training_device()), read_step(step, model)["loss"]
+        model.load_state_dict(grid.first_weights(cell, cache), strict=False)
+        loss = train(
+            model,
+            grid.data(cell, cache),
+            grid.training(cell.task),
+            cell.seed,
+            training_folder(step),
+            grid.collate(cell),
+            grid.decay,
+            grid.callbacks(model, cell, cache),
+            say=grid.log,
+        )
+        if grid.is_step(cell) and is_main():
+            write_step(step, model, {"loss": loss})
     return model, loss
 
 

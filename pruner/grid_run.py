@@ -1,18 +1,19 @@
 """Running a grid: each cell trained, evaluated, measured and recorded; those that are finished are not run again."""
 
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 
 from pruner.cache import Cache
 from pruner.errors import UserError
 from pruner.evaluate import predict_dev, rank_correlation
-from pruner.files import write_whole
+from pruner.files import remove_folder, whole_folder, write_whole
 from pruner.grid import Cell, Grid
 from pruner.latency import measure_latency
 from pruner.metrics import dev_metrics, metrics_by_length
+from pruner.processes import Lock, from_main, is_main, locked
 from pruner.records import Log, check_writable, environment, finite, write_record
 from pruner.steps import training_folder
 from pruner.submission import predict_tests, submission_names
@@ -20,12 +21,17 @@ from pruner.tables import budgets, curve, markdown, metric_text, summary
 from pruner.train import training_device
 
 
-def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: Log) -> dict:
-    """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline."""
-    started = time.monotonic()
-    cell = grid.learn(cell, cache, log)
+def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dict | None:
+    """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline.
+
+    The main process alone does what comes after the training, and returns the record.
+    """
+    started, log = time.monotonic(), grid.log
+    cell = grid.learn(cell, cache)
     task, pruning, settings, collate = cell.task, cell.pruning, grid.training(cell.task), grid.collate(cell)
     model, loss = grid.trained(cell, cache)
+    if not is_main():
+        return None
 
     logits = predict_dev(model, task, cache, settings.batch_size, collate)
     metrics = finite(dev_metrics(task, cache, logits), task.name)
@@ -63,7 +69,8 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
                 "student_rank_correlation": round(correlation, 4),
             }
     if kept := grid.kept_model(cell):
-        grid.save_model(model, cell, kept)
+        with whole_folder(kept) as temporary:
+            grid.save_model(model, cell, temporary)
     files = predict_tests(model, task, cache, settings.batch_size, collate) if grid.predict_test else {}
 
     report(record, log)
@@ -75,7 +82,7 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None, log: L
         "seconds": round(time.monotonic() - started, 1),
     }
     write_record(grid.folder(cell), record, log, files)
-    shutil.rmtree(training_folder(grid.step(cell, cache)), ignore_errors=True)
+    remove_folder(training_folder(grid.step(cell, cache)))
     return record
 
 
@@ -119,11 +126,36 @@ def report(record: dict, log: Log) -> None:
 def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
     """Run the cells that are not finished, baselines before what is compared with them; print the table of all.
 
+    Other processes may be running the same grid, side by side: each cell is computed by one of them.
+
     Raises:
         UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
             the first hour is spent.
     """
-    if grid.force:
+    finished = from_main(lambda: start(grid, cells))
+    locks = {cell: Lock(grid.folder(cell)) for cell, _ in cells}
+    started, done = time.monotonic(), 0
+    while (index := from_main(lambda: take_cell(grid, cells, finished, locks))) is not None:
+        cell, cache = cells[index]
+        waiting = sum(record is None for record in finished.values())
+        left = "" if not done else f", about {(time.monotonic() - started) / done * waiting / 60:.0f} min left"
+        grid.log.start_cell()
+        grid.log(f"\n[{done + 1}/{done + waiting}{left}] {cell.task.name}: {cell.name}")
+        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
+        try:
+            with nullcontext() if grid.is_step(cell) else locked(grid.step(cell, cache), grid.log):
+                finished[cell] = run_cell(grid, cell, cache, baseline)
+        finally:
+            if is_main():
+                locks[cell].release()
+        done += 1
+    if is_main():
+        print_tables([record for record in finished.values() if record])
+
+
+def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | None]:
+    """The records of all cells, ``None`` for those to run, when everything is found to be in order."""
+    if grid.force_since is not None:
         for cell, cache in cells:
             grid.forget(cell, cache)
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
@@ -134,18 +166,42 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
                 predict_finished(grid, cell, cache)
     waiting = sum(record is None for record in finished.values())
     print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
-    log, started, done = Log(), time.monotonic(), 0
-    for cell, cache in cells:
-        if finished[cell] is not None:
-            continue
-        left = "" if not done else f", about {(time.monotonic() - started) / done * (waiting - done) / 60:.0f} min left"
-        log.start_cell()
-        log(f"\n[{done + 1}/{waiting}{left}] {cell.task.name}: {cell.name}")
-        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
-        finished[cell] = run_cell(grid, cell, cache, baseline, log)
-        done += 1
-    print("\n" + markdown(summary(list(finished.values()))))
-    if len({record.get("target_flops_reduction") for record in finished.values()}) > 2:  # the baseline has none
-        print("\n" + markdown(budgets(list(finished.values()))))
-    if len({record.get("target_prune_rate", 0) for record in finished.values()}) > 2:  # a rate of 0 is the baseline's
-        print("\n" + markdown(curve(list(finished.values()))))
+    return finished
+
+
+def take_cell(
+    grid: Grid,
+    cells: Sequence[tuple[Cell, Cache]],
+    finished: dict[Cell, dict | None],
+    locks: Mapping[Cell, Lock],
+) -> int | None:
+    """The next cell to run, whose lock is ours now; ``None`` if all are finished.
+
+    What other processes have finished goes into ``finished``. They are waited for when they have all that is left.
+    """
+    while True:
+        busy = []
+        for index, (cell, cache) in enumerate(cells):
+            if finished[cell] is not None or (cell.pruning and finished[Cell(cell.task, None, cell.seed)] is None):
+                continue
+            if not locks[cell].take(wait=False):
+                busy.append(cell)
+                continue
+            finished[cell] = grid.finished(cell, cache)
+            if finished[cell] is None:
+                return index
+            locks[cell].release()
+        if not busy:
+            return None
+        print(f"waiting for another process, which runs {', '.join(cell.name for cell in busy)}")
+        locks[busy[0]].take(wait=True)
+        locks[busy[0]].release()
+
+
+def print_tables(records: list[dict]) -> None:
+    """What was found, in a table or several."""
+    print("\n" + markdown(summary(records)))
+    if len({record.get("target_flops_reduction") for record in records}) > 2:  # the baseline has none
+        print("\n" + markdown(budgets(records)))
+    if len({record.get("target_prune_rate", 0) for record in records}) > 2:  # a rate of 0 is the baseline's
+        print("\n" + markdown(curve(records)))

@@ -56,7 +56,8 @@ class PrunedLstmOutput(SequenceClassifierOutput):
     The other fields have one row per sentence (S = B, or 2 B of pairs, all first sentences before all second ones), in
     a list of one entry, the words before the LSTM: ``student_scores`` the student's and the teacher's scores [S, L],
     ``student_counts`` how many of a row are words, ``token_positions`` which of a sentence's words were read, sentence
-    after sentence, and ``token_counts`` how many of each: ``token_positions[0].split(token_counts[0])``.
+    after sentence, and ``token_counts`` how many of each: ``token_positions[0].split(token_counts[0])``. ``score_sum``
+    is a finite number if all scores were, by which words were chosen.
     """
 
     student_loss: Tensor | None = None
@@ -64,6 +65,7 @@ class PrunedLstmOutput(SequenceClassifierOutput):
     student_counts: list[list[int]] | None = None
     token_positions: list[Tensor] | None = None
     token_counts: list[list[int]] | None = None
+    score_sum: Tensor | None = None
 
 
 class PrunedLstmForSequenceClassification(PreTrainedModel):
@@ -118,6 +120,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         lengths: Sequence[int] | None = None,
         second_lengths: Sequence[int] | None = None,
         follow_teacher: bool | None = None,
+        student_tokens: Sequence[int] | None = None,
         return_dict: bool = True,
     ) -> PrunedLstmOutput | tuple:
         """Classify sentences, or pairs of them.
@@ -130,6 +133,8 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
                 Without them they are read from the ids, and padding may be anywhere.
             follow_teacher: the student's words are chosen by the teacher's scores (as in training) or by its own.
                 Default: the teacher's while training.
+            student_tokens: ``count_student_tokens`` of the batch that these sentences are a part of, if they are:
+                ``student_loss`` is then what they add to that of the batch.
         """
         parts = [left_align(input_ids, lengths, PADDING)]
         if second_ids is not None:
@@ -156,8 +161,9 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         elif keep != lengths and method != "gate":
             scores = self._own_scores(method, ids, real)
 
-        positions = packing.positions
+        positions, score_sum = packing.positions, None
         if kept is not packing:
+            score_sum = scores.detach().masked_fill(~real, 0).float().sum()
             places = select_tokens(scorers.mask_padding(scores.detach(), real), kept)
             positions = positions.index_select(0, places)
             ids = kept.pad(packing.unpad(ids).index_select(0, places), PADDING)
@@ -170,7 +176,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         student_loss = None
         if own is not None:
-            student_loss = distillation_loss(own, teacher, real)
+            student_loss = distillation_loss(own, teacher, real, student_tokens[0] if student_tokens else None)
             loss = None if loss is None else loss + student_loss
         output = PrunedLstmOutput(
             loss=loss,
@@ -180,8 +186,13 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
             student_counts=None if own is None else [lengths],
             token_positions=[positions],
             token_counts=[keep],
+            score_sum=score_sum,
         )
         return output if return_dict else output.to_tuple()
+
+    def count_student_tokens(self, lengths: Sequence[int], second_lengths: Sequence[int] = (), **_) -> list[int]:
+        """The words that the student scores of a batch, given as to ``forward``."""
+        return [sum(lengths) + sum(second_lengths)]
 
     def _own_scores(self, method: str, ids: Tensor, real: Tensor) -> Tensor:
         """Scores [S, L] that need no teacher."""

@@ -18,7 +18,7 @@ from pruner.grid import EXAMPLES, Cell, Grid, shorten
 from pruner.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
-from pruner.train import TrainSettings
+from pruner.trainer import TrainSettings
 from pruner.words import Vocabulary, vocabulary_path
 
 

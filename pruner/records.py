@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import platform
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -17,7 +15,8 @@ import transformers
 from tqdm import tqdm
 
 from pruner.errors import UserError
-from pruner.files import cannot_write
+from pruner.files import cannot_write, whole_folder
+from pruner.processes import count
 
 # What settings that some records are older than were, before there was a choice.
 AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
@@ -47,28 +46,17 @@ def check_writable(folder: Path) -> None:
 
 
 def write_record(folder: Path, record: dict, log: Log, files: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write ``record.json``, ``run.log`` and other ``files`` beside ``folder`` under a temporary name, then rename.
+    """Write ``record.json``, ``run.log`` and other ``files`` into ``folder``, all or none.
 
     Raises:
         UserError: the place cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(folder) as temporary:
         text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         (temporary / "record.json").write_text(text, encoding="utf-8")
         (temporary / "run.log").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
         for name, content in files.items():
             (temporary / name).write_text(content, encoding="utf-8", newline="")
-        if folder.exists():
-            folder.replace(old)
-        temporary.replace(folder)
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def read_record(folder: Path) -> dict | None:
@@ -82,6 +70,12 @@ def read_record(folder: Path) -> dict | None:
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: not a record; remove its folder or run with --force") from None
     return record if complete else None
+
+
+def written_before(folder: Path, moment: float) -> bool:
+    """Whether a record is older than ``moment``, in seconds since the epoch, or not there."""
+    path = folder / "record.json"
+    return not path.is_file() or path.stat().st_mtime < moment
 
 
 def finished_record(folder: Path, settings: dict) -> dict | None:
@@ -112,6 +106,7 @@ def environment(steady: bool) -> dict:
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
+        "processes": count(),
         "steady_allocator": steady,
         "git_commit": git_commit(),
     }

@@ -12,7 +12,8 @@ from pruner.budget import bisect, shares_flops
 from pruner.flops import BertShape
 from pruner.schedule import SearchSettings
 from pruner.soft_extract import SoftBert
-from pruner.train import TrainSettings, train
+from pruner.train import train
+from pruner.trainer import TrainSettings
 
 POINTS = 40  # of the path that a search keeps
 BEYOND = 1.1  # a search goes a little further than it is asked to: other methods may need more of the tokens to leave
@@ -82,6 +83,7 @@ def search(
     folder: Path,
     collate: Collate,
     after_epoch: Callable[[SoftBert, int, list[float]], None],
+    say: Callable[[str], None],
 ) -> list[list[float]]:
     """Train a model with soft-extract layers; a search that was interrupted goes on.
 
@@ -89,6 +91,7 @@ def search(
         lengths: real tokens of the sentences on which the budget is to be met.
         folder: where the checkpoints are.
         after_epoch: called with the soft model, the epoch's number and what the layers retain.
+        say: is told what the user should know, in a line.
 
     Returns:
         the path of the retention configuration, [points][layers] shares of a sentence, from all of it to the end.
@@ -103,5 +106,5 @@ def search(
     # What nothing is gained by leaving out stays: without a penalty, noise alone would move the parameters.
     soft.soft_extract.requires_grad_(bool(settings.reach or settings.penalty))
     rates = {"soft_extract.": settings.learning_rate}
-    train(soft, data, training, seed, folder, collate, callbacks=[callback], learning_rates=rates)
+    train(soft, data, training, seed, folder, collate, callbacks=[callback], learning_rates=rates, say=say)
     return soft.path[~soft.path.isnan().any(dim=1)].tolist()

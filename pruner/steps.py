@@ -6,8 +6,6 @@ all; beside it, while it is being trained, ``....training`` with ``Trainer``'s c
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -15,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from pruner.errors import UserError
-from pruner.files import cannot_write
+from pruner.files import remove_folder, whole_folder
+from pruner.processes import Lock
 
 WEIGHTS = "model.safetensors"
 
@@ -32,9 +31,12 @@ def training_folder(step: Path) -> Path:
 
 
 def remove_step(step: Path) -> None:
-    """Forget a step, finished or under way."""
-    for folder in (step, training_folder(step)):
-        shutil.rmtree(folder, ignore_errors=True)
+    """Forget a step, finished or interrupted; one that another process is at work on stays."""
+    lock = Lock(step)
+    if step.parent.is_dir() and lock.take(wait=False):
+        remove_folder(step)
+        remove_folder(training_folder(step))
+        lock.release()
 
 
 def write_step(step: Path, model: nn.Module, result: dict) -> None:
@@ -43,28 +45,18 @@ def write_step(step: Path, model: nn.Module, result: dict) -> None:
     Raises:
         UserError: the place cannot be written.
     """
-    temporary = step.with_name(f".{step.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
+    with whole_folder(step) as temporary:
         save_file({name: x.contiguous() for name, x in model.state_dict().items()}, temporary / WEIGHTS)
         (temporary / "step.json").write_text(json.dumps(result), encoding="utf-8")
-        shutil.rmtree(step, ignore_errors=True)
-        temporary.replace(step)
-    except (OSError, SafetensorError) as error:
-        raise cannot_write(step, error) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    shutil.rmtree(training_folder(step), ignore_errors=True)
+    remove_folder(training_folder(step))
 
 
-def read_step(step: Path, model: nn.Module) -> dict | None:
-    """What ``write_step`` was given, the weights put into ``model``; ``None`` where the step is not finished.
+def read_step(step: Path, model: nn.Module) -> dict:
+    """What ``write_step`` was given, the weights put into ``model``.
 
     Raises:
         UserError: the files are not those of such a model.
     """
-    if not step.is_dir():
-        return None
     try:
         result = json.loads((step / "step.json").read_text(encoding="utf-8"))
         model.load_state_dict(load_file(step / WEIGHTS))

@@ -40,7 +40,10 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
     return centred * variance.clamp_min(1e-12).rsqrt()
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """Mean squared error of the standardised scores over the real tokens of the batch: [B, L] x 3 -> scalar."""
+def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor, tokens: int | None = None) -> Tensor:
+    """Mean squared error of the standardised scores over the real tokens of the batch: [B, L] x 3 -> scalar.
+
+    Where the sentences are a part of a batch, ``tokens`` are the real tokens of all of it: the parts' losses are added.
+    """
     difference = standardise(student, real) - standardise(teacher.detach(), real)
-    return difference.square().sum() / real.sum().clamp_min(1)
+    return difference.square().sum() / (real.sum().clamp_min(1) if tokens is None else max(1, tokens))

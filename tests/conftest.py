@@ -15,7 +15,7 @@ import transformers
 from transformers import BertConfig, BertModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.errors import run_script
+from pruner.errors import outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 transformers.utils.logging.set_verbosity_error()
@@ -73,9 +73,8 @@ def run(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
         capsys.readouterr()
         try:
-            run_script(importlib.import_module(script).main)
-            code = 0
-        except SystemExit as stop:
+            code = outcome(importlib.import_module(script).main)
+        except SystemExit as stop:  # of --help
             code = int(stop.code or 0)
         out, err = capsys.readouterr()
         return code, out, err

@@ -22,7 +22,8 @@ from pruner.lstm import PrunedLstmForSequenceClassification
 from pruner.lstm_cells import RateRamp
 from pruner.metrics import dev_metrics, length_bins, metrics_by_length
 from pruner.schedule import LSTM_METHODS
-from pruner.train import TrainSettings, train
+from pruner.train import train
+from pruner.trainer import TrainSettings
 from pruner.words import Vocabulary, encode_words, write_words
 
 SIZES = ("--embedding-size", "12", "--hidden-size", "16", "--head-size", "8", "--student-widths", "10")
@@ -223,9 +224,9 @@ def test_bins_partition_the_rows_and_their_metrics_are_the_rows_own():
 def test_learning_rates_are_constant(run, prepared, monkeypatch):
     seen = []
 
-    def watch(model, data, settings, seed, folder, collate, decay, callbacks):
+    def watch(model, data, settings, seed, folder, collate, decay, *rest, **options):
         seen.append((decay, settings.clip, settings.learning_rate, settings.student_learning_rate))
-        return train(model, data, settings, seed, folder, collate, decay, callbacks)
+        return train(model, data, settings, seed, folder, collate, decay, *rest, **options)
 
     monkeypatch.setattr(grid, "train", watch)
     assert run("RunLstm4Glue", *QUICK, "--methods", "student")[0] == 0

@@ -19,7 +19,7 @@ from pruner.schedule import SearchSettings, make_pruning
 from pruner.search import make_soft, search
 from pruner.select import keep_counts
 from pruner.soft_extract import RANKS, SoftBert, SoftExtract
-from pruner.train import TrainSettings
+from pruner.trainer import TrainSettings
 
 LENGTHS = [17, 3, 9, 30, 1, 22]
 TRAINING = TrainSettings(epochs=3, batch_size=8, learning_rate=1e-3)
@@ -126,7 +126,7 @@ def run_search(tmp_path, settings: SearchSettings, name: str = "search", after_e
     soft = make_soft(model, data, settings)
     lengths = [int(length) for length in split.lengths]
     folder = tmp_path / name
-    return search(soft, data, lengths, TRAINING, settings, 1, folder, BertCollator(True), after_epoch), soft
+    return search(soft, data, lengths, TRAINING, settings, 1, folder, BertCollator(True), after_epoch, print), soft
 
 
 def test_without_a_penalty_nothing_is_pruned(tmp_path):

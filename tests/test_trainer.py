@@ -1,0 +1,231 @@
+"""Steps computed in parts: where memory is short, by several processes; and numbers that are none."""
+
+import copy
+import os
+import re
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import small_config
+from test_train import QUICK, SCHEDULE, assert_same_training, make_split
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.batches import BertCollator, LstmCollator, SplitDataset, training_rows
+from pruner.errors import UserError
+from pruner.evaluate import predict
+from pruner.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
+from pruner.schedule import make_lstm_pruning
+from pruner.train import train
+from pruner.trainer import PruningTrainer, TrainSettings
+
+
+class ShortOfMemory:
+    """Raises as a GPU does, for more than ``rows`` sentences at a time, and once in the ``call``-th."""
+
+    def __init__(self, model, rows, call=0):
+        self.forward, self.rows, self.call, self.calls = model.forward, rows, call, 0
+        model.forward = self
+
+    def __call__(self, input_ids=None, **inputs):
+        self.calls += 1
+        output = self.forward(input_ids=input_ids, **inputs)
+        if len(input_ids) > self.rows or self.calls == self.call:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return output
+
+
+def bert(method="student"):
+    transformers.set_seed(1)
+    config = small_config(num_labels=3, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    return PrunedBertForSequenceClassification(config).set_pruning(SCHEDULE, method)
+
+
+def lstm():
+    transformers.set_seed(1)
+    pruning = make_lstm_pruning(0.5, "student", student_widths=(8,)).to_dict()
+    return PrunedLstmForSequenceClassification(PrunedLstmConfig(20, 16, 16, 1, 8, pruning, num_labels=3))
+
+
+@pytest.fixture
+def first_gradients(monkeypatch):
+    """The gradients of each training's first step."""
+    found, real = [], PruningTrainer._clip_groups
+
+    def watch(trainer, optimizer, *rest):
+        if trainer.state.global_step == 0:
+            found.append({name: each.grad.clone() for name, each in trainer.model.named_parameters()})
+        return real(trainer, optimizer, *rest)
+
+    monkeypatch.setattr(PruningTrainer, "_clip_groups", watch)
+    return found
+
+
+def assert_same_gradients(one: dict, other: dict) -> None:
+    assert len(one) > 10
+    for name, gradient in one.items():
+        assert torch.allclose(gradient, other[name], atol=1e-5), name
+
+
+def fit(model, collate, tmp_path, name, settings=QUICK):
+    said: list[str] = []
+    split = make_split(rows=44)  # the last batch is smaller
+    data = SplitDataset(split, np.random.default_rng(0).standard_normal((44, 3)).astype(np.float32))
+    curve = train(model, data, settings, 1, tmp_path / name, collate, say=said.append)
+    return model.state_dict(), curve, said
+
+
+@pytest.mark.parametrize("short", [{"rows": 3}, {"rows": 8, "call": 4}, {"rows": 1}])
+@pytest.mark.parametrize(("make", "collate"), [(bert, BertCollator(True)), (lstm, LstmCollator(True))])
+def test_short_memory_changes_nothing(tmp_path, make, collate, short, first_gradients):
+    """Not for the students either, though the parts of a batch have different numbers of tokens."""
+    whole, curve, said = fit(make(), collate, tmp_path, "whole")
+    assert said == []
+    model = make()
+    ShortOfMemory(model, **short)
+    parts, again, said = fit(model, collate, tmp_path, "parts")
+    assert_same_gradients(*first_gradients)
+    main = {name: value for name, value in whole.items() if not name.startswith("students.")}
+    assert_same_training(main, parts, [curve, again])
+    students = [entry["student_loss"] for entry in curve]
+    assert np.allclose(students, [entry["student_loss"] for entry in again], atol=1e-4)
+    wanted = {3: [2, 4], 8: [2], 1: [2, 4, 8]}[short["rows"]]
+    assert [int(re.search(r"in (\d+) parts", line)[1]) for line in said] == wanted
+    first_step = 1 if short["rows"] < 8 else 4
+    assert all(line.startswith(f"out of memory in step {first_step}: its 8 sentences") for line in said)
+
+
+def test_accumulation_steps_are_the_parts_to_begin_with(tmp_path, first_gradients):
+    _, curve, _ = fit(bert(), BertCollator(True), tmp_path, "whole")
+    model = bert()
+    watch = ShortOfMemory(model, rows=2)
+    settings = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, accumulation_steps=4)
+    _, again, said = fit(model, BertCollator(True), tmp_path, "parts", settings)
+    assert said == []
+    assert watch.calls == 5 * 4 + 4
+    assert_same_gradients(*first_gradients)
+    assert np.allclose(*[[entry["loss"] for entry in each] for each in (curve, again)], atol=1e-3)
+
+
+def test_a_sentence_that_does_not_fit_is_an_error(tmp_path):
+    model = bert()
+    ShortOfMemory(model, rows=0)
+    with pytest.raises(UserError, match="out of memory with one sentence at a time"):
+        fit(model, BertCollator(True), tmp_path, "none")
+
+
+def test_evaluation_halves_its_batches_too():
+    split, collate = make_split(rows=44), BertCollator(True)
+    model = bert("attention")
+    whole = predict(model, split, 16, collate)
+    watch = ShortOfMemory(model, rows=3)
+    assert np.allclose(whole, predict(model, split, 16, collate), atol=1e-5)
+    assert watch.calls > 44 / 3
+    watch.rows = 0
+    with pytest.raises(UserError, match="out of memory with one sentence"):
+        predict(model, split, 16, collate)
+
+
+def spoil(model, row, split, place):
+    """Make the model's numbers for one sentence none: in its logits, or in the scores of its second pruned layer."""
+    wanted = torch.from_numpy(split.sentence(row).astype(np.int64))
+    real = model.forward
+
+    def forward(input_ids=None, lengths=None, **inputs):
+        output = real(input_ids=input_ids, lengths=lengths, **inputs)
+        for ids, length in zip(input_ids, lengths, strict=True):
+            if torch.equal(ids[:length], wanted):
+                bad = torch.tensor(float("nan"))
+                if place == "logits":
+                    output.logits = output.logits * bad
+                    output.loss = None if output.loss is None else output.loss * bad
+                else:
+                    output.score_sum = output.score_sum + bad
+        return output
+
+    model.forward = forward
+
+
+@pytest.mark.parametrize(("place", "what"), [("logits", "the loss is nan"), ("scores", "a score is not finite")])
+def test_numbers_that_are_none_stop_the_training_with_step_and_rows(tmp_path, place, what):
+    split = training_rows(make_split(rows=60), 40)
+    model = bert()
+    spoil(model, 17, split, place)
+    (tmp_path / "checkpoint-1").mkdir()
+    with pytest.raises(UserError) as error:
+        train(model, SplitDataset(split), QUICK, 1, tmp_path, BertCollator(True))
+    found = re.fullmatch(
+        rf"training: {what} at step (\d) \(training rows ([\d, ]+), counted from 0\); "
+        "try a lower learning_rate, or train_dtype float32",
+        str(error.value),
+    )
+    rows = [int(row) for row in found[2].split(", ")]
+    assert len(rows) == 8
+    assert int(split.numbers[17]) in rows  # its number among all 60
+    assert 1 <= int(found[1]) <= 5
+    assert not tmp_path.exists()  # nothing to go on from
+
+
+@pytest.mark.parametrize(("place", "what"), [("logits", "a logit"), ("scores", "a score")])
+def test_numbers_that_are_none_stop_the_evaluation(place, what):
+    split, model = make_split(rows=40), bert("attention")
+    spoil(model, 17, split, place)
+    with pytest.raises(UserError, match=rf"evaluation: {what} is not finite \(rows .*\b17\b.*, counted from 0\)"):
+        predict(model, split, 8, BertCollator(True))
+
+
+@pytest.mark.parametrize("method", ["student", "attention", "emission", "gradient"])
+def test_a_score_that_is_none_is_seen_in_every_method(method):
+    """The loss may be finite, since a sort takes NaN for the largest: the output must tell."""
+    model = bert(method).eval()
+    inputs = {"input_ids": torch.tensor([[2, 7, 8, 9, 3]]), "lengths": [5]}
+    assert model(**inputs).score_sum.isfinite()
+    with torch.no_grad():
+        if method == "student":
+            model.students[0].layers[0].bias[0] = float("nan")
+        else:
+            model.bert.embeddings.word_embeddings.weight[8] = float("nan")
+    assert not model(**inputs).score_sum.isfinite()
+
+
+def test_equal_scores_keep_the_right_number():
+    """The earlier tokens: 6 of 10, and 5 of these; 2 of 3, and 2 of these."""
+    model = bert("student").eval()
+    with torch.no_grad():
+        for weight in model.students.parameters():
+            weight.zero_()
+    ids = torch.arange(5, 15).repeat(2, 1)
+    model.set_pruning([0.4, 0, 0.3, 0, 0, 0], "student")
+    output = model(ids, lengths=[10, 3])
+    assert output.token_counts[0] == [6, 2]
+    assert output.token_counts[-1] == [5, 2]
+    kept = output.token_positions[-1].split(output.token_counts[-1])
+    assert [positions.tolist() for positions in kept] == [[0, 1, 2, 3, 4], [0, 1]]
+
+
+def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    """A checkpoint at every logged step, and a stop between two of them: weights and curve are as without it."""
+    from pruner import train as module
+
+    settings = TrainSettings(epochs=2, batch_size=8, learning_rate=1e-3)
+    transformers.set_seed(1)
+    first = PrunedBertForSequenceClassification(small_config(num_labels=3)).set_pruning(SCHEDULE, "student")
+    models = [first, copy.deepcopy(first), copy.deepcopy(first)]
+    whole, curve, _ = fit(models[0], BertCollator(True), tmp_path, "whole", settings)
+    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    real, steps = models[1].forward, []
+
+    def stop_in_step_4(**inputs):
+        steps.append(1)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return real(**inputs)
+
+    models[1].forward = stop_in_step_4
+    with pytest.raises(KeyboardInterrupt):
+        fit(models[1], BertCollator(True), tmp_path, "broken", settings)
+    assert os.listdir(tmp_path / "broken") == ["checkpoint-3"]
+    resumed, again, _ = fit(models[2], BertCollator(True), tmp_path, "broken", settings)
+    assert curve == again
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
