@@ -54,7 +54,9 @@ class Split:
             array = getattr(self, name)
             if array is not None and (array.dtype != kind or array.ndim != 1):
                 raise ValueError(f"{name} are not {kind} in one dimension")
-        if len(self) < 1 or any(len(each) != len(self) for each in (self.second, self.labels) if each is not None):
+        if len(self.offsets) < 2 or any(
+            len(each) != len(self) for each in (self.second, self.labels) if each is not None
+        ):
             raise ValueError("no rows, or arrays of different lengths")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (self.offsets[1:] < self.offsets[:-1]).any():
             raise ValueError("offsets do not ascend from 0 to the end")
