@@ -16,7 +16,7 @@ def encode(rows: Rows, task: Task, tokenizer: BertTokenizer) -> Split:
     parts, lengths, second = [], [], []
     for start in range(0, len(rows.texts), STEP):
         texts = [text if len(text) == 2 else text[0] for text in rows.texts[start : start + STEP]]
-        encodings = tokenizer.tokenizer.encode_batch(texts)
+        encodings = tokenizer.tokenizer.encode_batch_fast(texts)
         ids = [encoding.ids for encoding in encodings]
         lengths += [len(each) for each in ids]
         second += [len(each) - sum(encoding.type_ids) for each, encoding in zip(ids, encodings, strict=True)]
