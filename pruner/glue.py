@@ -131,13 +131,14 @@ def check_text(data: bytes, place: str) -> str:
     """A line of text, or a complaint that begins with its ``place``."""
     if len(data) > LONGEST_LINE:
         raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; is this the official file?")
-    if b"\0" in data:
-        raise UserError(f"{place}: a NUL byte, which no text has; the file is damaged, download it again")
     try:
-        return data.decode()
+        text = data.decode()
     except UnicodeDecodeError as error:
         byte = f"0x{data[error.start]:02x}"
         raise UserError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{place}: a NUL byte, which no text has; the file is damaged, download it again")
+    return text
 
 
 def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
