@@ -1,6 +1,7 @@
 """AG News: the official ``train.csv`` and ``test.csv``, class, title and description, and where they are fetched."""
 
 import csv
+import os
 from pathlib import Path
 
 from pruner.download import fetch
@@ -62,6 +63,6 @@ def download_agnews(folder: Path, address: str = AGNEWS_ADDRESS) -> None:
     """Put the official files into ``folder``; files that are there already stay."""
     for split in TASK.splits:
         path = folder / f"{split}.csv"
-        if not path.is_file():
+        if not os.path.isfile(path):
             with whole(path) as name:
                 fetch(f"{address}/{split}.csv", name)

@@ -1,5 +1,6 @@
 """Fetching the official GLUE files into ``data/``: what a server sends is not trusted, and all files come or none."""
 
+import os
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -69,7 +70,7 @@ def too_large(place: str, largest: int) -> UserError:
 
 def download_task(task: Task, folder: Path, address: str = GLUE_ADDRESS) -> None:
     """Put the official files of ``task`` into ``folder``; files that are there already stay."""
-    wanted = [split for split in task.splits if not (folder / f"{split}.tsv").is_file()]
+    wanted = [split for split in task.splits if not os.path.isfile(folder / f"{split}.tsv")]
     if not set(wanted) - OPTIONAL:
         return
     if task.name == "mrpc":

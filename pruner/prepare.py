@@ -45,9 +45,9 @@ def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | Non
 
 def missing_file(folder: Path, names: Sequence[str]) -> str | None:
     """What is not there of the files of ``folder``, or ``None``."""
-    if not folder.is_dir():
+    # Unlike Path's own, these take a place that may not be looked into, or a name that is too long, for nothing there.
+    if not os.path.isdir(folder):
         return f"{folder}: no such folder"
-    # Unlike Path.is_file, this is no error in a folder that may not be looked into.
     return next((f"{folder}: no {name}" for name in names if not os.path.isfile(folder / name)), None)
 
 

@@ -99,6 +99,10 @@ def nothing(root):
 # id: (what is changed, script, arguments, what the line must hold)
 CASES = {
     "no data": (remove("data"), PREPARE, (), ["data: none of the GLUE tasks is there", "gluebenchmark.com", "--download"]),
+    "name of data too long": (nothing, PREPARE, ("--data", "x" * 300), ["none of the GLUE tasks is there"]),
+    "name of cache too long": (nothing, PREPARE, ("--cache", "x" * 300), ["cannot be written"]),
+    "agnews: name of data too long": (nothing, NEWS_PREPARE, ("--data", "x" * 300), ["no such folder"]),
+    "agnews: name of data too long to download": (nothing, NEWS_PREPARE, ("--download", "--agnews-address", "nowhere", "--data", "x" * 300), ["cannot be written"]),
     "no task folder": (nothing, PREPARE, ("--tasks", "rte"), ["data/RTE: no such folder", "--download"]),
     "no dev file": (remove("data/MRPC/dev.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no dev.tsv"]),
     "short row": (write("data/MRPC/dev.tsv", HEADER + "1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: 2 columns instead of 5", "--skip-bad-rows"]),
