@@ -1,11 +1,11 @@
 """AG News: the official ``train.csv`` and ``test.csv``, class, title and description, and where they are fetched."""
 
 import csv
+import os
 from pathlib import Path
 
 from pruner.download import fetch
-from pruner.errors import UserError
-from pruner.files import write_whole
+from pruner.files import whole
 from pruner.glue import TASKS as GLUE
 from pruner.glue import Rows, Task, read_lines
 
@@ -35,12 +35,9 @@ def read_agnews(folder: Path, split: str, columns: tuple[str, ...], skip_bad_row
             With ``skip_bad_rows`` such rows are counted and left out instead, but for those that end the file amiss.
     """
     path = folder / f"{split}.csv"
-    lines = read_lines(path)
-    if not lines:
-        raise UserError(f"{path}: no rows; download the file again")
     at = [1 + COLUMNS.index(column) for column in columns]
     rows = Rows([], [])
-    reader = csv.reader([line + "\n" for line in lines], strict=True)
+    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
     while True:
         first = reader.line_num + 1
         problem = None
@@ -66,5 +63,6 @@ def download_agnews(folder: Path, address: str = AGNEWS_ADDRESS) -> None:
     """Put the official files into ``folder``; files that are there already stay."""
     for split in TASK.splits:
         path = folder / f"{split}.csv"
-        if not path.is_file():
-            write_whole(path, fetch(f"{address}/{split}.csv"))
+        if not os.path.isfile(path):
+            with whole(path) as name:
+                fetch(f"{address}/{split}.csv", name)

@@ -11,6 +11,7 @@ lie end to end, without padding:
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from pruner.agnews import BERT_TASKS as TASKS
 from pruner.errors import UserError
 from pruner.files import cannot_write, write_whole
 from pruner.glue import Task
@@ -46,6 +48,30 @@ class Split:
     def sentence(self, row: int) -> np.ndarray:
         return self.tokens[self.offsets[row] : self.offsets[row + 1]]
 
+    def check(self, labels: Sequence[str], longest: int, vocabulary_size: int) -> None:
+        """Raise a ValueError if these arrays cannot be a split of that task: anyone may have written them."""
+        kinds = {"tokens": "int32", "offsets": "int64", "second": "int32", "labels": "int64" if labels else "float32"}
+        for name, kind in kinds.items():
+            array = getattr(self, name)
+            if array is not None and (array.dtype != kind or array.ndim != 1):
+                raise ValueError(f"{name} are not {kind} in one dimension")
+        if len(self.offsets) < 2 or any(
+            len(each) != len(self) for each in (self.second, self.labels) if each is not None
+        ):
+            raise ValueError("no rows, or arrays of different lengths")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (self.offsets[1:] < self.offsets[:-1]).any():
+            raise ValueError("offsets do not ascend from 0 to the end")
+        if self.lengths.max() > longest:
+            raise ValueError(f"a sentence of more than {longest} tokens")
+        if self.second.min() < 0 or (self.second > self.lengths).any():
+            raise ValueError("a second segment outside its sentence")
+        if len(self.tokens) and not 0 <= self.tokens.min() <= self.tokens.max() < vocabulary_size:
+            raise ValueError("tokens outside the vocabulary")
+        if self.labels is not None:
+            good = (self.labels >= 0) & (self.labels < len(labels)) if labels else np.isfinite(self.labels)
+            if not good.all():
+                raise ValueError("labels outside the task's")
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -56,6 +82,22 @@ class Cache:
     max_length: int
     splits: dict[str, Split]
     counts: np.ndarray
+
+    def check(self, sentences: int) -> None:
+        """Raise a ValueError if this cannot be the task; a row has at most ``sentences`` of ``max_length`` tokens."""
+        task = TASKS.get(self.task)  # the sample task is in no list
+        if self.max_length < 1 or (task and self.labels != task.labels):
+            raise ValueError("a header of no such task")
+        if self.counts.dtype != "int64" or self.counts.ndim != 1:
+            raise ValueError("counts are not int64 in one dimension")
+        for name in ("train", *(task.dev if task else ())):
+            if name not in self.splits or self.splits[name].labels is None:
+                raise ValueError(f"no {name} split with labels")
+        for name, split in self.splits.items():
+            try:
+                split.check(self.labels, sentences * self.max_length, len(self.counts))
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}") from None
 
 
 def make_cache(task: Task, splits: dict[str, Split], vocabulary_size: int, max_length: int) -> Cache:
@@ -108,7 +150,8 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
         raise UserError(f"{path}: no such file; run {prepare} first")
     again = f"run {prepare} again"
     try:
-        with safe_open(path, framework="numpy") as file:
+        # Torch's arrays are views of the mapped file: what is not used of it is not read, and nothing is copied.
+        with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
             version = header.get("format_version")
             if version != str(FORMAT_VERSION):
@@ -117,15 +160,17 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
                 raise UserError(f"{path}: holds {header['kind']} data of {header['task']}, not {kind} {task}; {again}")
             if header["fingerprint"] != fingerprint:
                 raise UserError(f"{path}: made with another vocabulary or casing than the model's; {again}")
-            names = set(file.keys())
-            splits = {}
-            for name in json.loads(header["splits"]):
-                labels = file.get_tensor(f"{name}.labels") if f"{name}.labels" in names else None
-                parts = [file.get_tensor(f"{name}.{part}") for part in ("tokens", "offsets", "second")]
-                splits[name] = Split(*parts, labels)
-            counts = file.get_tensor("counts")
-            return Cache(task, tuple(json.loads(header["labels"])), int(header["max_length"]), splits, counts)
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
-        if isinstance(error, UserError):
-            raise
+            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+        splits = {}
+        for name in json.loads(header["splits"]):
+            parts = [arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second")]
+            splits[name] = Split(*parts, arrays.get(f"{name}.labels"))
+        labels = tuple(json.loads(header["labels"]))
+        cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"])
+        cache.check(2 if kind == "lstm" else 1)  # each sentence of a pair is cut by itself there
+        return cache
+    except UserError:
+        raise
+    # A foreign header may hold anything, and torch has types that numpy has not.
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path}: cut short or not a cache ({error}); {again}") from None

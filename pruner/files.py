@@ -16,22 +16,72 @@ def cannot_write(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be written ({error}); free the place or choose another folder")
 
 
+def cannot_read(path: Path, error: OSError) -> UserError:
+    return UserError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy the file again")
+
+
+@contextmanager
+def temporary(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write under; folders are made. Whatever is left there in the end is removed.
+
+    If this process is killed, the next that writes the same file removes it.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    name = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    made = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(path)
+        yield name
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    finally:
+        with suppress(OSError):
+            name.unlink()
+        with suppress(OSError):  # those that something was written into stay
+            for parent in made:
+                parent.rmdir()
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """``temporary``, but the file gets its own name when all is written, unless there was an error."""
+    with temporary(path) as name:
+        yield name
+        os.replace(name, path)
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write under a temporary name, which is changed when all is written; folders are made.
 
     Raises:
         UserError: the place cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with whole(path) as name:
+        name.write_bytes(content)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what processes that are no more left of ``path``."""
+    for name in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        number = name.name.split(".")[-2]
+        if number.isdecimal() and not is_running(int(number)):
+            with suppress(OSError):
+                name.unlink()
+
+
+def is_running(process: int) -> bool:
+    if os.name != "posix":
+        return True  # elsewhere signal 0 is no question
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        pass
+    return True
 
 
 def remove_folder(folder: Path) -> None:
@@ -51,15 +101,15 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: the place cannot be written.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.*"):
             shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
+        new.mkdir(parents=True)
+        yield new
         remove_folder(folder)
-        temporary.replace(folder)
+        new.replace(folder)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from None
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(new, ignore_errors=True)

@@ -1,11 +1,14 @@
 """The GLUE tasks: their folders, columns and labels, and a reader that names the line of a bad row."""
 
+import codecs
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pruner.errors import UserError
+from pruner.files import cannot_read
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Task:
     def splits(self) -> tuple[str, ...]:
         return ("train", *self.dev, *self.test)
 
+
+LONGEST_LINE = 1 << 20  # bytes; the longest official ones, with two parses, have some thousands
 
 PAIR = ("sentence1", "sentence2")
 BINARY = ("0", "1")
@@ -81,6 +86,8 @@ class Rows:
 
     def checked(self, path: Path) -> "Rows":
         """The rows, if any are good."""
+        if not self.texts and not self.skipped:
+            raise UserError(f"{path}: no rows; download the file again")
         if len(self.texts) == (self.skipped if self.labels is None else 0):
             raise UserError(f"{path}: all {self.skipped} rows are bad; download the file again")
         return self
@@ -92,18 +99,46 @@ def find_task(name: str, tasks: Mapping[str, Task]) -> Task:
     return tasks[name.lower()]
 
 
-def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 file without byte-order mark; only ``\\n`` ends a line, since texts hold other separators."""
-    data = path.read_bytes()
+def read_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file without byte-order mark, one by one: official files are larger than what is used of them.
+
+    Only ``\\n`` ends a line, since texts hold other separators; empty lines at the end are left out.
+
+    Raises:
+        UserError: the file cannot be read, or a line is no text; it names file and line.
+    """
+    empty = 0  # lines that have been held back
     try:
-        text = data.decode("utf-8-sig")
+        with path.open("rb") as file:
+            for number in itertools.count(1):
+                data = file.readline(LONGEST_LINE + 1)
+                if not data:
+                    return
+                if number == 1:
+                    data = data.removeprefix(codecs.BOM_UTF8)
+                line = check_text(data, f"{path}:{number}").removesuffix("\n").removesuffix("\r")
+                if not line:
+                    empty += 1
+                    continue
+                yield from itertools.repeat("", empty)
+                empty = 0
+                yield line
+    except OSError as error:
+        raise cannot_read(path, error) from None
+
+
+def check_text(data: bytes, place: str) -> str:
+    """A line of text, or a complaint that begins with its ``place``."""
+    if len(data) > LONGEST_LINE:
+        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; is this the official file?")
+    try:
+        text = data.decode()
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 (byte 0x{data[error.start]:02x}); save the file as UTF-8") from None
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    while lines and not lines[-1]:
-        lines.pop()
-    return lines
+        byte = f"0x{data[error.start]:02x}"
+        raise UserError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8") from None
+    if "\0" in text:
+        raise UserError(f"{place}: a NUL byte, which no text has; the file is damaged, download it again")
+    return text
 
 
 def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
@@ -115,22 +150,21 @@ def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False
     """
     path = folder / f"{split}.tsv"
     labelled = split not in task.test
-    lines = read_lines(path)
+    rows = Rows([], [] if labelled else None)
+    lines = enumerate(read_lines(path), start=1)
     header: Sequence[str] = task.header
-    first = 1
     if not (labelled and task.header):
-        header = lines[0].split("\t") if lines else []
-        lines, first = lines[1:], 2
-    if not lines:
-        raise UserError(f"{path}: no rows; download the file again")
+        _, line = next(lines, (1, None))
+        if line is None:
+            return rows.checked(path)
+        header = line.split("\t")
     missing = [column for column in (*task.text, *([task.label] if labelled else [])) if column not in header]
     if missing:
         raise UserError(f"{path}:1: no column {missing[0]!r} in the header; is this the official {task.folder} file?")
     texts_at = [header.index(column) for column in task.text]
     label_at = header.index(task.label) if labelled else None
 
-    rows = Rows([], [] if labelled else None)
-    for number, line in enumerate(lines, start=first):
+    for number, line in lines:
         cells = line.split("\t")
         problem, excused = None, skip_bad_rows
         if len(cells) != len(header):

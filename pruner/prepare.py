@@ -1,5 +1,6 @@
 """What the prepare scripts share: finding the tasks' files, reading them, and the closing table."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,9 +45,10 @@ def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | Non
 
 def missing_file(folder: Path, names: Sequence[str]) -> str | None:
     """What is not there of the files of ``folder``, or ``None``."""
-    if not folder.is_dir():
+    # Unlike Path's own, these take a place that may not be looked into, or a name that is too long, for nothing there.
+    if not os.path.isdir(folder):
         return f"{folder}: no such folder"
-    return next((f"{folder}: no {name}" for name in names if not (folder / name).is_file()), None)
+    return next((f"{folder}: no {name}" for name in names if not os.path.isfile(folder / name)), None)
 
 
 def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:

@@ -17,6 +17,8 @@ from pruner.quiet_tensorflow import import_tensorflow
 # Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
 
+STEP = 8192  # texts at a time: bounds the memory that their words take
+
 ToIds = Callable[[Sequence[str]], list[np.ndarray]]  # texts -> the ids of their words
 
 
@@ -56,34 +58,33 @@ def learn_vocabulary(texts: Sequence[str], size: int) -> tuple[Vocabulary, ToIds
         UserError: TensorFlow is not installed.
     """
     tf = import_tensorflow("makes words as published")
-    step = 8192  # texts at a time: bounds the memory
     layer = tf.keras.layers.TextVectorization(max_tokens=size, ragged=True)
     layer.adapt(
         tf.data.Dataset.from_generator(
-            lambda: (list(texts[start : start + step]) for start in range(0, len(texts), step)),
+            lambda: (list(texts[start : start + STEP]) for start in range(0, len(texts), STEP)),
             output_signature=tf.TensorSpec([None], tf.string),
         )
     )
 
     def to_ids(texts: Sequence[str]) -> list[np.ndarray]:
-        found: list[np.ndarray] = []
-        for start in range(0, len(texts), step):
-            ragged = layer(tf.constant(list(texts[start : start + step])))
-            ids = ragged.values.numpy().astype(np.int32)
-            found += np.split(ids, ragged.row_splits.numpy()[1:-1])
-        return found
+        ragged = layer(tf.constant(list(texts)))
+        return np.split(ragged.values.numpy().astype(np.int32), ragged.row_splits.numpy()[1:-1])
 
     return Vocabulary(tuple(str(word) for word in layer.get_vocabulary()[FIRST_WORD:])), to_ids
 
 
 def encode_words(rows: Rows, to_ids: ToIds, max_length: int) -> Split:
     """Texts of one or two sentences -> ids, end to end, each sentence cut to ``max_length`` words."""
-    columns = [[ids[:max_length] for ids in to_ids(column)] for column in zip(*rows.texts, strict=True)]
-    second = np.array([len(ids) for ids in columns[0]], dtype=np.int32)
-    sentences = [np.concatenate(parts) for parts in zip(*columns, strict=True)]
-    offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in sentences])])
+    parts, lengths, second = [], [], []
+    for start in range(0, len(rows.texts), STEP):
+        texts = zip(*rows.texts[start : start + STEP], strict=True)
+        columns = [[ids[:max_length] for ids in to_ids(column)] for column in texts]
+        second += [len(ids) for ids in columns[0]]
+        lengths += [sum(map(len, sentences)) for sentences in zip(*columns, strict=True)]
+        parts += [np.concatenate([ids for sentences in zip(*columns, strict=True) for ids in sentences])]
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
     labels = None if rows.labels is None else np.array(rows.labels, dtype=np.int64)
-    return Split(np.concatenate(sentences).astype(np.int32), offsets, second, labels)
+    return Split(np.concatenate(parts).astype(np.int32), offsets, np.array(second, dtype=np.int32), labels)
 
 
 def vocabulary_path(folder: Path, task: str) -> Path:

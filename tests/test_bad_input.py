@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 from conftest import VOCABULARY, small_bert, write_agnews, write_mrpc
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from pruner.glue import TASKS, read_split
 from pruner.tokenizer import load_tokenizer
@@ -64,6 +66,27 @@ def cut(name, share):
     return change
 
 
+def folder(name):
+    def change(root):
+        (root / name).unlink()
+        (root / name).mkdir()
+
+    return change
+
+
+def edit_cache(name, **numbers):
+    """Other numbers in the arrays of a cache's development set."""
+
+    def change(root):
+        with safe_open(root / name, framework="numpy") as file:
+            arrays, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+        for part, number in numbers.items():
+            arrays[f"dev.{part}"][-1] = number
+        (root / name).write_bytes(save(arrays, metadata=header))
+
+    return change
+
+
 def other_vocabulary(root):
     words = [*VOCABULARY[:5], *reversed(VOCABULARY[5:])]
     (root / "bert" / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
@@ -76,6 +99,10 @@ def nothing(root):
 # id: (what is changed, script, arguments, what the line must hold)
 CASES = {
     "no data": (remove("data"), PREPARE, (), ["data: none of the GLUE tasks is there", "gluebenchmark.com", "--download"]),
+    "name of data too long": (nothing, PREPARE, ("--data", "x" * 300), ["none of the GLUE tasks is there"]),
+    "name of cache too long": (nothing, PREPARE, ("--cache", "x" * 300), ["cannot be written"]),
+    "agnews: name of data too long": (nothing, NEWS_PREPARE, ("--data", "x" * 300), ["no such folder"]),
+    "agnews: name of data too long to download": (nothing, NEWS_PREPARE, ("--download", "--agnews-address", "nowhere", "--data", "x" * 300), ["cannot be written"]),
     "no task folder": (nothing, PREPARE, ("--tasks", "rte"), ["data/RTE: no such folder", "--download"]),
     "no dev file": (remove("data/MRPC/dev.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no dev.tsv"]),
     "short row": (write("data/MRPC/dev.tsv", HEADER + "1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:2: 2 columns instead of 5", "--skip-bad-rows"]),
@@ -83,6 +110,12 @@ CASES = {
     "foreign header": (write("data/MRPC/dev.tsv", "a\tb\n1\t2\n"), PREPARE, (), ["data/MRPC/dev.tsv:1: no column '#1 String'"]),
     "empty file": (write("data/MRPC/train.tsv", ""), PREPARE, (), ["data/MRPC/train.tsv: no rows"]),
     "not UTF-8": (write("data/MRPC/train.tsv", b"Quality\t\xff\n"), PREPARE, (), ["data/MRPC/train.tsv:1: not UTF-8"]),
+    "NUL byte": (write("data/MRPC/train.tsv", HEADER + "1\t1\t2\ta\0\tb\n"), PREPARE, (), ["data/MRPC/train.tsv:2: a NUL byte"]),
+    "line without end": (write("data/MRPC/train.tsv", HEADER + "1\t1\t2\t" + "a " * 600_000), PREPARE, ("--skip-bad-rows",), ["data/MRPC/train.tsv:2: a line of more than"]),
+    "folder for a file": (folder("data/MRPC/train.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no train.tsv"]),
+    "lstm: NUL byte": (write("data/MRPC/dev.tsv", HEADER + "1\t1\t2\ta\0\tb\n"), LSTM_PREPARE, (), ["data/MRPC/dev.tsv:2: a NUL byte"]),
+    "agnews: NUL byte": (write("data/ag_news_csv/train.csv", '"1","a\0","b"\n'), NEWS_PREPARE, (), ["train.csv:1: a NUL byte"]),
+    "agnews: folder for a file": (folder("data/ag_news_csv/train.csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no train.csv"]),
     "unknown task": (nothing, PREPARE, ("--tasks", "mrcp"), ["unknown task 'mrcp'", "mrpc"]),
     "unknown flag": (nothing, PREPARE, ("--taks", "mrpc"), ["--taks", "--help"]),
     "bad number": (nothing, PREPARE, ("--max-length", "many"), ["--max-length", "many"]),
@@ -102,6 +135,12 @@ CASES = {
     "task not prepared": (nothing, RUN, (*SCHEDULE, "--tasks", "rte"), ["rte.safetensors: no such file", "PrepareGlue4Bert.py"]),
     "cache cut short": (cut("cache/bert/mrpc.safetensors", 0.7), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache"]),
     "cache is a pickle": (write("cache/bert/mrpc.safetensors", b"\x80\x04N."), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache"]),
+    "cache: tokens outside the vocabulary": (edit_cache("cache/bert/mrpc.safetensors", tokens=30_000), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache (dev: tokens outside", "again"]),
+    "cache: offsets beyond the end": (edit_cache("cache/bert/mrpc.safetensors", offsets=10**9), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache (dev: offsets"]),
+    "cache: second outside its sentence": (edit_cache("cache/bert/mrpc.safetensors", second=99), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache (dev: a second segment"]),
+    "cache: unknown class": (edit_cache("cache/bert/mrpc.safetensors", labels=2), RUN, SCHEDULE, ["mrpc.safetensors: cut short or not a cache (dev: labels outside"]),
+    "lstm: unknown class": (edit_cache("cache/lstm/mrpc.safetensors", labels=-1), LSTM_RUN, (), ["mrpc.safetensors: cut short or not a cache (dev: labels outside"]),
+    "lstm: tokens outside the vocabulary": (edit_cache("cache/lstm/mrpc.safetensors", tokens=4), LSTM_RUN, (), ["mrpc.safetensors: cut short or not a cache (dev: tokens outside"]),
     "other vocabulary": (other_vocabulary, RUN, SCHEDULE, ["mrpc.safetensors: made with another vocabulary", "again"]),
     "schedule too short": (nothing, RUN, ("--schedule", "0.6,0"), ["pruning_schedule: 2 rates for a model of 6 layers", "0.6,0,0,0,0,0"]),
     "default schedule": (nothing, RUN, (), ["pruning_schedule: 12 rates for a model of 6 layers"]),

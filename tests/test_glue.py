@@ -1,10 +1,12 @@
 """Reading GLUE's files in all their layouts, and the metrics."""
 
+import os
+
 import numpy as np
 import pytest
 
 from pruner.errors import UserError
-from pruner.glue import TASKS, find_task, read_split
+from pruner.glue import LONGEST_LINE, TASKS, find_task, read_lines, read_split
 from pruner.metrics import compute_metrics
 
 # The header of the official files and one row, with the texts and the label that must come out.
@@ -119,6 +121,42 @@ def test_not_utf8_names_the_line(tmp_path):
     (tmp_path / "train.tsv").write_bytes(b"sentence\tlabel\nfine\t1\ncaf\xe9\t1\n")
     with pytest.raises(UserError, match=r"train\.tsv:3: not UTF-8"):
         read_split(TASKS["sst-2"], tmp_path, "train")
+
+
+def test_lines_are_those_of_the_whole_text(tmp_path):
+    """Empty lines count where text follows, byte-order marks only at the start, and \\r only before the end."""
+    for text in ("\ufeffa\r\n\n\r\n\ufeffb\rc\n\n\r\n\n", "a", "a\r", "\n\na", "\ufeff", "\n\r\n", ""):
+        (tmp_path / "file").write_bytes(text.encode())
+        expected = [line.removesuffix("\r") for line in text.removeprefix("\ufeff").split("\n")]
+        while expected and not expected[-1]:
+            expected.pop()
+        assert list(read_lines(tmp_path / "file")) == expected
+
+
+def test_what_is_no_text_names_the_line(tmp_path):
+    path = tmp_path / "train.tsv"
+    start = b"sentence\tlabel\nfine\t1\n"
+    for content, problem in (
+        (start + b"fi\0ne\t1\n", "3: a NUL byte"),
+        (start + b"x" * (LONGEST_LINE + 1), "3: a line of more than"),
+        (start + b"caf\xc3", r"3: not UTF-8 \(byte 0xc3\)"),
+        ("sentence\tlabel\n".encode("utf-16"), r"1: not UTF-8 \(byte 0xff\)"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=rf"train\.tsv:{problem}"):
+            read_split(TASKS["sst-2"], tmp_path, "train", skip_bad_rows=True)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "train.tsv").mkdir()
+    with pytest.raises(UserError, match=r"train\.tsv: cannot be read \(Is a directory\)"):
+        read_split(TASKS["sst-2"], tmp_path, "train")
+    write(tmp_path, "dev.tsv", "sentence\tlabel", "fine\t1")
+    (tmp_path / "dev.tsv").chmod(0)
+    if os.access(tmp_path / "dev.tsv", os.R_OK):
+        pytest.skip("this user may read everything")
+    with pytest.raises(UserError, match=r"dev\.tsv: cannot be read \(Permission denied\)"):
+        read_split(TASKS["sst-2"], tmp_path, "dev")
 
 
 def test_unknown_task():

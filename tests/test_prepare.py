@@ -1,18 +1,25 @@
 """PrepareGlue4Bert.py, from files to cache, and its download from a local server."""
 
 import io
+import socketserver
+import stat
 import subprocess
 import sys
+import threading
 import time
+import tracemalloc
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from conftest import ROOT, small_bert, write_mrpc
 
+from pruner import download
 from pruner.cache import read_cache
-from pruner.download import archive_files, download_task, mrpc_files
+from pruner.download import download_task, mrpc_files
 from pruner.errors import UserError
+from pruner.files import whole
 from pruner.glue import TASKS, read_split
 from pruner.tokenizer import load_tokenizer
 
@@ -91,8 +98,8 @@ def test_preparing_sst2_and_mrpc_is_fast(shared, tmp_path):
 
 
 @pytest.fixture
-def server(tmp_path_factory, serve):
-    """A server of archives as the official one has them."""
+def official(tmp_path_factory):
+    """A folder of archives as the official server has them."""
     root = tmp_path_factory.mktemp("server")
     (root / "glue" / "data").mkdir(parents=True)
     (root / "senteval" / "senteval_data").mkdir(parents=True)
@@ -107,7 +114,12 @@ def server(tmp_path_factory, serve):
     for name in ("train", "test"):
         (root / "senteval" / "senteval_data" / f"msr_paraphrase_{name}.txt").write_bytes((header + rows).encode())
     (root / "glue" / "data" / "mrpc_dev_ids.tsv").write_text("21\t22\n", encoding="utf-8")
-    return serve(root), root
+    return root
+
+
+@pytest.fixture
+def server(official, serve):
+    return serve(official), official
 
 
 def test_download(run, server, tmp_path):
@@ -145,12 +157,152 @@ def test_download_keeps_what_is_there_and_reports_what_fails(server, tmp_path):
         download_task(TASKS["wnli"], tmp_path / "WNLI", "http://127.0.0.1:1")
 
 
-def test_an_archive_of_something_else():
+def archive(change=None, compression=zipfile.ZIP_DEFLATED, name="RTE/dev.tsv", data=b"0\ta\tb\n" * 9) -> bytes:
+    """An archive of RTE as the official one has it, but for its second file; ``change`` is made to its entry."""
     content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        archive.writestr("RTE/train.tsv", "")
-    with pytest.raises(UserError, match="does not hold the files of RTE"):
-        archive_files(content.getvalue(), TASKS["rte"], "RTE.zip")
+    with zipfile.ZipFile(content, "w") as file:
+        for split in ("train", "dev", "test"):
+            member = zipfile.ZipInfo(f"RTE/{split}.tsv")
+            if split == "dev":
+                member.filename, member.compress_type = name, compression
+                if change:
+                    change(member)
+            file.writestr(member, data if split == "dev" else b"whole")
+    return content.getvalue()
+
+
+def patched(data: bytes, local: int, central: int, value: bytes) -> bytes:
+    """Other bytes in both of the second file's headers, at these places of them."""
+    for place in (data.index(b"PK\3\4", 4) + local, data.index(b"PK\1\2", data.index(b"PK\1\2") + 4) + central):
+        data = data[:place] + value + data[place + len(value) :]
+    return data
+
+
+def link(member):
+    member.external_attr = (stat.S_IFLNK | 0o777) << 16
+
+
+STORED = archive(compression=zipfile.ZIP_STORED)
+*HEAD, BODY = archive().partition(b"RTE/dev.tsv")
+BROKEN_ARCHIVES = {
+    "empty": (b"", "RTE.zip: not a zip archive"),
+    "no archive": (b"<html>", "RTE.zip: not a zip archive"),
+    "cut short": (archive()[:-60], "RTE.zip: not a zip archive"),
+    "of something else": (archive(name="RTE/notes.txt"), "RTE.zip: does not hold the files of RTE"),
+    "other bytes": (STORED.replace(b"0\ta\tb\n", b"0\ta\tc\n", 1), "or damaged (Bad CRC-32 for file 'RTE/dev.tsv'"),
+    "broken compression": (b"".join(HEAD) + b"\7" + BODY[1:], "'RTE/dev.tsv': not a zip"),
+    "a smaller size than it has": (patched(STORED, 22, 24, b"\6\0\0\0"), "'RTE/dev.tsv': not a zip"),
+    "encrypted": (patched(archive(), 6, 8, b"\1\0"), "encrypted"),
+    "unknown compression": (patched(archive(), 8, 10, b"\x63\0"), "'RTE/dev.tsv': its compression"),
+    "unbounded compression": (archive(compression=zipfile.ZIP_BZIP2), "'RTE/dev.tsv': its compression"),
+    "a symbolic link": (archive(link, data=b"/etc/passwd"), "'RTE/dev.tsv': a symbolic link"),
+    "a bomb": (archive(data=bytes(2_000_000)), "'RTE/dev.tsv': more than 1000000 bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BROKEN_ARCHIVES)
+def test_broken_archives_leave_nothing(official, tmp_path, name, monkeypatch):
+    content, complaint = BROKEN_ARCHIVES[name]
+    monkeypatch.setattr(download, "LARGEST", 1_000_000)
+    (official / "glue" / "data" / "RTE.zip").write_bytes(content)
+    with pytest.raises(UserError, match=r"RTE\.zip") as error:
+        download_task(TASKS["rte"], tmp_path / "data" / "RTE", official.as_uri())
+    assert complaint in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["../../RTE/dev.tsv", "/RTE/dev.tsv", "C:\\x/../RTE/dev.tsv", "\x1b[2J/RTE/dev.tsv"])
+def test_strange_paths_lead_nowhere_else(official, tmp_path, name):
+    (official / "glue" / "data" / "RTE.zip").write_bytes(archive(name=name))
+    download_task(TASKS["rte"], tmp_path / "data" / "RTE", official.as_uri())
+    found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert found == {f"data/RTE/{split}.tsv" for split in ("train", "dev", "test")}
+
+
+@pytest.mark.parametrize(
+    ("place", "content", "complaint"),
+    [
+        ("senteval/senteval_data/msr_paraphrase_test.txt", b"Quality\t#1 ID\ncaf\xe9\n", "test.txt: not UTF-8"),
+        ("senteval/senteval_data/msr_paraphrase_train.txt", b"<html>\n", "msr_paraphrase_train.txt: not MRPC's file"),
+        ("senteval/senteval_data/msr_paraphrase_test.txt", b"", "msr_paraphrase_test.txt: not MRPC's file"),
+        ("glue/data/mrpc_dev_ids.tsv", b"\xff", "mrpc_dev_ids.tsv: not UTF-8"),
+        ("glue/data/mrpc_dev_ids.tsv", bytes(download.LARGEST_IN_MEMORY + 1), "mrpc_dev_ids.tsv: more than"),
+    ],
+)
+def test_broken_files_of_mrpc_leave_nothing(official, tmp_path, place, content, complaint):
+    (official / place).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        download_task(TASKS["mrpc"], tmp_path / "data" / "MRPC", official.as_uri())
+    assert complaint in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "complaint"),
+    [
+        (b"HTTP/1.0 200 OK\r\n\r\n" + bytes(2_000_000), "more than 1000000 bytes"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 2000000\r\n\r\n", "more than 1000000 bytes"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nhalf", "only 4 of 9 bytes came"),
+        (b"HTTP/1.0 200 OK\r\nContent-Length: many\r\n\r\n", "download failed"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhalf", "download failed"),
+        (b"not a server of pages\r\n\r\n", "download failed"),
+        (b"", "download failed"),
+    ],
+)
+def test_servers_that_do_not_keep_to_the_rules(tmp_path, answer, complaint):
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(4096)
+            with suppress(ConnectionError):
+                self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as odd:
+        threading.Thread(target=odd.serve_forever, args=[0.01], daemon=True).start()
+        with pytest.raises(UserError, match=complaint), whole(tmp_path / "data" / "file") as path:
+            download.fetch(f"http://127.0.0.1:{odd.server_address[1]}/file", path, 1_000_000)
+        odd.shutdown()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_is_not_held_in_memory(serve, tmp_path):
+    (tmp_path / "server").mkdir()
+    (tmp_path / "server" / "file").write_bytes(bytes(20_000_000))
+    address = serve(tmp_path / "server")
+    tracemalloc.start()
+    download.fetch(f"{address}/file", tmp_path / "file")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "file").stat().st_size == 20_000_000
+    assert peak < 4_000_000
+
+
+@pytest.mark.parametrize("stage", ["cache", "archive", "split"])
+def test_a_full_disk_leaves_nothing(official, tmp_path, stage):
+    """A limit on the size of files stands for it: like a full disk, it fails the write that goes beyond it."""
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+    write_mrpc(tmp_path / "data")
+    small_bert(tmp_path / "bert")
+    if stage == "cache":
+        asked, place = ["--tasks", "mrpc"], "cache/bert/mrpc.safetensors"
+    else:
+        asked = ["--tasks", "rte", "--download", "--glue-address", official.as_uri()]
+        place = "data/RTE/RTE.zip" if stage == "archive" else "data/RTE/dev.tsv"
+        kind = zipfile.ZIP_STORED if stage == "archive" else zipfile.ZIP_DEFLATED
+        (official / "glue" / "data" / "RTE.zip").write_bytes(archive(compression=kind, data=bytes(10_000)))
+    before = sorted(tmp_path.rglob("*"))
+    found = subprocess.run(
+        [sys.executable, "-B", str(ROOT / "PrepareGlue4Bert.py"), *asked],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
+    )
+    assert found.returncode == 2
+    line = found.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"error: {place}: cannot be written (")
+    assert "Traceback" not in found.stderr
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_mrpc_from_its_original_files_is_glues(shared):
@@ -163,4 +315,4 @@ def test_mrpc_from_its_original_files_is_glues(shared):
     whole = "\n".join(parts["train"] + parts["dev"][1:])
     made = mrpc_files(whole, parts["train"][0], ids)
     for split, lines in parts.items():
-        assert made[split]().decode().rstrip("\n").split("\n") == lines
+        assert made[split].rstrip("\n").split("\n") == lines

@@ -148,6 +148,15 @@ def test_bad_rows_of_agnews(tmp_path):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=rf"train\.csv:{line}: {problem}.*--skip-bad-rows"):
             read_agnews(tmp_path, "train", ("title", "description"))
+    for text, problem in (
+        (good + '"3","t","a\0b"\n', ":3: a NUL byte"),
+        (good + '"3","t","' + "x" * (1 << 21), ":3: a line of more than"),
+        (good + '"3","t","' + "x\n" * 100_000, ":3: not a row of CSV"),
+        ("\n", ": no rows"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=rf"train\.csv{problem}"):
+            read_agnews(tmp_path, "train", ("title", "description"))
     path.write_text('"5","t","d"\n', encoding="utf-8")
     with pytest.raises(UserError, match="all 1 rows are bad"):
         read_agnews(tmp_path, "train", ("title",), skip_bad_rows=True)
