@@ -10,10 +10,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pruner.config import read_config
 from pruner.errors import Parser, UserError, run_script
 from pruner.google import LEFT_OUT, Weight, match
 from pruner.quiet_tensorflow import import_tensorflow
-from pruner.tokenizer import has_capitals, read_json, read_vocabulary
+from pruner.tokenizer import has_capitals, read_vocabulary
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
 # both, which transformers takes for the exact one.
@@ -35,18 +36,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_config(path: Path) -> dict:
+def google_config(path: Path) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the checkpoint's bert_config.json")
-    config = read_json(path)
+    config = read_config(path)
     for key in CONFIG_KEYS:
         if key not in config:
             raise UserError(f"{path}: no {key}; give the bert_config.json that came with the checkpoint")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise UserError(
-            f"{path}: hidden_size {config['hidden_size']} cannot be divided among num_attention_heads "
-            f"{config['num_attention_heads']}; give the bert_config.json that came with the checkpoint"
-        )
     return {key: config[key] for key in CONFIG_KEYS}
 
 
@@ -138,7 +134,7 @@ def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
-    config = read_config(config_path)
+    config = google_config(config_path)
     data = data_files(prefix)
     vocabulary_path = config_path.parent / "vocab.txt"
     if not vocabulary_path.is_file():

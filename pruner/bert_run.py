@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import BertConfig
-
 from pruner import demo as sample
 from pruner.agnews import BERT_TASKS as TASKS
 from pruner.bert_cells import BertGrid, dev_lengths
@@ -182,7 +180,7 @@ def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
         known = {sample.TASK.name: sample.TASK}
 
     tokenizer_folder = bert_folder(args.bert)
-    shape = BertShape.of(BertConfig(**check_bert(args.bert, tokenizer_folder)))
+    shape = BertShape.of(check_bert(args.bert, tokenizer_folder))
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     prepare = "PrepareGlue4Bert.py"
     tasks = prepared_tasks(args, known, default, prepare)

@@ -14,7 +14,7 @@ from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.batches import BertCollator
-from pruner.bert_weights import check_bert, load_model
+from pruner.bert_weights import load_model
 from pruner.cache import Split, read_cache
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.files import write_whole
@@ -90,7 +90,6 @@ def check_arguments(args: argparse.Namespace) -> None:
 def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
     """In float32, two labels."""
     if args.weights:
-        check_bert(args.weights, bert_folder(args.weights))
         return load_model(PrunedBertForSequenceClassification, args.weights, TASKS["sst-2"]).eval()
     layers, width = whole_numbers(args.random.split("x"), "random")[:2] if args.random.count("x") == 1 else (0, 0)
     if not layers or width % 64:
