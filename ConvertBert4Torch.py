@@ -1,6 +1,7 @@
 """Turn a checkpoint of google-research/bert into a folder that transformers and ModifiedModelingBert.py load."""
 
 import argparse
+import glob
 import json
 import math
 import os
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pruner.config import read_config
+from pruner.config import WEIGHTS, read_config
 from pruner.errors import Parser, UserError, run_script
 from pruner.google import LEFT_OUT, Weight, match
 from pruner.quiet_tensorflow import import_tensorflow
@@ -109,26 +110,43 @@ def read_weights(reader, wanted: dict[str, Weight], prefix: Path) -> dict:
 
 
 def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
-    """Write everything under temporary names, then rename, the weights last."""
+    """Write everything under temporary names, then rename. At no moment do weights lie beside files of other ones."""
     import torch
     from safetensors.torch import save_file
 
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (*texts, dump)}
     try:
         for path, text in texts.items():
-            temporary[path].write_text(text, encoding="utf-8")
+            temporary[path].write_bytes(text.encode())
         if dump.suffix == ".safetensors":
             save_file(state, temporary[dump], metadata={"format": "pt"})
         else:
             torch.save(state, temporary[dump])
-        for path, written in temporary.items():
+        dump.unlink(missing_ok=True)
+        for path, written in temporary.items():  # the weights last
             os.replace(written, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{dump.parent}: cannot be written ({first_line(error)})") from None
+        for path in temporary:  # of conversions that were killed
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                left.unlink(missing_ok=True)
+    except Exception as error:  # the system's, safetensors' and torch's own
+        raise UserError(f"{dump.parent}: cannot be written ({first_line(error)}); free the place") from None
     finally:
         for written in temporary.values():
             with suppress(OSError):
                 written.unlink()
+
+
+def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
+    """Complain about what would be replaced unasked. A conversion that was killed has left what it would write."""
+    for path in (dump, *texts):
+        same = path in texts and path.is_file() and path.read_bytes() == texts[path].encode()
+        if os.path.lexists(path) and not same and not force:
+            raise UserError(f"{path}: is there already; replace it with --force")
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; remove it, or name another place")
+    for other in (dump.with_name(name) for name in WEIGHTS if name != dump.name):
+        if other.exists():
+            raise UserError(f"{other}: from_pretrained may load it instead of {dump.name}; remove it first")
 
 
 def main() -> None:
@@ -145,20 +163,8 @@ def main() -> None:
             f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
             f"{config['vocab_size']}; take both from the same archive"
         )
-    outputs = [dump, dump.parent / "config.json", dump.parent / "tokenizer_config.json"]
-    vocabulary_copy = dump.parent / "vocab.txt"
-    if not (vocabulary_copy.exists() and vocabulary_copy.samefile(vocabulary_path)):
-        outputs.append(vocabulary_copy)
-    for path in outputs:
-        if path.exists() and not args.force:
-            raise UserError(f"{path}: is there already; replace it with --force")
-    other = dump.with_name("model.safetensors")
-    if other.exists() and dump.suffix != ".safetensors":
-        raise UserError(f"{other}: from_pretrained would load it instead of {dump.name}; remove it first")
-    try:
-        dump.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{dump.parent}: cannot be made ({error.strerror})") from None
+    if dump.exists() and not args.force:  # before the seconds that TensorFlow takes
+        raise UserError(f"{dump}: is there already; replace it with --force")
 
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
@@ -169,15 +175,21 @@ def main() -> None:
         raise UserError(f"{data[-1]}: cut short, {found_bytes} of {wanted_bytes} bytes; copy the data again")
     shapes = {name: shape for name, shape in everything.items() if not LEFT_OUT.search(name)}
     wanted, heads = match(shapes, config, config_path)
-    state = read_weights(reader, wanted, prefix)
     labels = shapes.get("output_weights", (0,))[0]
     tokenizer = {"do_lower_case": not has_capitals(vocabulary), "tokenizer_class": "BertTokenizer"}
     texts = {
-        outputs[1]: json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
-        outputs[2]: json.dumps(tokenizer, indent=2) + "\n",
+        dump.parent / "config.json": json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
+        dump.parent / "tokenizer_config.json": json.dumps(tokenizer, indent=2) + "\n",
     }
-    if vocabulary_copy in outputs:
+    vocabulary_copy = dump.parent / "vocab.txt"
+    if not (vocabulary_copy.exists() and vocabulary_copy.samefile(vocabulary_path)):
         texts[vocabulary_copy] = vocabulary_path.read_text(encoding="utf-8")
+    check_outputs(texts, dump, args.force)
+    try:
+        dump.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{dump.parent}: cannot be made ({error.strerror}); name another place") from None
+    state = read_weights(reader, wanted, prefix)
     write_outputs(state, texts, dump)
     parameters = sum(tensor.numel() for tensor in state.values())
     megabytes = dump.stat().st_size / 1e6

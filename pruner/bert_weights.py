@@ -9,13 +9,10 @@ from safetensors import safe_open
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.activations import ACT2FN
 
-from pruner.config import read_config, read_json, short
+from pruner.config import WEIGHTS, read_config, read_json, short
 from pruner.errors import UserError
 from pruner.glue import Task
 from pruner.tokenizer import bert_folder
-
-# In the order in which from_pretrained looks for them.
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from pruner.errors import UserError
 
+# In the order in which from_pretrained looks for them.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
 # All that is taken from a config.json beside hidden_act and pad_token_id: whole numbers of 1 or more, and numbers from
 # 0 to these. There may be more in it, such as an attention whose code transformers would fetch from the hub and run.
 SIZES = (
