@@ -1,6 +1,7 @@
 """What RunBert4Glue.py makes of its constants: the schedules, given or to be found, and the cells."""
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -103,11 +104,13 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
         raise UserError(f"budget_schedule: {args.budget_schedule!r} is unknown; choose from {known}")
     for name in ("search_penalty", "soft_extract_learning_rate"):
         value = getattr(args, name)
-        if value is not None and not value >= 0:
+        if value is not None and not 0 <= value < math.inf:
             raise UserError(f"{name}: {value} is not a positive number")
     if budgets and args.search_penalty is not None:
         raise UserError("search_penalty: a budget is given too (target_flops_reduction); use one of them")
-    if not args.search_reach > 1 or (budgets and max(budgets) > args.search_reach):
+    if not 1 < args.search_reach < math.inf:
+        raise UserError(f"search_reach: {args.search_reach:g} is no reduction; use a number above 1, as 4.0")
+    if budgets and max(budgets) > args.search_reach:
         raise UserError(f"search_reach: {args.search_reach:g} is too small; use the largest budget or more")
     way = "soft-extract" if args.search_penalty is not None else args.budget_schedule if budgets else None
     possible = POSSIBLE_STARTS.get(way, STARTS)

@@ -81,7 +81,7 @@ def _is_result(result: object) -> bool:
     match result:
         case {"loss": [*_]}:
             return True
-        case {"path": [[*first], *_] as path}:
+        case {"path": [[_, *_] as first, *_] as path}:
             rows = [row for row in path if isinstance(row, list) and len(row) == len(first)]
             return len(rows) == len(path) and all(type(share) in (int, float) for row in rows for share in row)
     return False

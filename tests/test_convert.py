@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -364,6 +365,24 @@ def test_an_interrupted_conversion_leaves_nothing(run, tmp_path, monkeypatch, mo
     code, _, _ = convert(run, tmp_path / "source", tmp_path / "bert" / "pytorch_model.bin")
     assert code == 130
     assert list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001", "vocab.txt", "bert_config.json"]
+)
+def test_no_pickle_is_loaded(run, tmp_path, name):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    write_checkpoint(tmp_path / "source")
+    path = tmp_path / "source" / name
+    path.write_bytes(pickle.dumps(Bomb()) + bytes(path.stat().st_size))
+    code, _, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
+    assert not (tmp_path / "exploded").exists()
+    assert code == 2
+    assert len([line for line in err.splitlines() if "error: " in line]) == 1
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
