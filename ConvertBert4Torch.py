@@ -1,6 +1,7 @@
 """Turn a checkpoint of google-research/bert into a folder that transformers and ModifiedModelingBert.py load."""
 
 import argparse
+import glob
 import json
 import math
 import os
@@ -10,10 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from pruner.config import WEIGHTS, read_config
 from pruner.errors import Parser, UserError, run_script
 from pruner.google import LEFT_OUT, Weight, match
 from pruner.quiet_tensorflow import import_tensorflow
-from pruner.tokenizer import has_capitals, read_json, read_vocabulary
+from pruner.tokenizer import has_capitals, read_vocabulary
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
 # both, which transformers takes for the exact one.
@@ -35,18 +37,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def read_config(path: Path) -> dict:
+def google_config(path: Path) -> dict:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give the checkpoint's bert_config.json")
-    config = read_json(path)
+    config = read_config(path)
     for key in CONFIG_KEYS:
         if key not in config:
             raise UserError(f"{path}: no {key}; give the bert_config.json that came with the checkpoint")
-    if config["hidden_size"] % config["num_attention_heads"]:
-        raise UserError(
-            f"{path}: hidden_size {config['hidden_size']} cannot be divided among num_attention_heads "
-            f"{config['num_attention_heads']}; give the bert_config.json that came with the checkpoint"
-        )
     return {key: config[key] for key in CONFIG_KEYS}
 
 
@@ -113,32 +110,49 @@ def read_weights(reader, wanted: dict[str, Weight], prefix: Path) -> dict:
 
 
 def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
-    """Write everything under temporary names, then rename, the weights last."""
+    """Write everything under temporary names, then rename. At no moment do weights lie beside files of other ones."""
     import torch
     from safetensors.torch import save_file
 
     temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (*texts, dump)}
     try:
         for path, text in texts.items():
-            temporary[path].write_text(text, encoding="utf-8")
+            temporary[path].write_bytes(text.encode())
         if dump.suffix == ".safetensors":
             save_file(state, temporary[dump], metadata={"format": "pt"})
         else:
             torch.save(state, temporary[dump])
-        for path, written in temporary.items():
+        dump.unlink(missing_ok=True)
+        for path, written in temporary.items():  # the weights last
             os.replace(written, path)
-    except (OSError, RuntimeError) as error:
-        raise UserError(f"{dump.parent}: cannot be written ({first_line(error)})") from None
+        for path in temporary:  # of conversions that were killed
+            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                left.unlink(missing_ok=True)
+    except Exception as error:  # the system's, safetensors' and torch's own
+        raise UserError(f"{dump.parent}: cannot be written ({first_line(error)}); free the place") from None
     finally:
         for written in temporary.values():
             with suppress(OSError):
                 written.unlink()
 
 
+def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
+    """Complain about what would be replaced unasked. A conversion that was killed has left what it would write."""
+    for path in (dump, *texts):
+        same = path in texts and path.is_file() and path.read_bytes() == texts[path].encode()
+        if os.path.lexists(path) and not same and not force:
+            raise UserError(f"{path}: is there already; replace it with --force")
+        if path.is_dir():
+            raise UserError(f"{path}: is a folder; remove it, or name another place")
+    for other in (dump.with_name(name) for name in WEIGHTS if name != dump.name):
+        if other.exists():
+            raise UserError(f"{other}: from_pretrained may load it instead of {dump.name}; remove it first")
+
+
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
-    config = read_config(config_path)
+    config = google_config(config_path)
     data = data_files(prefix)
     vocabulary_path = config_path.parent / "vocab.txt"
     if not vocabulary_path.is_file():
@@ -149,20 +163,8 @@ def main() -> None:
             f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
             f"{config['vocab_size']}; take both from the same archive"
         )
-    outputs = [dump, dump.parent / "config.json", dump.parent / "tokenizer_config.json"]
-    vocabulary_copy = dump.parent / "vocab.txt"
-    if not (vocabulary_copy.exists() and vocabulary_copy.samefile(vocabulary_path)):
-        outputs.append(vocabulary_copy)
-    for path in outputs:
-        if path.exists() and not args.force:
-            raise UserError(f"{path}: is there already; replace it with --force")
-    other = dump.with_name("model.safetensors")
-    if other.exists() and dump.suffix != ".safetensors":
-        raise UserError(f"{other}: from_pretrained would load it instead of {dump.name}; remove it first")
-    try:
-        dump.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{dump.parent}: cannot be made ({error.strerror})") from None
+    if dump.exists() and not args.force:  # before the seconds that TensorFlow takes
+        raise UserError(f"{dump}: is there already; replace it with --force")
 
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
@@ -173,15 +175,21 @@ def main() -> None:
         raise UserError(f"{data[-1]}: cut short, {found_bytes} of {wanted_bytes} bytes; copy the data again")
     shapes = {name: shape for name, shape in everything.items() if not LEFT_OUT.search(name)}
     wanted, heads = match(shapes, config, config_path)
-    state = read_weights(reader, wanted, prefix)
     labels = shapes.get("output_weights", (0,))[0]
     tokenizer = {"do_lower_case": not has_capitals(vocabulary), "tokenizer_class": "BertTokenizer"}
     texts = {
-        outputs[1]: json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
-        outputs[2]: json.dumps(tokenizer, indent=2) + "\n",
+        dump.parent / "config.json": json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
+        dump.parent / "tokenizer_config.json": json.dumps(tokenizer, indent=2) + "\n",
     }
-    if vocabulary_copy in outputs:
+    vocabulary_copy = dump.parent / "vocab.txt"
+    if not (vocabulary_copy.exists() and vocabulary_copy.samefile(vocabulary_path)):
         texts[vocabulary_copy] = vocabulary_path.read_text(encoding="utf-8")
+    check_outputs(texts, dump, args.force)
+    try:
+        dump.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{dump.parent}: cannot be made ({error.strerror}); name another place") from None
+    state = read_weights(reader, wanted, prefix)
     write_outputs(state, texts, dump)
     parameters = sum(tensor.numel() for tensor in state.values())
     megabytes = dump.stat().st_size / 1e6

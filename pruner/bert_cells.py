@@ -229,7 +229,7 @@ class BertGrid(Grid):
         return found
 
     def load_kept(self, folder: Path) -> PrunedBertForSequenceClassification:
-        return PrunedBertForSequenceClassification.from_pretrained(folder)
+        return PrunedBertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
 
     def save_model(self, model: torch.nn.Module, cell: Cell, folder: Path) -> None:
         """A folder that ``from_pretrained`` loads, tokenizer included."""

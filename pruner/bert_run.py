@@ -1,12 +1,11 @@
 """What RunBert4Glue.py makes of its constants: the schedules, given or to be found, and the cells."""
 
 import argparse
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from transformers import BertConfig
 
 from pruner import demo as sample
 from pruner.agnews import BERT_TASKS as TASKS
@@ -105,11 +104,13 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
         raise UserError(f"budget_schedule: {args.budget_schedule!r} is unknown; choose from {known}")
     for name in ("search_penalty", "soft_extract_learning_rate"):
         value = getattr(args, name)
-        if value is not None and not value >= 0:
+        if value is not None and not 0 <= value < math.inf:
             raise UserError(f"{name}: {value} is not a positive number")
     if budgets and args.search_penalty is not None:
         raise UserError("search_penalty: a budget is given too (target_flops_reduction); use one of them")
-    if not args.search_reach > 1 or (budgets and max(budgets) > args.search_reach):
+    if not 1 < args.search_reach < math.inf:
+        raise UserError(f"search_reach: {args.search_reach:g} is no reduction; use a number above 1, as 4.0")
+    if budgets and max(budgets) > args.search_reach:
         raise UserError(f"search_reach: {args.search_reach:g} is too small; use the largest budget or more")
     way = "soft-extract" if args.search_penalty is not None else args.budget_schedule if budgets else None
     possible = POSSIBLE_STARTS.get(way, STARTS)
@@ -182,7 +183,7 @@ def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
         known = {sample.TASK.name: sample.TASK}
 
     tokenizer_folder = bert_folder(args.bert)
-    shape = BertShape.of(BertConfig(**check_bert(args.bert, tokenizer_folder)))
+    shape = BertShape.of(check_bert(args.bert, tokenizer_folder))
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     prepare = "PrepareGlue4Bert.py"
     tasks = prepared_tasks(args, known, default, prepare)

@@ -38,8 +38,11 @@ class Parser(argparse.ArgumentParser):
 
 
 def comma_list(text: str) -> list[str]:
-    """``"a,b"`` -> ``["a", "b"]``, the form in which flags take lists."""
-    return [part.strip() for part in text.split(",") if part.strip()]
+    """``"a,b"`` -> ``["a", "b"]``, the form in which flags take lists; nothing is an empty one."""
+    parts = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(parts):
+        raise ValueError("a part is empty")
+    return parts
 
 
 def check_versions(packages: Sequence[str]) -> None:
@@ -76,6 +79,9 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
         main()
     except (UserError, OSError) as error:  # of the system's own errors, those that nobody foresaw: a full disk
         last_line("error: " + " ".join(str(error).split()))
+        return 2
+    except MemoryError:
+        last_line("error: out of memory; close other programs, or use a machine with more")
         return 2
     except KeyboardInterrupt:
         last_line(STOPPED)

@@ -1,6 +1,7 @@
 """The flags that all run scripts share, each named after the constant that it overrides, and what is made of them."""
 
 import argparse
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,16 +72,19 @@ def check_numbers(args: argparse.Namespace, *more: str) -> list[int]:
     """Complain about settings that cannot be, ``more`` names of those of 1 or more included; the seeds as numbers."""
     for name in ("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows", *more):
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise UserError(f"{name}: {value} is too small; use 1 or more")
+        if value is not None and not 1 <= value < 2**31:
+            raise UserError(f"{name}: {value} is too {'small' if value < 1 else 'large'}; use 1 or more")
     for name in ("epochs", "learning_rate", "student_learning_rate", "clip"):
         value = getattr(args, name)
-        if value is not None and not value > 0:
-            raise UserError(f"{name}: {value} is not a positive number")
+        if value is not None and not 0 < value < (1e6 if name == "epochs" else math.inf):
+            raise UserError(f"{name}: {value} is not a positive number, or has no end")
     try:
-        return [int(seed) for seed in args.seeds]
+        seeds = [int(seed) for seed in args.seeds]
     except ValueError:
-        raise UserError(f"seeds: {args.seeds} are not whole numbers") from None
+        seeds = []
+    if not seeds or not 0 <= min(seeds) <= max(seeds) < 2**32:
+        raise UserError(f"seeds: {args.seeds} are not whole numbers from 0 to 4294967295; use for example 1,2,3")
+    return seeds
 
 
 def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
@@ -89,8 +93,8 @@ def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
         found = tuple(int(width) for width in widths)
     except ValueError:
         found = (0,)
-    if min(found, default=1) < 1:
-        raise UserError(f"student_widths: {widths} are not whole numbers of 1 or more; use for example 64")
+    if not 1 <= min(found, default=1) <= max(found, default=1) <= 10_000:
+        raise UserError(f"student_widths: {widths} are not whole numbers from 1 to 10000; use for example 64")
     return found
 
 

@@ -96,7 +96,10 @@ def predict_finished(grid: Grid, cell: Cell, cache: Cache) -> None:
             f"{folder}: finished without predictions, and its model was not kept; "
             "name its folder with --save-models, or run it again with --force"
         )
-    model = grid.load_kept(kept).to(training_device())
+    try:
+        model = grid.load_kept(kept).to(training_device())
+    except Exception as error:  # safetensors, pickle, JSON and torch each raise their own
+        raise UserError(f"{kept}: not a kept model ({error}); remove it and run with --force") from None
     size, collate = grid.training(cell.task).batch_size, grid.collate(cell)
     for name, content in predict_tests(model, cell.task, cache, size, collate).items():
         write_whole(folder / name, content.encode())
@@ -159,7 +162,8 @@ def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | 
         for cell, cache in cells:
             grid.forget(cell, cache)
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
-    check_writable(grid.records)
+    for folder in filter(None, (grid.records, grid.models)):
+        check_writable(folder)
     if grid.predict_test:
         for cell, cache in cells:
             if finished[cell] is not None:

@@ -26,6 +26,7 @@ from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.words import Vocabulary, read_vectors, read_vocabulary
 
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
+LARGEST_SIZE = 10_000  # of a width, and of the number of layers: beyond lies a slip, not a model
 
 # --demo: the same code on a built-in task, in smaller batches and more epochs since there is less of it.
 demo_settings = {"tasks": ["demo"], "cache": "cache/demo-lstm", "batch_size": 32, "epochs": 6.0}
@@ -51,6 +52,8 @@ def check_rates(args: argparse.Namespace) -> list[float]:
     """The target rates; the start of the ramp must not be above any of them."""
     given = args.target_prune_rate
     rates = [check_rate(rate, "target_prune_rate") for rate in (given if isinstance(given, list) else [given])]
+    if not rates:
+        raise UserError("target_prune_rate: no rate is given; use for example 0.9")
     if args.pruning_rate_start is not None:
         start = check_rate(args.pruning_rate_start, "pruning_rate_start")
         if start > min(rates):
@@ -65,6 +68,9 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Seque
     """
     sizes = ("embedding_size", "hidden_size", "num_layers", "head_size")
     seeds, rates, widths = check_numbers(args, *sizes), check_rates(args), check_widths(args.student_widths)
+    for name in sizes:
+        if getattr(args, name) > LARGEST_SIZE:
+            raise UserError(f"{name}: {getattr(args, name)} is too large; use {LARGEST_SIZE} or less")
     steady = start_run()
     folder = Path(args.cache)
     if args.demo:

@@ -14,7 +14,7 @@ from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.batches import BertCollator
-from pruner.bert_weights import check_bert, load_model
+from pruner.bert_weights import load_model
 from pruner.cache import Split, read_cache
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.files import write_whole
@@ -31,6 +31,8 @@ from pruner.tokenizer import bert_folder, load_tokenizer
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths
 RANDOM_BATCHES = 4  # of random sentences
+LARGEST_NUMBER = 100_000  # of a batch, a width, a repeat: beyond lies a slip
+MOST_PARAMETERS = 10**10  # of a BERT of random weights
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -57,19 +59,22 @@ def whole_numbers(texts: Sequence[str | int], name: str) -> list[int]:
         numbers = [int(text) for text in texts]
     except ValueError:
         numbers = [0]
-    if not numbers or min(numbers) < 1:
-        raise UserError(f"{name}: {','.join(map(str, texts))!r} are not whole numbers of 1 or more")
+    if not numbers or not 1 <= min(numbers) <= max(numbers) <= LARGEST_NUMBER:
+        raise UserError(f"{name}: {','.join(map(str, texts))!r} are not whole numbers from 1 to {LARGEST_NUMBER}")
     return numbers
 
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Complain about what cannot be, before anything is loaded."""
-    if (args.weights is None) == (args.random is None):
+    if bool(args.weights) == bool(args.random):
         raise UserError("weights, random: give one of them: --weights FOLDER, or --random 12x768 for random weights")
-    if (args.task is None) == (args.lengths is None):
+    if bool(args.task) == bool(args.lengths):
         raise UserError("task, lengths: give one of them: --task mrpc, or --lengths 16-112 for random sentences")
     if args.task and args.random:
         raise UserError("task: random weights have no vocabulary; use --weights, or --lengths")
+    for name in ("methods", "dtypes"):
+        if not getattr(args, name):
+            raise UserError(f"{name}: the list is empty; leave it out for the usual ones")
     for name in args.task or ():
         if name not in TASKS:
             raise UserError(f"task: unknown task {name!r}; choose from {', '.join(TASKS)}")
@@ -79,22 +84,27 @@ def check_arguments(args: argparse.Namespace) -> None:
     for name in args.dtypes:
         if name not in DTYPES:
             raise UserError(f"dtypes: unknown dtype {name!r}; choose from {', '.join(DTYPES)}")
-    if args.device.partition(":")[0] not in ("cpu", "cuda"):
+    try:
+        device = torch.device(args.device)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
         raise UserError(f"device: {args.device!r} is neither cpu nor cuda")
-    if args.device.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError("device: PyTorch sees no GPU here; use --device cpu")
-    if args.repeats < 1:
-        raise UserError(f"repeats: {args.repeats} is too small; use 1 or more")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device: PyTorch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
+    if not 1 <= args.repeats <= LARGEST_NUMBER:
+        raise UserError(f"repeats: {args.repeats} is not a number from 1 to {LARGEST_NUMBER}")
 
 
 def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
     """In float32, two labels."""
     if args.weights:
-        check_bert(args.weights, bert_folder(args.weights))
         return load_model(PrunedBertForSequenceClassification, args.weights, TASKS["sst-2"]).eval()
     layers, width = whole_numbers(args.random.split("x"), "random")[:2] if args.random.count("x") == 1 else (0, 0)
     if not layers or width % 64:
         raise UserError(f"random: {args.random!r} is not LAYERSxWIDTH with a width of so many times 64, as 12x768")
+    if 12 * layers * width**2 > MOST_PARAMETERS:
+        raise UserError(f"random: {args.random!r} has more than {MOST_PARAMETERS:,} parameters; use a smaller one")
     torch.manual_seed(0)
     sizes = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
     return PrunedBertForSequenceClassification(BertConfig(num_hidden_layers=layers, **sizes)).eval()

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import platform
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from pruner.errors import UserError
 from pruner.files import cannot_write, whole_folder
 from pruner.processes import count
+from pruner.tables import budgets, summary
 
 # What settings that some records are older than were, before there was a choice.
 AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
@@ -60,16 +62,27 @@ def write_record(folder: Path, record: dict, log: Log, files: Mapping[str, str] 
 
 
 def read_record(folder: Path) -> dict | None:
-    """The record of a finished cell, or ``None``."""
+    """The record of a finished cell, or ``None``.
+
+    Raises:
+        UserError: a file that is no record, or one that the tables could not show.
+    """
     path = folder / "record.json"
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        complete = record["status"] == "complete"
-    except (ValueError, KeyError, TypeError):
+        if record["status"] != "complete":
+            return None
+        summary([record])
+        budgets([record])
+        kinds = {"task": str, "seed": int, "settings": dict, "target_flops_reduction": int | float | None}
+        whole = record["metrics"] and record["metrics"].keys() == record["baseline_metrics"].keys()
+        if not whole or not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
+            raise ValueError
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, StopIteration, OSError):
         raise UserError(f"{path}: not a record; remove its folder or run with --force") from None
-    return record if complete else None
+    return record
 
 
 def written_before(folder: Path, moment: float) -> bool:
@@ -84,7 +97,7 @@ def finished_record(folder: Path, settings: dict) -> dict | None:
     if record is None:
         return None
     wanted = json.loads(json.dumps(settings))
-    have = {key: value for key, value in AS_BEFORE.items() if key in wanted} | record.get("settings", {})
+    have = {key: value for key, value in AS_BEFORE.items() if key in wanted} | record["settings"]
     for key in sorted(wanted.keys() | have.keys()):
         if wanted.get(key) != have.get(key):
             raise UserError(

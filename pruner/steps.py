@@ -59,7 +59,21 @@ def read_step(step: Path, model: nn.Module) -> dict:
     """
     try:
         result = json.loads((step / "step.json").read_text(encoding="utf-8"))
+        if not _is_result(result):
+            raise ValueError("step.json has no loss and no path")
         model.load_state_dict(load_file(step / WEIGHTS))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{step}: not a finished step ({error}); remove the folder") from None
+        reason = str(error).split("\n")[0]
+        raise UserError(f"{step}: not a finished step ({reason}); remove the folder") from None
     return result
+
+
+def _is_result(result: object) -> bool:
+    """Whether this is a training's loss curve or a search's path, [points][layers]."""
+    match result:
+        case {"loss": [*_]}:
+            return True
+        case {"path": [[_, *_] as first, *_] as path}:
+            rows = [row for row in path if isinstance(row, list) and len(row) == len(first)]
+            return len(rows) == len(path) and all(type(share) in (int, float) for row in rows for share in row)
+    return False

@@ -6,6 +6,7 @@ It uses the ``tokenizers`` library under ``transformers`` directly: the same cod
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +14,11 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from pruner.config import read_json, read_json_if_there, read_size, short
 from pruner.errors import UserError
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
+MOST_PIECES = 10**7  # of any vocabulary; tables are as long as the largest id
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,6 @@ class BertTokenizer:
     @property
     def size(self) -> int:
         return self.tokenizer.get_vocab_size()
-
-
-def read_json(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON ({error}); copy the file again") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object; copy the file again")
-    return content
 
 
 def bert_folder(bert: str) -> Path:
@@ -67,21 +60,27 @@ def bert_folder(bert: str) -> Path:
 def read_vocabulary(folder: Path) -> dict[str, int]:
     """Word pieces and their ids, from ``vocab.txt`` or else ``tokenizer.json``."""
     path = folder / "vocab.txt"
-    if path.is_file():
+    if os.path.lexists(path):
         try:
             lines = path.read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError:
             raise UserError(f"{path}: not UTF-8; copy the file again") from None
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); copy the file again") from None
         if lines[-1] == "":
             lines.pop()
         vocabulary = {piece.removesuffix("\r"): index for index, piece in enumerate(lines)}
     else:
         path = folder / "tokenizer.json"
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")
-        vocabulary = read_json(path).get("model", {}).get("vocab", {})
+        model = read_json(path).get("model")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
         if not isinstance(vocabulary, dict):
             raise UserError(f"{path}: not a word-piece vocabulary; this project runs BERT models")
+        for piece, index in vocabulary.items():
+            if type(index) is not int or not 0 <= index < MOST_PIECES:
+                raise UserError(f"{path}: the id of {short(piece)} is {short(index)}; copy the file again")
     for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         if piece not in vocabulary:
             raise UserError(f"{path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
@@ -97,7 +96,7 @@ def has_capitals(vocabulary: Iterable[str]) -> bool:
 def check_max_length(folder: Path, max_length: int) -> None:
     """Complain if sentences may be longer than the model has positions."""
     path = folder / "config.json"
-    positions = read_json(path).get("max_position_embeddings") if path.is_file() else None
+    positions = read_size(read_json_if_there(path), "max_position_embeddings", path)
     if positions is not None and max_length > positions:
         raise UserError(f"max_length: {max_length} tokens, but {path} has {positions} positions; prepare with fewer")
 
@@ -112,8 +111,11 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     """
     vocabulary = read_vocabulary(folder)
     config_path, model_path = folder / "tokenizer_config.json", folder / "config.json"
-    config = read_json(config_path) if config_path.is_file() else {}
-    rows = read_json(model_path).get("vocab_size") if model_path.is_file() else None
+    config = read_json_if_there(config_path)
+    for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if not isinstance(config.get(key), bool | None):
+            raise UserError(f"{config_path}: {key} is {short(config[key])}; use true, false or null")
+    rows = read_size(read_json_if_there(model_path), "vocab_size", model_path)
     if rows is not None and max(vocabulary.values()) >= rows:
         raise UserError(
             f"{folder}: {max(vocabulary.values()) + 1} word pieces in the vocabulary, but vocab_size in config.json is "
@@ -127,7 +129,10 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
         "strip_accents": config.get("strip_accents"),
         "handle_chinese_chars": bool(config.get("tokenize_chinese_chars", True)),
     }
-    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    try:
+        tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    except Exception as error:  # a piece that is no text: the library raises several kinds
+        raise UserError(f"{folder}: the vocabulary cannot be used ({error}); copy the file again") from None
     tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **settings)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")

@@ -47,12 +47,12 @@ def last_checkpoint(folder: Path) -> str | None:
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether all files are there; the one that tells the step is written last."""
-    if not all((checkpoint / name).is_file() for name in CHECKPOINT_FILES):
+    if not all((checkpoint / name).is_file() for name in CHECKPOINT_FILES) or not any(checkpoint.glob("rng_state*")):
         return False
     try:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         return checkpoint.name == f"checkpoint-{state['global_step']}"
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError):
         return False
 
 

@@ -1,16 +1,26 @@
 """Bad input gets one line that says what is wrong, where, and what to do; exit code 2; nothing half-written."""
 
+import importlib
+import io
 import json
 import os
+import pickle
 import shutil
+import sys
+from functools import partial
 
 import pytest
+import torch
 from conftest import VOCABULARY, small_bert, write_agnews, write_mrpc
 from safetensors import safe_open
 from safetensors.numpy import save
+from safetensors.torch import load_file, save_file
+from transformers import BertForSequenceClassification
 
+from pruner.bert_weights import load_model, weights_fingerprint
 from pruner.glue import TASKS, read_split
 from pruner.tokenizer import load_tokenizer
+from pruner.trainer import PruningTrainer
 from pruner.words import Vocabulary, encode_words, write_words
 
 PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
@@ -74,6 +84,14 @@ def folder(name):
     return change
 
 
+def link_to_nowhere(name):
+    def change(root):
+        (root / name).unlink(missing_ok=True)
+        (root / name).symlink_to("nowhere")
+
+    return change
+
+
 def edit_cache(name, **numbers):
     """Other numbers in the arrays of a cache's development set."""
 
@@ -85,6 +103,34 @@ def edit_cache(name, **numbers):
         (root / name).write_bytes(save(arrays, metadata=header))
 
     return change
+
+
+def tokenizer_file(**changes):
+    """tokenizer.json in place of vocab.txt, with some ids or its whole model changed."""
+
+    def change(root):
+        (root / "bert" / "vocab.txt").unlink()
+        vocabulary = {piece: index for index, piece in enumerate(VOCABULARY)} | changes.pop("ids", {})
+        write("bert/tokenizer.json", json.dumps({"model": {"vocab": vocabulary}} | changes))(root)
+
+    return change
+
+
+def whole_numbers(root):
+    path = root / "bert" / "model.safetensors"
+    save_file({name: weight.to(torch.int8) for name, weight in load_file(path).items()}, path)
+
+
+def sharded(shard):
+    def change(root):
+        remove("bert/model.safetensors")(root)
+        write("bert/model.safetensors.index.json", index_of(shard))(root)
+
+    return change
+
+
+def index_of(shard):
+    return json.dumps({"metadata": {}, "weight_map": {"embeddings.LayerNorm.bias": shard}})
 
 
 def other_vocabulary(root):
@@ -163,6 +209,26 @@ CASES = {
     "config not JSON": (write("bert/config.json", "{"), RUN, SCHEDULE, ["bert/config.json: not JSON"]),
     "config lacks layers": (edit_config(num_hidden_layers=None), RUN, SCHEDULE, ["bert/config.json: no num_hidden_layers"]),
     "another kind of model": (edit_config(model_type="roberta"), RUN, SCHEDULE, ["bert/config.json: a roberta model"]),
+    "config of words": (edit_config(hidden_size="32"), RUN, SCHEDULE, ['bert/config.json: hidden_size is "32", which is no size']),
+    "config of no layers": (edit_config(num_hidden_layers=0), RUN, SCHEDULE, ["bert/config.json: num_hidden_layers is 0"]),
+    "config of layers without end": (edit_config(num_hidden_layers=10**9), RUN, SCHEDULE, ["bert: the weights cannot be loaded", "by config.json"]),
+    "config of odd heads": (edit_config(num_attention_heads=5), RUN, SCHEDULE, ["hidden_size 32 cannot be divided among num_attention_heads 5"]),
+    "config of another activation": (edit_config(hidden_act="magic"), RUN, SCHEDULE, ['bert/config.json: hidden_act is "magic"', "gelu"]),
+    "config of no number": (edit_config(layer_norm_eps=float("nan")), RUN, SCHEDULE, ["bert/config.json: layer_norm_eps is NaN, not a number from 0 to 1"]),
+    "config of odd padding": (edit_config(pad_token_id=-1), RUN, SCHEDULE, ["bert/config.json: pad_token_id is -1"]),
+    "config without end": (write("bert/config.json", "[" * 99_999), RUN, SCHEDULE, ["bert/config.json: not JSON"]),
+    "config is nowhere": (link_to_nowhere("bert/config.json"), RUN, SCHEDULE, ["bert/config.json: cannot be read"]),
+    "positions of words": (edit_config(max_position_embeddings="many"), PREPARE, (), ['bert/config.json: max_position_embeddings is "many"']),
+    "casing of words": (write("bert/tokenizer_config.json", '{"do_lower_case": "False"}'), PREPARE, (), ['do_lower_case is "False"; use true, false or null']),
+    "vocabulary is nowhere": (link_to_nowhere("bert/vocab.txt"), PREPARE, (), ["bert/vocab.txt: cannot be read"]),
+    "tokenizer is a list": (tokenizer_file(model=[]), PREPARE, (), ["bert/tokenizer.json: not a word-piece vocabulary"]),
+    "tokenizer's ids are words": (tokenizer_file(ids={"film": "5"}), PREPARE, (), ['bert/tokenizer.json: the id of "film" is "5"']),
+    "tokenizer's ids are no rows": (tokenizer_file(ids={"film": -1}), PREPARE, (), ['bert/tokenizer.json: the id of "film" is -1']),
+    "tokenizer's piece is no text": (tokenizer_file(ids={"\ud800": 1}), PREPARE, (), ["bert: the vocabulary cannot be used"]),
+    "weights are whole numbers": (whole_numbers, RUN, SCHEDULE, ["bert: the weights cannot be loaded", "I8"]),
+    "weights with a huge header": (write("bert/model.safetensors", b"\0" * 7 + b"\x10" + b" " * 99_999), RUN, SCHEDULE, ["bert: the weights cannot be loaded"]),
+    "weights elsewhere": (sharded("../data/MRPC/dev.tsv"), RUN, SCHEDULE, ['index.json: names "../data/MRPC/dev.tsv", no file of the folder']),
+    "weights with a shard missing": (sharded("shard.safetensors"), RUN, SCHEDULE, ['index.json: names "shard.safetensors", no file of the folder']),
     "no weights": (remove("bert/model.safetensors"), RUN, SCHEDULE, ["bert: no weights"]),
     "weights cut short": (cut("bert/model.safetensors", 0.5), RUN, SCHEDULE, ["bert: the weights cannot be loaded"]),
     "weights of fewer layers": (edit_config(num_hidden_layers=7), RUN, ("--schedule", "0.6,0,0,0,0,0,0"), ["bert: 16 weights of a BERT are not in the file"]),
@@ -223,6 +289,10 @@ CASES = {
     "bert: teacher on sampled schedules": (nothing, RUN, (*SCHEDULE, "--start", "sampled", "--methods", "emission"), ["pruning_methods: 'emission' cannot be trained with sampled"]),
     "bert: negative penalty": (nothing, RUN, ("--search-penalty", "-1"), ["search_penalty: -1.0"]),
     "bert: unknown dtype": (nothing, RUN, (*SCHEDULE, "--train-dtype", "int8"), ["train_dtype: 'int8'"]),
+    "bert: endless penalty": (nothing, RUN, ("--search-penalty", "inf"), ["search_penalty: inf"]),
+    "bert: endless reach": (nothing, RUN, (*SCHEDULE, "--search-reach", "1e999"), ["search_reach: inf is no reduction"]),
+    "lstm: width without end": (nothing, LSTM_RUN, ("--hidden-size", "9" * 20), ["hidden_size: 999", "is too large"]),
+    "lstm: no rate": (nothing, LSTM_RUN, ("--target-prune-rate", "", "--pruning-rate-start", "0"), ["target_prune_rate: no rate is given"]),
     "measure: no model": (nothing, MEASURE, ("--lengths", "8"), ["weights, random: give one of them"]),
     "measure: two models": (nothing, MEASURE, ("--weights", "bert", *RANDOM), ["weights, random: give one of them"]),
     "measure: no sentences": (nothing, MEASURE, ("--weights", "bert"), ["task, lengths: give one of them"]),
@@ -241,8 +311,21 @@ CASES = {
     "measure: empty batches": (nothing, MEASURE, (*RANDOM, "--batch-sizes", "0"), ["batch_sizes: '0'"]),
     "measure: unknown dtype": (nothing, MEASURE, (*RANDOM, "--dtypes", "int8"), ["dtypes: unknown dtype 'int8'"]),
     "measure: unknown device": (nothing, MEASURE, (*RANDOM, "--device", "tpu"), ["device: 'tpu' is neither cpu nor cuda"]),
+    "measure: no device": (nothing, MEASURE, (*RANDOM, "--device", "cpu:x"), ["device: 'cpu:x' is neither cpu nor cuda"]),
+    "measure: no such GPU": (nothing, MEASURE, (*RANDOM, "--device", "cuda:99"), ["device: PyTorch sees", "--device cpu"]),
+    "measure: sizes without end": (nothing, MEASURE, ("--random", "99999x64000", "--lengths", "8"), ["random: '99999x64000' has more than"]),
+    "measure: batches without end": (nothing, MEASURE, (*RANDOM, "--batch-sizes", "9" * 20), ["batch_sizes: '999", "from 1 to"]),
+    "measure: empty lists": (nothing, MEASURE, (*RANDOM, "--methods", ""), ["methods: the list is empty"]),
+    "measure: task of no name": (nothing, MEASURE, ("--weights", "bert", "--task="), ["task, lengths: give one of them"]),
     "measure: no repeats": (nothing, MEASURE, (*RANDOM, "--repeats", "0"), ["repeats: 0"]),
     "measure: no place": (write("records", "x"), MEASURE, (*RANDOM, "--repeats", "1"), ["records/speed: cannot be written"]),
+    "flags: seed below 0": (nothing, RUN, (*SCHEDULE, "--seeds", "-1"), ["seeds: ['-1']"]),
+    "flags: no seed": (nothing, LSTM_RUN, ("--seeds", ""), ["seeds: []"]),
+    "flags: endless epochs": (nothing, RUN, (*SCHEDULE, "--epochs", "1e300"), ["epochs: 1e+300"]),
+    "flags: endless batches": (nothing, LSTM_RUN, ("--batch-size", "99999999999"), ["batch_size: 99999999999 is too large"]),
+    "flags: a part is empty": (nothing, RUN, ("--schedule", "0.6,,0,0,0,0"), ["--schedule", "'0.6,,0,0,0,0'"]),
+    "flags: endless width": (nothing, RUN, (*SCHEDULE, "--student-widths", "99999999"), ["student_widths: ['99999999']"]),
+    "models cannot be written": (write("models", "x"), RUN, (*SCHEDULE, "--save-models", "models"), ["models: cannot be written"]),
     "agnews: nothing prepared": (remove("cache"), NEWS_RUN, (), ["cache/lstm: no prepared tasks", "PrepareAgnews4Lstm.py"]),
 }  # fmt: skip
 
@@ -259,8 +342,6 @@ def prepared(tmp_path_factory):
     small_bert(root / "bert")
     before = os.getcwd()
     os.chdir(root)
-    import sys
-
     sys.argv = ["PrepareGlue4Bert.py"]
     try:
         __import__(PREPARE).main()
@@ -290,18 +371,143 @@ def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     assert after == before
 
 
-def test_a_pickle_for_weights_is_not_executed(run, prepared, tmp_path):
-    import pickle
+STEPS = "cache/bert/steps/mrpc"
+FINETUNED = (
+    *SCHEDULE,
+    "--tasks",
+    "mrpc",
+    "--start",
+    "finetuned",
+    "--methods",
+    "head",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "8",
+    "--latency-repeats",
+    "1",
+)
 
-    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "bert" / "model.safetensors").unlink()
+
+@pytest.fixture(scope="module")
+def interrupted(prepared, tmp_path_factory):
+    """The same, and a run in it that was stopped in its second cell, with a finished step and a checkpoint."""
+    root = tmp_path_factory.mktemp("interrupted")
+    shutil.copytree(prepared, root, dirs_exist_ok=True)
+    real, steps = PruningTrainer.training_step, []
+
+    def stop(self, *args, **kwargs):
+        steps.append(1)
+        if len(steps) == 11:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(sys, "argv", [f"{RUN}.py", *FINETUNED])
+        patch.setattr(PruningTrainer, "training_step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            importlib.import_module(RUN).main()
+    return root
+
+
+def pickled_bomb(folder):
+    """A pickle that makes the folder when it is loaded, as large as a model."""
 
     class Bomb:
         def __reduce__(self):
-            return (os.mkdir, (str(tmp_path / "exploded"),))
+            return (os.mkdir, (str(folder),))
 
-    (tmp_path / "bert" / "pytorch_model.bin").write_bytes(pickle.dumps(Bomb()))
-    code, _, err = run(RUN, *SCHEDULE)
-    assert code == 2
-    assert "error: bert: the weights cannot be loaded" in err
+    return pickle.dumps(Bomb()) + bytes(300_000)
+
+
+def zipped_bomb(folder):
+    """The same in the form of torch.save."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(folder),))
+
+    file = io.BytesIO()
+    torch.save({"padding": torch.zeros(100_000), "bomb": Bomb()}, file)
+    return file.getvalue()
+
+
+def shard_of_torch(root):
+    remove("bert/model.safetensors")(root)
+    write("bert/pytorch_model.bin.index.json", index_of("shard.bin"))(root)
+
+
+# What is changed first, the file that is replaced, what the line must hold; None where the run must end well.
+BOMBS = [
+    (remove("bert/model.safetensors"), "bert/pytorch_model.bin", "bert: the weights cannot be loaded"),
+    (shard_of_torch, "bert/shard.bin", "bert: the weights cannot be loaded"),
+    (nothing, "bert/model.safetensors", "bert: the weights cannot be loaded"),
+    (sharded("shard.safetensors"), "bert/shard.safetensors", "bert: the weights cannot be loaded"),
+    (nothing, "bert/vocab.txt", "bert/vocab.txt: not UTF-8"),
+    (remove("bert/vocab.txt"), "bert/tokenizer.json", "bert/tokenizer.json: not JSON"),
+    (nothing, "bert/config.json", "bert/config.json: not JSON"),
+    (nothing, "bert/tokenizer_config.json", "bert/tokenizer_config.json: not JSON"),
+    (nothing, "records/BERT/mrpc/baseline_seed1/record.json", "record.json: not a record"),
+    (nothing, f"{STEPS}/baseline*/model.safetensors", "not a finished step"),
+    (nothing, f"{STEPS}/baseline*/step.json", "not a finished step"),
+    (nothing, f"{STEPS}/head*/checkpoint-*/training_args.bin", None),
+    (nothing, f"{STEPS}/head*/checkpoint-*/trainer_state.json", None),  # it was not written to its end: there is none
+    *(
+        (nothing, f"{STEPS}/head*/checkpoint-*/{name}", "cannot be resumed")
+        for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", [pickled_bomb, zipped_bomb])
+@pytest.mark.parametrize(("change", "name", "expected"), BOMBS)
+def test_no_pickle_is_loaded(run, interrupted, tmp_path, change, name, expected, bomb):
+    shutil.copytree(interrupted, tmp_path, dirs_exist_ok=True)
+    if name.startswith("bert/"):
+        remove("records")(tmp_path)  # they are of other weights
+    change(tmp_path)
+    (path,) = list(tmp_path.glob(name)) or [tmp_path / name]
+    path.write_bytes(bomb(tmp_path / "exploded"))
+    code, _, err = run(RUN, *FINETUNED)
     assert not (tmp_path / "exploded").exists()
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "Traceback" not in err
+    assert (code, len(lines)) == ((2, 1) if expected else (0, 0))
+    if expected:
+        assert expected in lines[0]
+
+
+@pytest.mark.parametrize(("bomb", "load"), [(pickled_bomb, pickle.load), (zipped_bomb, partial(torch.load, weights_only=False))])  # fmt: skip
+def test_the_pickles_would_do_harm(tmp_path, bomb, load):
+    load(io.BytesIO(bomb(tmp_path / "exploded")))
+    assert (tmp_path / "exploded").is_dir()
+
+
+def test_nothing_else_of_a_config_is_asked_for(prepared, tmp_path):
+    """Code of an attention on the hub, a quantisation, outputs that nobody reads."""
+    shutil.copytree(prepared / "bert", tmp_path / "bert")
+    more = {"attn_implementation": "someone/kernel", "_attn_implementation": "someone/kernel", "return_dict": False}
+    more |= {
+        "quantization_config": {"quant_method": "torchao"},
+        "output_attentions": True,
+        "chunk_size_feed_forward": 5,
+    }
+    more |= {"auto_map": {"AutoModel": "someone--code.Model"}, "problem_type": "magic", "pruning": 3, "self": 1}
+    edit_config(**more)(tmp_path)
+    model, stock = (
+        load_model(BertForSequenceClassification, str(root / "bert"), TASKS["mrpc"]) for root in (tmp_path, prepared)
+    )
+    ours, theirs = ({**each.config.to_dict(), "_name_or_path": None} for each in (model, stock))
+    assert ours == theirs
+    assert model.config._attn_implementation == stock.config._attn_implementation
+
+
+def test_the_fingerprint_of_shards_is_that_of_their_content(prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    sharded("shard.safetensors")(tmp_path)
+    found = []
+    for content in ("one", "other"):
+        write("bert/shard.safetensors", content)(tmp_path)
+        found.append(weights_fingerprint(str(tmp_path / "bert")))
+    assert found[0] != found[1]

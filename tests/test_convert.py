@@ -1,6 +1,9 @@
 """ConvertBert4Torch.py against what Google's own code wrote and computed, and against bad checkpoints."""
 
+import itertools
 import json
+import os
+import pickle
 import subprocess
 import sys
 
@@ -282,6 +285,9 @@ REFUSALS = {
     "no config": (lambda s: (s / "bert_config.json").unlink(), {}, ["bert_config.json: no such file"]),
     "config not JSON": (write("bert_config.json", "{"), {}, ["bert_config.json: not JSON"]),
     "config lacks a key": (edit(intermediate_size=None), {}, ["bert_config.json: no intermediate_size"]),
+    "config of words": (edit(hidden_size="8"), {}, ['bert_config.json: hidden_size is "8", which is no size']),
+    "config of no BERT": (edit(num_attention_heads=0), {}, ["bert_config.json: num_attention_heads is 0"]),
+    "activation is a list": (edit(hidden_act=["gelu"]), {}, ['bert_config.json: hidden_act is ["gelu"], not a name']),
     "no vocabulary": (lambda s: (s / "vocab.txt").unlink(), {}, ["vocab.txt: no such file"]),
     "vocabulary and config": (
         write("vocab.txt", "\n".join([*VOCABULARY, "more"]) + "\n"),
@@ -338,7 +344,7 @@ def test_what_is_there_is_not_replaced_unasked(run, tmp_path):
     (dump.parent / "model.safetensors").write_bytes(b"of another model")
     code, _, err = convert(run, tmp_path / "source", dump, "--force")
     assert code == 2
-    assert "model.safetensors: from_pretrained would load it instead of pytorch_model.bin" in err
+    assert "model.safetensors: from_pretrained may load it instead of pytorch_model.bin" in err
     code, _, err = convert(run, tmp_path / "source", tmp_path / "source" / "vocab.txt" / "pytorch_model.bin")
     assert code == 2
     assert "cannot be made" in err
@@ -359,6 +365,81 @@ def test_an_interrupted_conversion_leaves_nothing(run, tmp_path, monkeypatch, mo
     code, _, _ = convert(run, tmp_path / "source", tmp_path / "bert" / "pytorch_model.bin")
     assert code == 130
     assert list((tmp_path / "bert").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["bert_model.ckpt.index", "bert_model.ckpt.data-00000-of-00001", "vocab.txt", "bert_config.json"]
+)
+def test_no_pickle_is_loaded(run, tmp_path, name):
+    class Bomb:
+        def __reduce__(self):
+            return (os.mkdir, (str(tmp_path / "exploded"),))
+
+    write_checkpoint(tmp_path / "source")
+    path = tmp_path / "source" / name
+    path.write_bytes(pickle.dumps(Bomb()) + bytes(path.stat().st_size))
+    code, _, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
+    assert not (tmp_path / "exploded").exists()
+    assert code == 2
+    assert len([line for line in err.splitlines() if "error: " in line]) == 1
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_weights_never_lie_beside_files_of_other_ones(run, tmp_path, monkeypatch, name):
+    """Interrupted before each renaming, over an older conversion and into nothing; then run again."""
+    import ConvertBert4Torch
+
+    write_checkpoint(tmp_path / "old")
+    write_checkpoint(tmp_path / "new", heads=["masked-LM head"], config=CONFIG | {"hidden_act": "relu"})
+    (tmp_path / "new" / "vocab.txt").write_text("\n".join([*VOCABULARY[:-1], "Paris"]) + "\n", encoding="utf-8")
+    assert convert(run, tmp_path / "new", tmp_path / "whole" / name)[0] == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    replace = os.replace
+    for number, force in itertools.product(range(4), (False, True)):
+        dump = tmp_path / f"{number}{force}" / name
+        if force:
+            assert convert(run, tmp_path / "old", dump)[0] == 0
+        calls = iter(range(9))
+
+        def stop(*paths, calls=calls, number=number):
+            if next(calls) == number:
+                raise KeyboardInterrupt
+            replace(*paths)
+
+        monkeypatch.setattr(ConvertBert4Torch.os, "replace", stop)
+        assert convert(run, tmp_path / "new", dump, *["--force"] * force)[0] == 130
+        monkeypatch.setattr(ConvertBert4Torch.os, "replace", replace)
+        assert not dump.exists()
+        assert {path.name for path in dump.parent.iterdir()} <= set(whole)
+        if force:  # what is left of the older one is not replaced unasked
+            assert convert(run, tmp_path / "new", dump)[0] == (2 if number < 3 else 0)
+        (dump.parent / f".{name}.123.tmp").write_bytes(b"of a process that was killed")
+        assert convert(run, tmp_path / "new", dump, *["--force"] * force)[0] == 0
+        assert {path.name: path.read_bytes() for path in dump.parent.iterdir()} == whole
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
+def test_a_full_disk_during_the_conversion(tmp_path, name):
+    write_checkpoint(tmp_path / "source", config=CONFIG | {"hidden_size": 64})
+    dump = tmp_path / "bert" / name
+    dump.parent.mkdir()
+    dump.write_bytes(b"older weights")
+    limited = (
+        "import resource, runpy, sys; sys.path[0] = '.'; resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999)); \
+runpy.run_path('ConvertBert4Torch.py', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", limited, "--pytorch_dump_path", str(dump), "--force"]
+    command += ["--tf_checkpoint_path", str(tmp_path / "source" / "bert_model.ckpt")]
+    command += ["--bert_config_file", str(tmp_path / "source" / "bert_config.json")]
+    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+    lines = [line for line in result.stderr.splitlines() if "error: " in line]
+    assert result.returncode == 2, result.stderr
+    assert len(lines) == 1
+    assert f"error: {dump.parent}: cannot be written" in lines[0]
+    assert "Traceback" not in result.stderr
+    assert {path.name: path.read_bytes() for path in dump.parent.iterdir()} == {name: b"older weights"}
 
 
 def test_slots_are_name_endings():

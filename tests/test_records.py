@@ -3,11 +3,13 @@
 import json
 
 import pytest
+import torch
 
 from pruner.errors import UserError
 from pruner.evaluate import count_tokens
 from pruner.records import Log, environment, finished_record, finite, write_record
 from pruner.schedule import make_pruning
+from pruner.steps import read_step, write_step
 from pruner.tables import budgets, curve, markdown, metric_text, summary
 
 
@@ -61,6 +63,77 @@ def test_only_a_complete_record_of_the_same_settings_is_finished(tmp_path):
         finished_record(folder, {"epochs": 1.0})
     with pytest.raises(UserError, match=r"finished with clip = None, this run has 1\.0"):
         finished_record(folder, {"epochs": 3.0, "clip": 1.0})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"metrics": {"accuracy": "high"}, "baseline_metrics": {"accuracy": "high"}},
+        {"metrics": {}, "baseline_metrics": {}},
+        {"metrics": {"f1": 0.8}},
+        {"metrics": [0.8]},
+        {"settings": None},
+        {"latency": None},
+        {"latency": {"speedup": "1.25"}},
+        {"flops": {}},
+        {"tokens": 0.25},
+        {"schedule": "0.5,0"},
+        {"seed": "1"},
+        {"task": ["mrpc"]},
+        {"target_flops_reduction": []},
+    ],
+)
+def test_a_complete_record_is_one_that_the_tables_can_show(tmp_path, changes):
+    write_record(tmp_path / "cell", make_record(), Log())
+    assert finished_record(tmp_path / "cell", {"epochs": 3.0}) == make_record()
+    write_record(tmp_path / "cell", make_record(**changes), Log())
+    with pytest.raises(UserError, match=r"cell/record\.json: not a record; remove its folder"):
+        finished_record(tmp_path / "cell", {"epochs": 3.0})
+    for key in changes.keys() - {"target_flops_reduction"}:  # which older ones do not have
+        record = make_record()
+        del record[key]
+        (tmp_path / "cell" / "record.json").write_text(json.dumps(record), encoding="utf-8")
+        with pytest.raises(UserError, match="not a record"):
+            finished_record(tmp_path / "cell", {"epochs": 3.0})
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 99_999, b"\xff", b"3", None])
+def test_a_file_that_is_no_record(tmp_path, content):
+    if content is None:
+        (tmp_path / "record.json").symlink_to("nowhere")
+    else:
+        (tmp_path / "record.json").write_bytes(content)
+    with pytest.raises(UserError, match="not a record"):
+        finished_record(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {},
+        [],
+        3,
+        {"loss": None},
+        {"path": []},
+        {"path": [[]], "loss": 1},
+        {"path": [[1.0], [1.0, 0.5]]},
+        {"path": [["1"]]},
+    ],
+)
+def test_a_step_that_holds_no_result(tmp_path, result):
+    model = torch.nn.Linear(2, 3)
+    for whole in ({"loss": [{"step": 1, "loss": 0.5}]}, {"path": [[1.0, 1.0], [0.5, 0.25]]}):
+        write_step(tmp_path / "step", model, whole)
+        assert read_step(tmp_path / "step", model) == whole
+    write_step(tmp_path / "step", model, result)
+    with pytest.raises(UserError, match=r"step: not a finished step \(.*\); remove the folder$"):
+        read_step(tmp_path / "step", model)
+
+
+def test_a_step_of_another_model_is_named_in_one_line(tmp_path):
+    write_step(tmp_path / "step", torch.nn.Linear(2, 3), {"loss": []})
+    with pytest.raises(UserError, match=r"^[^\n]*step: not a finished step"):
+        read_step(tmp_path / "step", torch.nn.LSTM(2, 3))
 
 
 def test_a_record_from_before_a_setting_is_finished_with_its_default(tmp_path):
