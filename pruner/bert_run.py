@@ -28,6 +28,7 @@ from pruner.flops import BertShape
 from pruner.glue import Task
 from pruner.grid import Cell
 from pruner.grid_run import run_grid
+from pruner.processes import from_main
 from pruner.schedule import METHODS, Learned, SearchSettings, check_schedule, layer_methods, make_pruning
 from pruner.scores import TEACHERS
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
@@ -179,7 +180,7 @@ def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
     steady = start_run()
     known = TASKS
     if args.demo:
-        sample.make_demo(Path(args.cache))
+        from_main(lambda: sample.make_demo(Path(args.cache)))
         known = {sample.TASK.name: sample.TASK}
 
     tokenizer_folder = bert_folder(args.bert)

@@ -6,8 +6,9 @@ from pathlib import Path
 import torch
 from transformers import BertConfig, BertModel
 
-from pruner.cache import make_cache, write_cache
+from pruner.cache import cache_path, make_cache, write_cache
 from pruner.encode import encode
+from pruner.files import whole_folder
 from pruner.glue import Rows, Task
 from pruner.tokenizer import load_tokenizer
 from pruner.words import Vocabulary, encode_words, write_words
@@ -53,11 +54,14 @@ def make_sentences(number: int, seed: int) -> Rows:
 
 
 def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path:
-    """Write the sample task's cache and a small, untrained BERT under ``folder``; return the BERT's folder."""
+    """Write the sample task's cache and a small, untrained BERT under ``folder``; return the BERT's folder.
+
+    What is there already stays: another run may be reading it.
+    """
     bert = folder / "bert"
-    bert.mkdir(parents=True, exist_ok=True)
+    if bert.is_dir() and cache_path(folder, TASK.name).is_file():
+        return bert
     vocabulary = [*SPECIAL, *FILLER, *(word for words in TOPICS.values() for word in words)]
-    (bert / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(vocabulary),
@@ -67,7 +71,9 @@ def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path
         intermediate_size=256,
         max_position_embeddings=MAX_LENGTH,
     )
-    BertModel(config).save_pretrained(bert)
+    with whole_folder(bert) as new:
+        BertModel(config).save_pretrained(new)
+        (new / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
     tokenizer = load_tokenizer(bert, MAX_LENGTH)
     splits = {
         "train": encode(make_sentences(train_rows, seed=1), TASK, tokenizer),

@@ -22,6 +22,7 @@ from pruner.glue import Task
 from pruner.grid import Cell
 from pruner.grid_run import run_grid
 from pruner.lstm_cells import LstmGrid
+from pruner.processes import from_main
 from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.words import Vocabulary, read_vectors, read_vocabulary
 
@@ -74,7 +75,7 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Seque
     steady = start_run()
     folder = Path(args.cache)
     if args.demo:
-        sample.make_lstm_demo(folder)
+        from_main(lambda: sample.make_lstm_demo(folder))
         tasks = {sample.TASK.name: sample.TASK}
 
     found: list[tuple[Task, Cache, Vocabulary]] = []

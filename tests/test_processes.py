@@ -47,6 +47,7 @@ def assert_same(one: dict[str, dict], other: dict[str, dict]) -> None:
                 assert np.linalg.norm(difference) < 2e-3 * np.linalg.norm(np.nan_to_num(value)), (name, part)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options"),
     [
@@ -90,6 +91,7 @@ def test_two_processes_do_what_one_does(run, tmp_path, script, options):
     assert_same(weights(tmp_path / "models" / "one"), weights(tmp_path / "models" / "two"))
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_grid_share_its_cells(run, prepared):  # noqa: F811
     options = (*QUICK, "--schedule", "0.5,0,0,0,0,0", "--methods", "head,tail,attention", "--seeds", "1,2")
     assert run("RunBert4Glue", *options, "--records", "alone")[0] == 0

@@ -1,6 +1,8 @@
 """RunBert4Glue.py, from a prepared task to records."""
 
 import json
+import os
+import re
 
 import numpy as np
 import pytest
@@ -140,6 +142,51 @@ def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
     code, out, _ = run("RunBert4Glue", *options)
     assert code == 0
     assert "2 cells, 1 of them finished already" in out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows limits no file's size")
+@pytest.mark.parametrize("largest", [100_000, 300_000])  # less than the weights; less than the optimizer's state
+def test_a_full_disk_stops_a_training_and_leaves_nothing_half(run, prepared, largest):
+    import resource
+
+    options = (*QUICK, *SCHEDULE, "--methods", "head")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        code, _, err = run("RunBert4Glue", *options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert code == 2
+    assert "Traceback" not in err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert re.search(r"/checkpoint-3: cannot be written \(.*\); free the place or choose another folder", errors[0])
+    assert not [path for path in (prepared / "cache" / "bert" / "steps").rglob("*") if path.is_file()]
+    assert not [path for path in (prepared / "records").rglob("*") if path.is_file()]
+    assert run("RunBert4Glue", *options)[0] == 0
+
+
+def test_memory_that_runs_out_is_in_the_log_and_nowhere_else(run, prepared, monkeypatch):
+    options = (*QUICK, *SCHEDULE, "--methods", "head")
+    assert run("RunBert4Glue", *options, "--records", "enough")[0] == 0
+    real = PrunedBertForSequenceClassification.forward
+
+    def forward(self, input_ids, **inputs):
+        if len(input_ids) > 4 and self.training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(self, input_ids, **inputs)
+
+    monkeypatch.setattr(PrunedBertForSequenceClassification, "forward", forward)
+    code, out, err = run("RunBert4Glue", *options, "--records", "short")
+    assert code == 0, err
+    line = "out of memory in step 1: its 8 sentences and all later ones in 2 parts"
+    assert out.count(line) == 1
+    name = "head_0.6-0-0.3-0x3_seed1"
+    assert line in (prepared / "short" / "mrpc" / name / "run.log").read_text(encoding="utf-8")
+    enough, short = (records(prepared / folder)[name] for folder in ("enough", "short"))
+    assert short["settings"] == enough["settings"]
+    assert short["tokens"] == enough["tokens"]
+    assert [entry["step"] for entry in short["loss"]] == [entry["step"] for entry in enough["loss"]]
 
 
 def test_mnli_is_evaluated_on_both_dev_sets(run, tmp_path):
