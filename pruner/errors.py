@@ -23,6 +23,14 @@ class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
 
+class CellError(UserError):
+    """It concerns one cell of a grid: the others can be run."""
+
+
+class NotFiniteError(CellError):
+    """Numbers that are none: what they came from cannot go on, nor be resumed."""
+
+
 class Parser(argparse.ArgumentParser):
     """An ``ArgumentParser`` whose complaints are one line instead of a usage block."""
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from pruner.batches import Collate, make_batch, sorted_batches, sorted_rows
 from pruner.cache import Cache, Split
-from pruner.errors import UserError
+from pruner.errors import CellError, NotFiniteError
 from pruner.glue import Task
 from pruner.schedule import Pruning
 from pruner.select import keep_counts
@@ -23,7 +23,7 @@ def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, *
     ``follow_teacher=True``.
 
     Raises:
-        UserError: a logit or a score was not finite, or memory was short for a single sentence.
+        CellError: a logit or a score was not finite, or memory was short for a single sentence.
     """
     model.eval()
     batches = sorted_rows(split, batch_size)
@@ -41,13 +41,13 @@ def _logits(model: nn.Module, split: Split, rows: np.ndarray, collate: Collate, 
         output = None  # and its memory is free before less is asked for
     if output is None:
         if len(rows) == 1:
-            raise UserError(f"evaluation: out of memory with one sentence (row {rows[0]}); take a smaller model")
+            raise CellError(f"evaluation: out of memory with one sentence (row {rows[0]}); take a smaller model")
         halves = np.array_split(rows, 2)
         return np.concatenate([_logits(model, split, half, collate, options) for half in halves])
     score_sum = getattr(output, "score_sum", None)
     if not np.isfinite(logits).all() or not (score_sum is None or bool(score_sum.isfinite())):
         what = "a score" if np.isfinite(logits).all() else "a logit"
-        raise UserError(
+        raise NotFiniteError(
             f"evaluation: {what} is not finite (rows {', '.join(map(str, rows))}, counted from 0); train with a lower "
             "learning_rate, or train_dtype float32"
         )

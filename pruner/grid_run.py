@@ -7,13 +7,13 @@ from contextlib import nullcontext
 import torch
 
 from pruner.cache import Cache
-from pruner.errors import UserError
+from pruner.errors import CellError, UserError
 from pruner.evaluate import predict_dev, rank_correlation
 from pruner.files import remove_folder, whole_folder, write_whole
 from pruner.grid import Cell, Grid
 from pruner.latency import measure_latency
 from pruner.metrics import dev_metrics, metrics_by_length
-from pruner.processes import Lock, from_main, is_main, locked
+from pruner.processes import Lock, count, from_main, is_main, locked
 from pruner.records import Log, check_writable, environment, finite, write_record
 from pruner.steps import training_folder
 from pruner.submission import predict_tests, submission_names
@@ -133,12 +133,13 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
 
     Raises:
         UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
-            the first hour is spent.
+            the first hour is spent. Or a cell came to no end, when all others have.
     """
     finished = from_main(lambda: start(grid, cells))
+    failed: dict[Cell, str] = {}
     locks = {cell: Lock(grid.folder(cell)) for cell, _ in cells}
     started, done = time.monotonic(), 0
-    while (index := from_main(lambda: take_cell(grid, cells, finished, locks))) is not None:
+    while (index := from_main(lambda: take_cell(grid, cells, finished, failed, locks))) is not None:
         cell, cache = cells[index]
         waiting = sum(record is None for record in finished.values())
         left = "" if not done else f", about {(time.monotonic() - started) / done * waiting / 60:.0f} min left"
@@ -148,12 +149,20 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         try:
             with nullcontext() if grid.is_step(cell) else locked(grid.step(cell, cache), grid.log):
                 finished[cell] = run_cell(grid, cell, cache, baseline)
+        except CellError as error:
+            if count() > 1:  # the processes may be at different places now
+                raise
+            failed[cell] = f"{cell.task.name}, {cell.name}: {error}"
+            grid.log(failed[cell])
         finally:
             if is_main():
                 locks[cell].release()
         done += 1
     if is_main():
         print_tables([record for record in finished.values() if record])
+    if failed:
+        more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
+        raise CellError(next(iter(failed.values())) + more)
 
 
 def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | None]:
@@ -177,17 +186,20 @@ def take_cell(
     grid: Grid,
     cells: Sequence[tuple[Cell, Cache]],
     finished: dict[Cell, dict | None],
+    failed: Mapping[Cell, str],
     locks: Mapping[Cell, Lock],
 ) -> int | None:
-    """The next cell to run, whose lock is ours now; ``None`` if all are finished.
+    """The next cell to run, whose lock is ours now; ``None`` if all are finished that can be.
 
     What other processes have finished goes into ``finished``. They are waited for when they have all that is left.
     """
     while True:
         busy = []
         for index, (cell, cache) in enumerate(cells):
-            if finished[cell] is not None or (cell.pruning and finished[Cell(cell.task, None, cell.seed)] is None):
+            if finished[cell] is not None or cell in failed:
                 continue
+            if cell.pruning and finished[Cell(cell.task, None, cell.seed)] is None:
+                continue  # there is nothing to compare it with yet
             if not locks[cell].take(wait=False):
                 busy.append(cell)
                 continue
@@ -204,6 +216,8 @@ def take_cell(
 
 def print_tables(records: list[dict]) -> None:
     """What was found, in a table or several."""
+    if not records:
+        return
     print("\n" + markdown(summary(records)))
     if len({record.get("target_flops_reduction") for record in records}) > 2:  # the baseline has none
         print("\n" + markdown(budgets(records)))

@@ -15,7 +15,7 @@ import torch
 import transformers
 from tqdm import tqdm
 
-from pruner.errors import UserError
+from pruner.errors import NotFiniteError, UserError
 from pruner.files import cannot_write, whole_folder
 from pruner.processes import count
 from pruner.tables import budgets, summary
@@ -154,5 +154,5 @@ def finite(values: dict[str, float], where: str) -> dict[str, float]:
     """The metrics as they are, or an error: a record holds numbers only."""
     for name, value in values.items():
         if not math.isfinite(value):
-            raise UserError(f"{where}: {name} is {value}; the training diverged, try a lower learning rate")
+            raise NotFiniteError(f"{where}: {name} is {value}; the training diverged, try a lower learning rate")
     return values

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainingArguments
 
 from pruner.batches import Collate, SplitDataset
-from pruner.errors import UserError
+from pruner.errors import CellError, NotFiniteError
 from pruner.files import remove_folder
 from pruner.processes import PATIENCE, from_main
-from pruner.trainer import NotFiniteError, PruningTrainer, TrainSettings
+from pruner.trainer import PruningTrainer, TrainSettings
 
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -87,8 +87,8 @@ def train(
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
 
     Raises:
-        UserError: the loss or a score was not finite, memory was short for a single sentence, or the checkpoints cannot
-            be written or read.
+        CellError: the loss or a score was not finite, or memory was short for a single sentence.
+        UserError: the checkpoints cannot be written or read.
     """
     on_gpu = torch.cuda.is_available()
     auto = settings.dtype == "auto"
@@ -135,7 +135,7 @@ def train(
         remove_folder(folder)  # there is nothing to go on from
         raise
     except torch.OutOfMemoryError as error:
-        raise UserError(f"training: out of memory for the model itself ({error}); take a smaller one") from None
+        raise CellError(f"training: out of memory for the model itself ({error}); take a smaller one") from None
     # Mixed precision is for training: Accelerate would leave it in the model's forward.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from pruner.errors import UserError
+from pruner.errors import CellError, NotFiniteError, UserError
 from pruner.files import cannot_write, remove_folder
 
 
@@ -37,10 +37,6 @@ class TrainSettings:
     clip: float | None = 1.0
     accumulation_steps: int = 1
     dtype: str = "auto"
-
-
-class NotFiniteError(UserError):
-    """The training came upon numbers that are none: it cannot go on, nor be resumed."""
 
 
 class LossBar(ProgressCallback):
@@ -134,7 +130,7 @@ class PruningTrainer(Trainer):
             if not self._anywhere(losses is None):
                 break
             if self.parts >= len(rows):
-                raise UserError("training: out of memory with one sentence at a time; take a smaller model")
+                raise CellError("training: out of memory with one sentence at a time; take a smaller model")
             self.parts *= 2
             model.zero_grad()
             torch.cuda.empty_cache()

@@ -150,19 +150,19 @@ def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
     thread.start()
     assert taken.wait(10)
     # The baseline of seed 1 is the other's, so that nothing can be compared with it yet.
-    assert grid_run.take_cell(grid, cells, finished, locks) == 2
+    assert grid_run.take_cell(grid, cells, finished, {}, locks) == 2
     finished[cells[2][0]] = {}
     locks[cells[2][0]].release()
-    assert grid_run.take_cell(grid, cells, finished, locks) == 3
+    assert grid_run.take_cell(grid, cells, finished, {}, locks) == 3
     finished[cells[3][0]] = {}
     locks[cells[3][0]].release()
     go.set()
-    assert grid_run.take_cell(grid, cells, finished, locks) == 1
+    assert grid_run.take_cell(grid, cells, finished, {}, locks) == 1
     thread.join()
     assert finished[cells[0][0]] == {"theirs": True}
     assert capsys.readouterr().out == "waiting for another process, which runs baseline_seed1\n"
     finished[cells[1][0]] = {}
-    assert grid_run.take_cell(grid, cells, finished, locks) is None
+    assert grid_run.take_cell(grid, cells, finished, {}, locks) is None
 
 
 def test_a_claim_ends_with_its_process(tmp_path):

@@ -15,7 +15,8 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import grid_run
 from pruner.cache import read_cache
 from pruner.glue import TASKS
-from pruner.schedule import METHODS, make_pruning, schedule_name
+from pruner.grid import Cell
+from pruner.schedule import METHODS, Learned, SearchSettings, make_pruning, schedule_name
 from pruner.tokenizer import load_tokenizer
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
@@ -166,6 +167,32 @@ def test_a_full_disk_stops_a_training_and_leaves_nothing_half(run, prepared, lar
     assert run("RunBert4Glue", *options)[0] == 0
 
 
+def test_a_cell_that_comes_to_no_end_does_not_stop_the_others(run, prepared, monkeypatch):
+    real = PrunedBertForSequenceClassification.forward
+
+    def forward(self, **inputs):
+        output = real(self, **inputs)
+        if self.pruning.method == "head" and self.training:
+            output.loss = output.loss * float("nan")
+        return output
+
+    monkeypatch.setattr(PrunedBertForSequenceClassification, "forward", forward)
+    options = (*QUICK, *SCHEDULE, "--methods", "head,tail")
+    code, out, err = run("RunBert4Glue", *options)
+    assert code == 2
+    line = r"mrpc, head_0\.6-0-0\.3-0x3_seed1: training: the loss is nan at step 1 "
+    line += r"\(training rows [\d, ]+, counted from 0\)"
+    assert re.search(f"^{line}", out, re.MULTILINE)
+    assert re.search(f"^error: {line}; try a lower learning_rate, or train_dtype float32$", err, re.MULTILINE)
+    assert list(records(prepared / "records")) == ["baseline_seed1", "tail_0.6-0-0.3-0x3_seed1"]
+    assert "| mrpc | tail " in out
+    # The others are not run again, whatever becomes of this one.
+    monkeypatch.setattr(PrunedBertForSequenceClassification, "forward", real)
+    code, out, _ = run("RunBert4Glue", *options)
+    assert code == 0
+    assert "3 cells, 2 of them finished already" in out
+
+
 def test_memory_that_runs_out_is_in_the_log_and_nowhere_else(run, prepared, monkeypatch):
     options = (*QUICK, *SCHEDULE, "--methods", "head")
     assert run("RunBert4Glue", *options, "--records", "enough")[0] == 0
@@ -276,6 +303,24 @@ def test_every_constant_has_a_comment_and_a_flag(name, run):
 )
 def test_schedule_names(schedule, name):
     assert schedule_name(schedule) == name
+
+
+def test_the_names_of_runs_are_file_names_on_any_system():
+    """No colon, no space, nothing that Windows or a shell takes for something else."""
+    schedule, task = [0.5, 1e-05, 0, 0.123456], TASKS["sst-2"]
+    prunings = [
+        make_pruning(schedule, ["student", "random", None, "tail"], 4, count=count, padded_length=9)
+        for count in ("real", "padded")
+    ]
+    searches = [None, SearchSettings(4.0, None, 1e-3), SearchSettings(None, 1e-05, 1e-3)]
+    cells = [Cell(task, None, 1), *(Cell(task, pruning, 2**32 - 1) for pruning in prunings)]
+    cells += [
+        Cell(task, prunings[0], 1, Learned("student", how), target) for how in searches[:2] for target in (1.5, 1e3)
+    ]
+    cells += [Cell(task, prunings[0], 1, Learned("student", searches[2]))]
+    names = [cell.name for cell in cells]
+    assert len(set(names)) == len(names) == 8
+    assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*[A-Za-z0-9]", name) for name in names), names
 
 
 def test_nominal_rate_and_method_names():
