@@ -87,6 +87,7 @@ def lstm_demo(tmp_path_factory):
     return outputs, {record["method"]: record for record in found}
 
 
+@pytest.mark.slow
 def test_an_lstm_finds_the_words_too(lstm_demo):
     scores = {method: record["metrics"]["accuracy"] for method, record in lstm_demo[1].items()}
     assert scores["baseline"] > 0.97
@@ -101,6 +102,7 @@ def test_an_lstm_finds_the_words_too(lstm_demo):
     assert lstm_demo[1]["gate"]["flops"]["reduction"] < 1
 
 
+@pytest.mark.slow
 def test_both_lstm_scripts_have_the_same_demo(lstm_demo):
     first, second = lstm_demo[0]
     assert "7 cells, 7 of them finished already" in second
