@@ -22,5 +22,6 @@ def _say_stopped(kind, error, trace) -> None:
         sys.__excepthook__(kind, error, trace)
 
 
-if Path(sys.argv[0]).resolve().parent == Path(__file__).resolve().parent.parent:  # one of the scripts
+_script = getattr(sys.modules["__main__"], "__file__", None)
+if _script and Path(_script).resolve().parent == Path(__file__).resolve().parent.parent:
     sys.excepthook = _say_stopped  # for Ctrl-C while it is still importing

@@ -84,7 +84,7 @@ class BertGrid(Grid):
     def forget(self, cell: Cell, cache: Cache) -> None:
         super().forget(cell, cache)
         if cell.pruning and self.start == "sampled":
-            super().forget(sampled_cell(cell), cache)
+            remove_step(self.step(sampled_cell(cell), cache))
         if cell.learned and cell.learned.search:
             remove_step(self.search_step(cell, cache))
 

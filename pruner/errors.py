@@ -91,8 +91,8 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
     except MemoryError:
         last_line("error: out of memory; close other programs, or use a machine with more")
         return 2
-    except KeyboardInterrupt:
-        last_line(STOPPED)
+    except KeyboardInterrupt as stop:
+        last_line(str(stop) or STOPPED)
         return 130
     return 0
 

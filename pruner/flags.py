@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -119,7 +118,7 @@ def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
         "models": Path(args.save_models) if args.save_models else None,
         "steps": Path(args.cache) / "steps",
         "predict_test": args.predict_test,
-        "force_since": time.time() if args.force else None,
+        "force": args.force,
         "steady": steady,
         "log": Log(),
     }

@@ -14,7 +14,7 @@ from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
 from pruner.glue import Task
 from pruner.processes import from_main, is_main, locked
-from pruner.records import Log, finished_record, written_before
+from pruner.records import Log, finished_record, mark_outdated
 from pruner.schedule import Learned, Pruning, schedule_name
 from pruner.steps import read_step, remove_step, step_folder, training_folder, write_step
 from pruner.train import train, training_device
@@ -59,10 +59,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid(ABC):
-    """What all cells of a run share. A subclass says what is particular to its kind of model.
-
-    Records that were written before ``force_since`` are replaced.
-    """
+    """What all cells of a run share. A subclass says what is particular to its kind of model."""
 
     max_train_rows: int | None
     latency_repeats: int
@@ -70,7 +67,7 @@ class Grid(ABC):
     models: Path | None
     steps: Path
     predict_test: bool
-    force_since: float | None
+    force: bool
     steady: bool
     log: Log
 
@@ -140,7 +137,8 @@ class Grid(ABC):
         return self.models / cell.task.name / cell.name if self.models else None
 
     def forget(self, cell: Cell, cache: Cache) -> None:
-        """Remove what an earlier run has kept of the cell."""
+        """Let the cell be run again from its beginning."""
+        mark_outdated(self.folder(cell))
         remove_step(self.step(cell, cache))
 
     def folder(self, cell: Cell) -> Path:
@@ -161,8 +159,6 @@ class Grid(ABC):
 
     def finished(self, cell: Cell, cache: Cache) -> dict | None:
         """The record of a cell that is not to be run again."""
-        if self.force_since is not None and written_before(self.folder(cell), self.force_since):
-            return None
         return finished_record(self.folder(cell), self.settings(cell, cache))
 
 

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import torch
 
+from pruner import STOPPED
 from pruner.cache import Cache
 from pruner.errors import CellError, UserError
 from pruner.evaluate import predict_dev, rank_correlation
@@ -149,6 +150,10 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         try:
             with nullcontext() if grid.is_step(cell) else locked(grid.step(cell, cache), grid.log):
                 finished[cell] = run_cell(grid, cell, cache, baseline)
+        except KeyboardInterrupt:
+            if not grid.force:
+                raise
+            raise KeyboardInterrupt(STOPPED.replace("again", "again without --force")) from None
         except CellError as error:
             if count() > 1:  # the processes may be at different places now
                 raise
@@ -167,7 +172,7 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
 
 def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | None]:
     """The records of all cells, ``None`` for those to run, when everything is found to be in order."""
-    if grid.force_since is not None:
+    if grid.force:
         for cell, cache in cells:
             grid.forget(cell, cache)
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}

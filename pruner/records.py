@@ -22,6 +22,7 @@ from pruner.tables import budgets, summary
 
 # What settings that some records are older than were, before there was a choice.
 AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
+OUTDATED = "outdated"  # a file beside a record that is to be replaced
 
 
 class Log:
@@ -68,7 +69,7 @@ def read_record(folder: Path) -> dict | None:
         UserError: a file that is no record, or one that the tables could not show.
     """
     path = folder / "record.json"
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or (folder / OUTDATED).is_file():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -85,10 +86,10 @@ def read_record(folder: Path) -> dict | None:
     return record
 
 
-def written_before(folder: Path, moment: float) -> bool:
-    """Whether a record is older than ``moment``, in seconds since the epoch, or not there."""
-    path = folder / "record.json"
-    return not path.is_file() or path.stat().st_mtime < moment
+def mark_outdated(folder: Path) -> None:
+    """Let the cell be run again. Until it has been, its record stays; a run that is stopped knows what was left."""
+    if (folder / "record.json").is_file():
+        (folder / OUTDATED).touch()
 
 
 def finished_record(folder: Path, settings: dict) -> dict | None:

@@ -115,7 +115,7 @@ def test_two_runs_of_one_grid_share_its_cells(run, prepared):  # noqa: F811
 class StubGrid:
     """The records of a grid, and nothing else."""
 
-    force_since = None
+    force = False
 
     def __init__(self, root: Path) -> None:
         self.root = root

@@ -125,6 +125,31 @@ def test_finished_cells_are_replaced_by_force_only(run, prepared):
     assert "weights = " in err
 
 
+def test_a_forced_run_that_was_stopped_goes_on_without_force(run, prepared, monkeypatch):
+    """What it has finished by then is not run a third time."""
+    options = (*QUICK, *SCHEDULE, "--methods", "head,tail")
+    assert run("RunBert4Glue", *options)[0] == 0
+    first, real = records(prepared / "records"), grid_run.run_cell
+
+    def stop_at_second(any_grid, cell, *rest):
+        if cell.pruning:
+            raise KeyboardInterrupt
+        return real(any_grid, cell, *rest)
+
+    monkeypatch.setattr(grid_run, "run_cell", stop_at_second)
+    code, _, err = run("RunBert4Glue", *options, "--force")
+    assert code == 130
+    assert err.endswith("stopped: run the same command again without --force, finished work is kept\n")
+    assert records(prepared / "records").keys() == first.keys()  # the old ones are there until there are others
+    monkeypatch.setattr(grid_run, "run_cell", real)
+    code, out, _ = run("RunBert4Glue", *options)
+    assert code == 0
+    assert "3 cells, 1 of them finished already" in out
+    second = records(prepared / "records")
+    assert all(second[name]["seconds"] != record["seconds"] or second[name] != record for name, record in first.items())
+    assert "3 of them finished already" in run("RunBert4Glue", *options)[1]
+
+
 def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
     real = grid_run.run_cell
 
