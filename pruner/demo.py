@@ -10,6 +10,7 @@ from pruner.cache import cache_path, make_cache, write_cache
 from pruner.encode import encode
 from pruner.files import whole_folder
 from pruner.glue import Rows, Task
+from pruner.processes import locked
 from pruner.tokenizer import load_tokenizer
 from pruner.words import Vocabulary, encode_words, write_words
 
@@ -59,8 +60,13 @@ def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path
     What is there already stays: another run may be reading it.
     """
     bert = folder / "bert"
-    if bert.is_dir() and cache_path(folder, TASK.name).is_file():
-        return bert
+    with locked(bert, print):
+        if not (bert.is_dir() and cache_path(folder, TASK.name).is_file()):
+            write_demo(folder, bert, train_rows, dev_rows)
+    return bert
+
+
+def write_demo(folder: Path, bert: Path, train_rows: int, dev_rows: int) -> None:
     vocabulary = [*SPECIAL, *FILLER, *(word for words in TOPICS.values() for word in words)]
     torch.manual_seed(0)
     config = BertConfig(
@@ -80,7 +86,6 @@ def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path
         "dev": encode(make_sentences(dev_rows, seed=2), TASK, tokenizer),
     }
     write_cache(folder, make_cache(TASK, splits, tokenizer.size, MAX_LENGTH), "bert", tokenizer.fingerprint)
-    return bert
 
 
 def make_lstm_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> None:

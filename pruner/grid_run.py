@@ -1,5 +1,6 @@
 """Running a grid: each cell trained, evaluated, measured and recorded; those that are finished are not run again."""
 
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -176,6 +177,7 @@ def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | 
         for cell, cache in cells:
             grid.forget(cell, cache)
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
+    tidy(grid, cells)
     for folder in filter(None, (grid.records, grid.models)):
         check_writable(folder)
     if grid.predict_test:
@@ -185,6 +187,17 @@ def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | 
     waiting = sum(record is None for record in finished.values())
     print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
     return finished
+
+
+def tidy(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
+    """Remove what killed processes have left that no other step of a run would come upon."""
+    for root in filter(None, (grid.records, grid.models, grid.steps)):
+        for old in root.glob("*/.*.old"):
+            shutil.rmtree(old, ignore_errors=True)
+    for cell, cache in cells:
+        for lock in (Lock(grid.folder(cell)), Lock(grid.step(cell, cache))):
+            if lock.file.is_file() and lock.take(wait=False):
+                lock.release()
 
 
 def take_cell(

@@ -147,7 +147,12 @@ def test_a_forced_run_that_was_stopped_goes_on_without_force(run, prepared, monk
     assert "3 cells, 1 of them finished already" in out
     second = records(prepared / "records")
     assert all(second[name]["seconds"] != record["seconds"] or second[name] != record for name, record in first.items())
+    # What killed processes have left goes at the next start.
+    left = prepared / "records" / "BERT" / "mrpc" / ".tail.17.old", prepared / "records/BERT/mrpc/.baseline_seed1.lock"
+    left[0].mkdir()
+    left[1].touch()
     assert "3 of them finished already" in run("RunBert4Glue", *options)[1]
+    assert not any(path.exists() for path in left)
 
 
 def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
