@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -74,6 +74,9 @@ class PruningTrainer(Trainer):
     A step is the mean over a batch, whoever computes which of its rows: every process sees the whole batch, takes its
     own share of the rows, in ``accumulation_steps`` parts or more where memory is short, and their gradients are added.
     """
+
+    model: Any  # not all have students, and the count of their tokens
+    train_dataset: Dataset
 
     def __init__(
         self, settings: TrainSettings, learning_rates: Mapping[str, float], say: Callable[[str], None], **kwargs
@@ -142,6 +145,7 @@ class PruningTrainer(Trainer):
             self.say(
                 f"out of memory in step {step}: its {len(rows)} sentences and all later ones in {self.parts} parts"
             )
+        assert losses is not None  # or the parts would have been computed again
         if self.several:
             self._add_gradients(model)
             dist.all_reduce(losses)
@@ -241,7 +245,7 @@ class PruningTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
             remove_folder(folder)
             raise cannot_write(folder, error) from None
 
