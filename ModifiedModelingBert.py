@@ -17,7 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner import scores as scorers
 from pruner import teachers
-from pruner.bert_layers import attend, classify, embed, feed_forward, run_layer, task_loss
+from pruner.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
 from pruner.errors import UserError
 from pruner.packing import Packing, pack, real_lengths
 from pruner.schedule import Pruning, check_schedule, make_pruning
@@ -54,6 +54,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
 
     # The loss is a mean over the batch: Trainer then divides it by the accumulation steps.
     accepts_loss_kwargs = False
+    token_counts: Tensor | None  # [vocabulary], of the method "frequency"
 
     def __init__(self, config: BertConfig) -> None:
         super().__init__(config)
@@ -97,9 +98,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
                 raise UserError(
                     f"token_counts: {token_counts.numel()} counts for a vocabulary of {self.config.vocab_size}"
                 )
-        self._apply_pruning(pruning)
-        if "frequency" in pruning.methods:
-            self.token_counts.copy_(token_counts)
+        self._apply_pruning(pruning, token_counts)
         return self
 
     def set_schedule(self, schedule: Sequence[float]) -> "PrunedBertForSequenceClassification":
@@ -117,7 +116,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
         return self
 
-    def _apply_pruning(self, pruning: Pruning) -> None:
+    def _apply_pruning(self, pruning: Pruning, token_counts: Tensor | None = None) -> None:
         like = self.classifier.weight
         wanted, have = pruning.student_layers, self.pruning.student_layers
         if wanted != have or pruning.student_widths != self.pruning.student_widths:
@@ -126,6 +125,8 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         counts = None
         if "frequency" in pruning.methods:
             counts = torch.zeros(self.config.vocab_size, dtype=torch.int64, device=like.device)
+            if token_counts is not None:
+                counts.copy_(token_counts)
         self.register_buffer("token_counts", counts)
         self.pruning = pruning
         self.config.pruning = pruning.to_dict()
@@ -138,7 +139,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         weights = {name: w for name, w in self.state_dict().items() if name.startswith(("bert.", "classifier."))}
         twin.load_state_dict(weights)
         like = self.classifier.weight
-        return twin.to(like.device, like.dtype).eval()
+        return twin.to(like.device, like.dtype).eval()  # type: ignore[arg-type]  # its ``to`` is not seen as a method
 
     def forward(
         self,
@@ -172,7 +173,9 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         lengths = list(lengths)
         follow_teacher = self.training if follow_teacher is None else follow_teacher
         # Padding that no sentence of this batch needs goes first.
-        inputs = [None if x is None else x[:, : max(lengths)] for x in (input_ids, token_type_ids, position_ids)]
+        input_ids = input_ids[:, : max(lengths)]
+        types, ordered = (None if x is None else x[:, : max(lengths)] for x in (token_type_ids, position_ids))
+        inputs = input_ids, types, ordered
 
         layer_counts = self._layer_counts(lengths)
         # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
@@ -184,15 +187,16 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         hidden = embed(self.bert, packing, *inputs)
         origin = torch.arange(packing.rows, device=input_ids.device)  # where each token lay in the first packed row
         positions = packing.positions
-        token_positions, student_losses, student_scores, student_counts, score_sums = [], [], [], [], []
+        student_losses: list[Tensor] = []
+        token_positions, student_scores, student_counts, score_sums = [], [], [], []
         students = iter(self.students)
-        for index, layer in enumerate(self.bert.encoder.layer):
+        for index, layer in enumerate(layers_of(self.bert)):
             method, kept = self.pruning.methods[index], packings[index]
             scores, context = None, None
             if index in known:
                 scores = known[index].index_select(0, origin)
             if method == "attention" and kept is not packing:
-                context, scores = attend(layer.attention.self, hidden, packing, score=True)
+                context, scores = attend(layer, hidden, packing, score=True)
             elif method == "student":
                 student = next(students)
                 if scores is not None:  # the teacher's
@@ -206,6 +210,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
                 elif kept is not packing:
                     scores = student(hidden)
             if kept is not packing:
+                assert scores is not None  # every layer that is pruned has a method
                 score_sums.append(scores.detach().float().sum())
                 by_sentence = packing.pad(scores.detach(), float("-inf"))
                 by_sentence[:, 0] = float("inf")  # [CLS] always stays
@@ -242,7 +247,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         entering = [list(lengths), *self._layer_counts(lengths)]
         return [sum(entering[layer]) for layer in self.pruning.student_layers]
 
-    def _scores_before(self, packing: Packing, inputs: list, follow_teacher: bool) -> dict[int, Tensor]:
+    def _scores_before(self, packing: Packing, inputs: teachers.Inputs, follow_teacher: bool) -> dict[int, Tensor]:
         """Scores [T] that are known before the pruned pass, by layer: the controls' and the teachers'."""
         teacher = self.pruning.teacher if follow_teacher or self.training else None
         wanted: dict[str, list[int]] = {}

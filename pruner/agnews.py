@@ -36,7 +36,8 @@ def read_agnews(folder: Path, split: str, columns: tuple[str, ...], skip_bad_row
     """
     path = folder / f"{split}.csv"
     at = [1 + COLUMNS.index(column) for column in columns]
-    rows = Rows([], [])
+    labels: list[float] = []
+    rows = Rows([], labels)
     reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
     while True:
         first = reader.line_num + 1
@@ -52,7 +53,7 @@ def read_agnews(folder: Path, split: str, columns: tuple[str, ...], skip_bad_row
         except csv.Error as error:
             problem = f"not a row of CSV ({error})"
         if problem is None:
-            rows.labels.append(int(cells[0]) - 1)
+            labels.append(int(cells[0]) - 1)
             rows.texts.append((" ".join(cells[column] for column in at),))
         else:
             rows.leave_out(f"{path}:{first}: {problem}", skip_bad_rows)

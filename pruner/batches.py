@@ -52,8 +52,8 @@ class BertCollator:
         for row, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
             types[row, sentence["second"] : length] = 1
             mask[row, :length] = 1
-        batch = {"input_ids": ids, "attention_mask": torch.from_numpy(mask), "token_type_ids": torch.from_numpy(types)}
-        batch |= stack_labels(sentences)
+        batch: dict = {"input_ids": ids, "attention_mask": torch.from_numpy(mask)}
+        batch |= {"token_type_ids": torch.from_numpy(types)} | stack_labels(sentences)
         if self.with_lengths:
             batch["lengths"] = lengths
         return batch

@@ -21,7 +21,7 @@ from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
 from pruner.processes import from_main, is_main, locked
 from pruner.sampling import SampleSchedules, choose_schedule, in_all_layers
-from pruner.schedule import Pruning
+from pruner.schedule import Pruning, SearchSettings
 from pruner.search import make_soft, search
 from pruner.select import keep_counts
 from pruner.soft_extract import SoftBert
@@ -38,15 +38,19 @@ def dev_lengths(task: Task, cache: Cache) -> list[int]:
     return [int(length) for split in task.dev for length in cache.splits[split].lengths]
 
 
-def sampled_cell(cell: Cell) -> Cell:
+def sampled_cell(cell: Cell, pruning: Pruning) -> Cell:
     """What is trained with sampled schedules in place of the cell: some rate in all layers stands for them."""
-    return replace(
-        cell, pruning=cell.pruning.with_schedule([0.5] * len(cell.pruning.schedule)), learned=None, target=None
-    )
+    return replace(cell, pruning=pruning.with_schedule([0.5] * len(pruning.schedule)), learned=None, target=None)
+
+
+def as_pruned(model: BertForSequenceClassification) -> PrunedBertForSequenceClassification:
+    """The model of a cell that prunes, known for what ``make_model`` has made it."""
+    assert isinstance(model, PrunedBertForSequenceClassification)
+    return model
 
 
 @dataclass(frozen=True)
-class BertGrid(Grid):
+class BertGrid(Grid[BertForSequenceClassification]):
     """``weights`` is the fingerprint of those of ``bert``.
 
     ``start`` says what becomes of a pruned cell: trained from ``bert`` (``pretrained``), or from the baseline of its
@@ -79,25 +83,25 @@ class BertGrid(Grid):
     def is_step(self, cell: Cell) -> bool:
         if cell.pruning is None:
             return self.start != "pretrained"
-        return self.start == "sampled" and cell == sampled_cell(cell)
+        return self.start == "sampled" and cell == sampled_cell(cell, cell.pruning)
 
     def forget(self, cell: Cell, cache: Cache) -> None:
         super().forget(cell, cache)
         if cell.pruning and self.start == "sampled":
-            remove_step(self.step(sampled_cell(cell), cache))
+            remove_step(self.step(sampled_cell(cell, cell.pruning), cache))
         if cell.learned and cell.learned.search:
-            remove_step(self.search_step(cell, cache))
+            remove_step(self.search_step(cell, cell.learned.search, cache))
 
-    def trained(self, cell: Cell, cache: Cache) -> tuple[torch.nn.Module, list[dict]]:
+    def trained(self, cell: Cell, cache: Cache) -> tuple[BertForSequenceClassification, list[dict]]:
         if self.start != "sampled" or cell.pruning is None:
             return train_cell(self, cell, cache)
-        model, loss = train_cell(self, sampled_cell(cell), cache)
-        return model.set_schedule(cell.pruning.schedule), loss
+        model, loss = train_cell(self, sampled_cell(cell, cell.pruning), cache)
+        return as_pruned(model).set_schedule(cell.pruning.schedule), loss
 
-    def callbacks(self, model: torch.nn.Module, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
+    def callbacks(self, model: BertForSequenceClassification, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
         if self.start != "sampled" or cell.pruning is None:
             return ()
-        return [SampleSchedules(model, dev_lengths(cell.task, cache), self.reach, cell.seed)]
+        return [SampleSchedules(as_pruned(model), dev_lengths(cell.task, cache), self.reach, cell.seed)]
 
     def make_model(self, cell: Cell, cache: Cache) -> BertForSequenceClassification:
         if cell.pruning is None:
@@ -111,9 +115,9 @@ class BertGrid(Grid):
         if cell.pruning is None or self.start == "pretrained":
             return {}
         finetuned = self.finetuned(cell, cache)
-        if self.start == "finetuned" and cell.learned:  # by a search, whose weights are trained again
+        if self.start == "finetuned" and cell.learned and cell.learned.search:  # whose weights are trained again
             soft = make_soft(finetuned, super().data(cell, cache), cell.learned.search)
-            read_step(self.search_step(cell, cache), soft)
+            read_step(self.search_step(cell, cell.learned.search, cache), soft)
             finetuned = soft.model
         return finetuned.state_dict()
 
@@ -130,27 +134,36 @@ class BertGrid(Grid):
         return SplitDataset(data.split, predict(self.finetuned(cell, cache), data.split, batch_size, collate))
 
     def learn(self, cell: Cell, cache: Cache) -> Cell:
-        if cell.learned is None:
+        if cell.learned is None or cell.pruning is None:
             return cell
         if cell.learned.search:
-            path = self.search(cell, cache)
+            path = self.search(cell, cell.learned.search, cache)
             if cell.target is None:
                 schedule = [round(rate, 3) for rate in rates_of_shares(path[-1])]
             else:
                 schedule = self.fit(cell, cache, learned_family(path))
         else:
             (model, _), finetuned = self.trained(cell, cache), self.finetuned(cell, cache)
-            schedule = from_main(lambda: self.choose(cell, cache, model, finetuned))
+            schedule = from_main(lambda: self.choose(cell, cache, as_pruned(model), finetuned))
         self.log(f"pruning_schedule = {schedule}")
         return replace(cell, pruning=cell.pruning.with_schedule(schedule))
 
     def fit(self, cell: Cell, cache: Cache, family: Family) -> list[float]:
         """The schedule of the family that meets the cell's budget on the dev sets."""
+        pruning, target = cell.pruning, cell.target
+        if pruning is None or target is None:
+            raise ValueError(f"{cell.name}: a cell without a budget")
         lengths = dev_lengths(cell.task, cache)
         shape = replace(self.shape, labels=cell.task.num_labels)
-        return fit_schedule(family, cell.target, lengths, shape, cell.pruning.with_schedule)
+        return fit_schedule(family, target, lengths, shape, pruning.with_schedule)
 
-    def choose(self, cell: Cell, cache: Cache, model: torch.nn.Module, finetuned: torch.nn.Module) -> list[float]:
+    def choose(
+        self,
+        cell: Cell,
+        cache: Cache,
+        model: PrunedBertForSequenceClassification,
+        finetuned: BertForSequenceClassification,
+    ) -> list[float]:
         """The schedule with which a model of sampled schedules is most like the baseline, on training sentences."""
         split = training_rows(super().data(cell, cache).split, CHOICE_ROWS)
         size, collate = self.training(cell.task).batch_size, self.collate(cell)
@@ -167,15 +180,14 @@ class BertGrid(Grid):
         self.log(f"chosen of {bar.n} schedules; unlike the baseline by {least:.4f}")
         return schedule
 
-    def search_step(self, cell: Cell, cache: Cache) -> Path:
-        how = cell.learned.search
+    def search_step(self, cell: Cell, how: SearchSettings, cache: Cache) -> Path:
         settings = self.settings(Cell(cell.task, None, cell.seed), cache) | asdict(how)
         return step_folder(self.steps, cell.task.name, f"{how.name}_seed{cell.seed}", settings)
 
-    def search(self, cell: Cell, cache: Cache) -> list[list[float]]:
+    def search(self, cell: Cell, how: SearchSettings, cache: Cache) -> list[list[float]]:
         """The path of the cell's search, which all its methods and budgets share: run, resumed, or as it was kept."""
-        task, how, training = cell.task, cell.learned.search, self.training(cell.task)
-        step = self.search_step(cell, cache)
+        task, training = cell.task, self.training(cell.task)
+        step = self.search_step(cell, how, cache)
         data, lengths, collate = super().data(cell, cache), dev_lengths(task, cache), BertCollator(with_lengths=True)
 
         def after_epoch(soft: SoftBert, epoch: int, shares: Sequence[float]) -> None:
@@ -203,7 +215,7 @@ class BertGrid(Grid):
     def latency_collates(self, cell: Cell) -> tuple[Collate, Collate]:
         return BertCollator(with_lengths=False), BertCollator(with_lengths=True)
 
-    def describe(self, model: torch.nn.Module, cell: Cell, cache: Cache) -> dict:
+    def describe(self, model: BertForSequenceClassification, cell: Cell, cache: Cache) -> dict:
         shape, pruning = BertShape.of(model.config), cell.pruning or Pruning.none(model.config.num_hidden_layers)
         lengths = dev_lengths(cell.task, cache)
         counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
@@ -217,13 +229,13 @@ class BertGrid(Grid):
             "flops": reduction(baseline_flops(shape, lengths), pruned_flops(shape, lengths, counts, pruning)),
         }
 
-    def examples(self, model: torch.nn.Module, cell: Cell, cache: Cache) -> list[dict]:
+    def examples(self, model: BertForSequenceClassification, cell: Cell, cache: Cache) -> list[dict]:
         split, collate = cache.splits[cell.task.dev[0]], self.collate(cell)
         found = []
         for row in range(min(EXAMPLES, len(split))):
             with torch.no_grad():
                 output = model.eval()(**make_batch(split, [row], collate, model.device))
-            pieces = [self.tokenizer.tokenizer.id_to_token(int(token)) for token in split.sentence(row)]
+            pieces = [self.tokenizer.piece(int(token)) for token in split.sentence(row)]
             kept = set(output.token_positions[-1].tolist())
             found.append({"sentence": " ".join(pieces), "kept": shorten(pieces, kept)})
         return found
@@ -231,7 +243,7 @@ class BertGrid(Grid):
     def load_kept(self, folder: Path) -> PrunedBertForSequenceClassification:
         return PrunedBertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
 
-    def save_model(self, model: torch.nn.Module, cell: Cell, folder: Path) -> None:
+    def save_model(self, model: BertForSequenceClassification, cell: Cell, folder: Path) -> None:
         """A folder that ``from_pretrained`` loads, tokenizer included."""
         model.save_pretrained(folder)
         for name in TOKENIZER_FILES:

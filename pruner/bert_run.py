@@ -114,7 +114,7 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
     if budgets and max(budgets) > args.search_reach:
         raise UserError(f"search_reach: {args.search_reach:g} is too small; use the largest budget or more")
     way = "soft-extract" if args.search_penalty is not None else args.budget_schedule if budgets else None
-    possible = POSSIBLE_STARTS.get(way, STARTS)
+    possible = POSSIBLE_STARTS.get(way, STARTS) if way else STARTS
     args.start = args.start or possible[0]
     if args.start not in STARTS:
         raise UserError(f"start: {args.start!r} is unknown; choose from {', '.join(STARTS)}")
@@ -165,8 +165,8 @@ def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertSh
             for budget in budgets:
                 if args.budget_schedule in FAMILIES:
                     family, lengths = FAMILIES[args.budget_schedule](layers), dev_lengths(task, cache)
-                    schedule = fit_schedule(family, budget, lengths, shape, pruning.with_schedule)
-                    cells.append(Cell(task, pruning.with_schedule(schedule), seed, target=budget))
+                    fitted = fit_schedule(family, budget, lengths, shape, pruning.with_schedule)
+                    cells.append(Cell(task, pruning.with_schedule(fitted), seed, target=budget))
                     continue
                 search = SearchSettings(args.search_reach, None, args.soft_extract_learning_rate)
                 learned = Learned(method, search if args.budget_schedule == "soft-extract" else None)

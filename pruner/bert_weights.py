@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -13,6 +14,8 @@ from pruner.config import WEIGHTS, read_config, read_json, short
 from pruner.errors import UserError
 from pruner.glue import Task
 from pruner.tokenizer import bert_folder
+
+Model = TypeVar("Model", bound=BertForSequenceClassification)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -82,9 +85,7 @@ def check_dtypes(files: list[Path]) -> None:
                         raise ValueError(f"{name} is of type {dtype}")
 
 
-def load_model(
-    model_class: type[BertForSequenceClassification], bert: str, task: Task
-) -> BertForSequenceClassification:
+def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
     """A pre-trained BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
 
     Raises:
@@ -95,13 +96,14 @@ def load_model(
     config.label2id = {name: index for index, name in config.id2label.items()}
     try:
         check_dtypes(weight_files(Path(bert)))
-        model, info = model_class.from_pretrained(
+        loaded: Any = model_class.from_pretrained(  # a pair, which its annotation does not know
             bert,
             config=config,
             dtype=torch.float32,  # a float16 file would otherwise be trained in float16
             ignore_mismatched_sizes=True,  # the classifier's; all others are refused below
             output_loading_info=True,
         )
+        model, info = loaded
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]

@@ -56,7 +56,7 @@ def rates_of_shares(shares: Sequence[float]) -> list[float]:
     return rates
 
 
-def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float]) -> float:
+def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
     """FLOPs where each layer retains, after its attention, a share of sentences of ``lengths`` tokens, rounded up."""
     total, entering = shape.head(len(lengths)), lengths
     for share in shares:

@@ -163,8 +163,8 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
             arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
         splits = {}
         for name in json.loads(header["splits"]):
-            parts = [arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second")]
-            splits[name] = Split(*parts, arrays.get(f"{name}.labels"))
+            tokens, offsets, second = (arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second"))
+            splits[name] = Split(tokens, offsets, second, arrays.get(f"{name}.labels"))
         labels = tuple(json.loads(header["labels"]))
         cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"])
         cache.check(2 if kind == "lstm" else 1)  # each sentence of a pair is cut by itself there

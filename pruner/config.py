@@ -72,9 +72,9 @@ def read_config(path: Path) -> dict:
     if hidden % heads:
         raise UserError(f"{path}: hidden_size {hidden} cannot be divided among num_attention_heads {heads}; {copy}")
     for key, largest in LARGEST.items():
-        value = found.get(key)
-        if key not in found or (value is None and key == "classifier_dropout"):
+        if key not in found or (found[key] is None and key == "classifier_dropout"):
             continue
+        value = found[key]
         if type(value) not in (int, float) or not 0 <= value <= largest:
             raise UserError(f"{path}: {key} is {short(value)}, not a number from 0 to {largest:g}; {copy}")
         config[key] = float(value)

@@ -43,7 +43,8 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 def make_sentences(number: int, seed: int) -> Rows:
     """Sentences of 12 to 60 words: filler, and anywhere among it the few words that tell the topic."""
     generator = random.Random(seed)
-    texts, labels = [], []
+    texts: list[tuple[str, ...]] = []
+    labels: list[float] = []
     for _ in range(number):
         label = generator.randrange(len(TOPICS))
         words = generator.choices(FILLER, k=generator.randint(12, 60) - SIGNAL_WORDS)

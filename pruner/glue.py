@@ -75,7 +75,7 @@ class Rows:
     """
 
     texts: list[tuple[str, ...]]
-    labels: list[float] | list[int] | None
+    labels: list[float] | None
     skipped: int = 0
 
     def leave_out(self, problem: str, skip_bad_rows: bool) -> None:
@@ -150,7 +150,8 @@ def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False
     """
     path = folder / f"{split}.tsv"
     labelled = split not in task.test
-    rows = Rows([], [] if labelled else None)
+    labels: list[float] = []
+    rows = Rows([], labels if labelled else None)
     lines = enumerate(read_lines(path), start=1)
     header: Sequence[str] = task.header
     if not (labelled and task.header):
@@ -175,7 +176,7 @@ def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False
                 expected = ", ".join(task.labels) or "a number from 0 to 5"
                 problem = f"unknown label {cells[label_at]!r} (expected {expected})"
             else:
-                rows.labels.append(label)  # type: ignore[union-attr]
+                labels.append(label)
         if problem is None:
             rows.texts.append(tuple(cells[at] for at in texts_at))
         else:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
 
 import transformers
 from torch import Tensor, nn
@@ -21,6 +22,8 @@ from pruner.train import train, training_device
 from pruner.trainer import TrainSettings
 
 EXAMPLES = 3  # sentences whose surviving words are shown
+
+Model = TypeVar("Model", bound=nn.Module)  # a grid's kind of model
 
 
 @dataclass(frozen=True)
@@ -52,13 +55,13 @@ class Cell:
         schedule = schedule_name(self.pruning.schedule)
         if self.learned and self.target:
             schedule = f"{'soft-extract' if self.learned.search else 'learned'}-{self.target:g}x"
-        elif self.learned:
+        elif self.learned and self.learned.search:
             schedule = self.learned.search.name
         return f"{self.method}{teacher}_{schedule}{padded}_seed{self.seed}"
 
 
 @dataclass(frozen=True)
-class Grid(ABC):
+class Grid(ABC, Generic[Model]):
     """What all cells of a run share. A subclass says what is particular to its kind of model."""
 
     max_train_rows: int | None
@@ -71,15 +74,15 @@ class Grid(ABC):
     steady: bool
     log: Log
 
-    decay = "linear"  # of the learning rates
-    latency_batches = None  # timed at most; None: all of dev
+    decay: ClassVar[str] = "linear"  # of the learning rates
+    latency_batches: ClassVar[int | None] = None  # timed at most; None: all of dev
 
     @abstractmethod
     def training(self, task: Task) -> TrainSettings:
         """How cells of this task are trained."""
 
     @abstractmethod
-    def make_model(self, cell: Cell, cache: Cache) -> nn.Module:
+    def make_model(self, cell: Cell, cache: Cache) -> Model:
         """The model before training, seeded by the caller."""
 
     @abstractmethod
@@ -87,19 +90,19 @@ class Grid(ABC):
         """The collator of the cell's model."""
 
     @abstractmethod
-    def describe(self, model: nn.Module, cell: Cell, cache: Cache) -> dict:
+    def describe(self, model: Model, cell: Cell, cache: Cache) -> dict:
         """The record's ``model``, schedule or rate, ``count``, ``tokens`` and ``flops``."""
 
     @abstractmethod
-    def examples(self, model: nn.Module, cell: Cell, cache: Cache) -> list[dict]:
+    def examples(self, model: Model, cell: Cell, cache: Cache) -> list[dict]:
         """A few sentences of dev, each with its ``sentence`` and the words ``kept``."""
 
     @abstractmethod
-    def load_kept(self, folder: Path) -> nn.Module:
+    def load_kept(self, folder: Path) -> Model:
         """A model that ``save_model`` has kept."""
 
     @abstractmethod
-    def save_model(self, model: nn.Module, cell: Cell, folder: Path) -> None:
+    def save_model(self, model: Model, cell: Cell, folder: Path) -> None:
         """Keep the model with all that is needed to use it."""
 
     def latency_collates(self, cell: Cell) -> tuple[Collate, Collate]:
@@ -110,14 +113,14 @@ class Grid(ABC):
         """Weights to begin training with, in place of those of ``make_model``."""
         return {}
 
-    def callbacks(self, model: nn.Module, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
+    def callbacks(self, model: Model, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
         return ()
 
     def learn(self, cell: Cell, cache: Cache) -> Cell:
         """The cell with its schedule, learned if it is to be."""
         return cell
 
-    def trained(self, cell: Cell, cache: Cache) -> tuple[nn.Module, list[dict]]:
+    def trained(self, cell: Cell, cache: Cache) -> tuple[Model, list[dict]]:
         """The cell's model on the device, and its loss curve."""
         return train_cell(self, cell, cache)
 
@@ -162,7 +165,7 @@ class Grid(ABC):
         return finished_record(self.folder(cell), self.settings(cell, cache))
 
 
-def train_cell(grid: Grid, cell: Cell, cache: Cache) -> tuple[nn.Module, list[dict]]:
+def train_cell(grid: Grid[Model], cell: Cell, cache: Cache) -> tuple[Model, list[dict]]:
     """The trained model, on the device, and its loss curve; both as they were kept, where they were."""
     transformers.set_seed(cell.seed)
     model, step = grid.make_model(cell, cache), grid.step(cell, cache)

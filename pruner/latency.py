@@ -4,6 +4,7 @@ import copy
 import ctypes
 import platform
 import time
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -11,6 +12,12 @@ from torch import nn
 
 from pruner.batches import Collate, sorted_batches
 from pruner.cache import Split
+
+
+class HasTwin(Protocol):
+    """A module with a baseline."""
+
+    def unpruned_twin(self) -> nn.Module: ...
 
 
 def steady_allocator() -> bool:
@@ -47,7 +54,7 @@ def measure_latency(
     """
     device = next(model.parameters()).device
     pruned = copy.deepcopy(model).to(dtype).eval()
-    baseline = pruned.unpruned_twin()
+    baseline = cast(HasTwin, pruned).unpruned_twin()
     sides = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
     number = len(sides[0])
     chosen = np.unique(np.linspace(0, number - 1, min(most_batches or number, number)).round().astype(int))

@@ -77,6 +77,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
 
     config_class = PrunedLstmConfig
     accepts_loss_kwargs = False  # the loss is a mean over the batch
+    token_counts: Tensor | None  # [vocabulary], of the method "frequency"
 
     def __init__(self, config: PrunedLstmConfig) -> None:
         super().__init__(config)
@@ -89,8 +90,9 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
             self.embedding.weight[: UNKNOWN + 1] = 0
         sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        labels: int = config.num_labels  # type: ignore[assignment]  # None is of configs without labels
         self.classifier = nn.Sequential(
-            nn.Linear(hidden, config.head_size), nn.ReLU(), nn.Linear(config.head_size, config.num_labels)
+            nn.Linear(hidden, config.head_size), nn.ReLU(), nn.Linear(config.head_size, labels)
         )
         # Last, so that the rest starts from the same weights with and without it.
         wanted = "student" in self.pruning.methods
@@ -105,12 +107,12 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
 
     def unpruned_twin(self) -> "PrunedLstmForSequenceClassification":
         """The baseline of this model: the same weights, reading every word."""
-        config = type(self.config).from_dict(self.config.to_dict() | {"pruning": None})
+        config = PrunedLstmConfig.from_dict(self.config.to_dict() | {"pruning": None})
         twin = type(self)(config)
         kept = {name: w for name, w in self.state_dict().items() if not name.startswith(("students.", "token_counts"))}
         twin.load_state_dict(kept)
         like = self.embedding.weight
-        return twin.to(like.device, like.dtype).eval()
+        return twin.to(like.device, like.dtype).eval()  # type: ignore[arg-type]  # its ``to`` is not seen as a method
 
     def forward(
         self,
@@ -152,17 +154,18 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         packing, kept = pack([lengths, keep], ids.device)
         real = packing.real
 
-        scores, own, teacher = None, None, None
+        scores, teacher, pair = None, None, None  # the last: the student's scores and the teacher's
         if method == "gate" or (method == "student" and (follow_teacher or self.training)):
             scores = teacher = self.gate_scores(ids, lengths)
         if method == "student" and teacher is not None:
             own = self.students[0](self.embedding(ids))
-            scores = teacher if follow_teacher else own
-        elif keep != lengths and method != "gate":
+            pair, scores = (own, teacher), teacher if follow_teacher else own
+        elif method and method != "gate" and keep != lengths:
             scores = self._own_scores(method, ids, real)
 
         positions, score_sum = packing.positions, None
         if kept is not packing:
+            assert scores is not None  # where words are dropped there is a method
             score_sum = scores.detach().masked_fill(~real, 0).float().sum()
             places = select_tokens(scorers.mask_padding(scores.detach(), real), kept)
             positions = positions.index_select(0, places)
@@ -175,15 +178,15 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
 
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
         student_loss = None
-        if own is not None:
-            student_loss = distillation_loss(own, teacher, real, student_tokens[0] if student_tokens else None)
+        if pair is not None:
+            student_loss = distillation_loss(*pair, real, student_tokens[0] if student_tokens else None)
             loss = None if loss is None else loss + student_loss
         output = PrunedLstmOutput(
             loss=loss,
             logits=logits,
             student_loss=student_loss,
-            student_scores=None if own is None else [(own.detach(), teacher)],
-            student_counts=None if own is None else [lengths],
+            student_scores=None if pair is None else [(pair[0].detach(), pair[1])],
+            student_counts=None if pair is None else [lengths],
             token_positions=[positions],
             token_counts=[keep],
             score_sum=score_sum,
@@ -226,14 +229,15 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         ``ids`` [S, L], the words on the left, and S ``lengths`` -> [S, L], 0 at padding.
         """
         lstm, hidden = self.lstm[0], self.config.hidden_size
+        names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")  # the input gate's rows come first
+        w_words, b_words, w_state, b_state = (lstm.get_parameter(name)[:hidden] for name in names)
         gates = torch.zeros(ids.shape, device=ids.device)
         for rows, width in self._chunks(lengths, ids.device):
             at = to_device(rows, ids.device)
             words = self.embedding(ids[at, :width])
             states = lstm(words)[0]
             before = F.pad(states[:, :-1], (0, 0, 1, 0))  # the state that each word meets
-            gate = F.linear(words, lstm.weight_ih_l0[:hidden], lstm.bias_ih_l0[:hidden])
-            gate = gate + F.linear(before, lstm.weight_hh_l0[:hidden], lstm.bias_hh_l0[:hidden])
+            gate = F.linear(words, w_words, b_words) + F.linear(before, w_state, b_state)
             gates[at, :width] = gate.float().sigmoid().mean(dim=-1)
         return gates.masked_fill(~real_mask(to_device(lengths, ids.device), ids.shape[1]), 0)
 

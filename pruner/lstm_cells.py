@@ -23,7 +23,7 @@ from pruner.words import Vocabulary, vocabulary_path
 
 
 @dataclass(frozen=True)
-class LstmGrid(Grid):
+class LstmGrid(Grid[PrunedLstmForSequenceClassification]):
     """``sizes`` are the model's, by their names in its config. ``vectors`` are pretrained ones by task and word id, of
     the file ``vectors_name``. ``rate_start`` is where the rate begins in training, ``None`` where it ends.
     """

@@ -106,8 +106,10 @@ def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
     if 12 * layers * width**2 > MOST_PARAMETERS:
         raise UserError(f"random: {args.random!r} has more than {MOST_PARAMETERS:,} parameters; use a smaller one")
     torch.manual_seed(0)
-    sizes = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
-    return PrunedBertForSequenceClassification(BertConfig(num_hidden_layers=layers, **sizes)).eval()
+    config = BertConfig(
+        num_hidden_layers=layers, hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width
+    )
+    return PrunedBertForSequenceClassification(config).eval()
 
 
 def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int) -> Split:

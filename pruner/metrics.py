@@ -41,9 +41,11 @@ def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: n
         logits: [N, labels] of each dev set.
         rows: which rows of all dev sets, one after the other, count [all rows] (booleans); ``None``: all.
     """
-    found, start = {}, 0
+    found: dict[str, float] = {}
+    start = 0
     for name in task.dev:
         labels = cache.splits[name].labels
+        assert labels is not None  # those of dev sets are there
         inside = slice(None) if rows is None else rows[start : start + len(labels)]
         start += len(labels)
         if len(labels[inside]):

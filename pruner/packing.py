@@ -214,8 +214,8 @@ def pack(counts_by_layer: Sequence[Sequence[int]], device: torch.device, round_u
     tensors = iter(to_device(np.concatenate(arrays), device).split([len(array) for array in arrays]))
     packings = iter([Packing(layer, *islice(tensors, 4)) for layer in distinct])
     found = [next(packings)]
-    for before, counts in pairwise(counts_by_layer):
-        found.append(found[-1] if counts == before else next(packings))
+    for before, after in pairwise(counts_by_layer):
+        found.append(found[-1] if after == before else next(packings))
     return found
 
 

@@ -50,7 +50,7 @@ def from_main(answer: Callable[[], T]) -> T:
     if count() == 1:
         return answer()
     box = [answer() if is_main() else None]
-    return broadcast_object_list(box)[0]  # type: ignore[return-value]
+    return broadcast_object_list(box)[0]
 
 
 class Lock:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from pruner.errors import UserError
 from pruner.scores import CONTROLS, TEACHERS
@@ -32,7 +33,8 @@ class Pruning:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()})
+        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
+        return cls(**fields)
 
     @classmethod
     def none(cls, layers: int) -> "Pruning":
@@ -168,7 +170,7 @@ def check_count(count: str, padded_length: int | None) -> int | None:
     return padded_length if count == "padded" else None
 
 
-def check_schedule(schedule: Sequence[float], num_layers: int) -> tuple[float, ...]:
+def check_schedule(schedule: Sequence[float | str], num_layers: int) -> tuple[float, ...]:
     """One rate per layer, ``0 <= rate < 1``; anything else is a ``UserError`` that names the layer."""
     if isinstance(schedule, str) or not isinstance(schedule, Sequence):
         raise UserError(f"pruning_schedule: {schedule!r} is not a list of rates; give one rate per BERT layer")

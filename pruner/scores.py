@@ -37,6 +37,7 @@ def frequency_scores(input_ids: Tensor, token_counts: Tensor) -> Tensor:
 def fixed_scores(method: str, input_ids: Tensor, token_counts: Tensor | None) -> Tensor:
     """The scores of ``head``, ``tail`` or ``frequency``, which are the same in every layer."""
     if method == "frequency":
+        assert token_counts is not None  # models take no such method without them
         return frequency_scores(input_ids, token_counts)
     return head_scores(input_ids) if method == "head" else tail_scores(input_ids)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pruner.bert_layers import attend, classify, embed, task_loss
+from pruner.bert_layers import attend, classify, embed, layers_of, task_loss
 from pruner.packing import Packing, pack
 
 RANKS = 32  # parameters of a layer; rank 0 is the most significant 32nd of a sentence
@@ -68,6 +68,7 @@ class SoftBert(nn.Module):
     """
 
     accepts_loss_kwargs = False
+    path: Tensor
 
     def __init__(
         self, model: BertForSequenceClassification, penalty: float = 0.0, mean_length: float = 1.0, points: int = 1
@@ -98,8 +99,8 @@ class SoftBert(nn.Module):
         (packing,) = pack([list(lengths)], input_ids.device, round_up=half)
         hidden = embed(self.model.bert, packing, input_ids, token_type_ids, None)
         weights = torch.ones(packing.rows, device=hidden.device)
-        for index, layer in enumerate(self.model.bert.encoder.layer):
-            context, significance = attend(layer.attention.self, hidden, packing, score=True, weights=weights)
+        for index, layer in enumerate(layers_of(self.model.bert)):
+            context, significance = attend(layer, hidden, packing, score=True, weights=weights)
             retained = self.soft_extract(index, significance, packing)
             attended = layer.attention.output(context, hidden) * retained[:, None]
             hidden = layer.output(layer.intermediate(attended), attended)

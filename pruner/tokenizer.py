@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
@@ -32,6 +33,11 @@ class BertTokenizer:
     @property
     def size(self) -> int:
         return self.tokenizer.get_vocab_size()
+
+    def piece(self, number: int) -> str:
+        piece = self.tokenizer.id_to_token(number)
+        assert piece is not None  # prepared sentences hold the ids of this vocabulary alone
+        return piece
 
 
 def bert_folder(bert: str) -> Path:
@@ -75,9 +81,10 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
         if not os.path.lexists(path):
             raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")
         model = read_json(path).get("model")
-        vocabulary = model.get("vocab") if isinstance(model, dict) else None
-        if not isinstance(vocabulary, dict):
+        pieces = model.get("vocab") if isinstance(model, dict) else None
+        if not isinstance(pieces, dict):
             raise UserError(f"{path}: not a word-piece vocabulary; this project runs BERT models")
+        vocabulary = pieces
         for piece, index in vocabulary.items():
             if type(index) is not int or not 0 <= index < MOST_PIECES:
                 raise UserError(f"{path}: the id of {short(piece)} is {short(index)}; copy the file again")
@@ -124,7 +131,7 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     lower_case = config.get("do_lower_case")
     if lower_case is None:
         lower_case = not has_capitals(vocabulary)
-    settings = {
+    settings: dict[str, Any] = {
         "lowercase": bool(lower_case),
         "strip_accents": config.get("strip_accents"),
         "handle_chinese_chars": bool(config.get("tokenize_chinese_chars", True)),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ProgressCallback
 
 from pruner.batches import Collate, SplitDataset
 from pruner.errors import CellError, NotFiniteError
@@ -19,6 +20,15 @@ from pruner.trainer import PruningTrainer, TrainSettings
 
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+
+
+class LossBar(ProgressCallback):
+    """One progress bar with the running loss, in place of one line per log entry."""
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.training_bar is not None and logs and "loss" in logs:
+            shown = {name: f"{logs[name]:.4f}" for name in ("loss", "student_loss") if name in logs}
+            self.training_bar.set_postfix(shown)
 
 
 class Checkpoints(TrainerCallback):
@@ -126,7 +136,7 @@ def train(
     trainer = PruningTrainer(
         settings, learning_rates, say, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
     )
-    for callback in (*callbacks, Checkpoints()):
+    for callback in (LossBar(), *callbacks, Checkpoints()):
         trainer.add_callback(callback)
     try:
         trainer.train(resume_from_checkpoint=from_main(lambda: last_checkpoint(folder)))

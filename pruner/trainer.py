@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
@@ -37,15 +37,6 @@ class TrainSettings:
     clip: float | None = 1.0
     accumulation_steps: int = 1
     dtype: str = "auto"
-
-
-class LossBar(ProgressCallback):
-    """One progress bar with the running loss, in place of one line per log entry."""
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is not None and logs and "loss" in logs:
-            shown = {name: f"{logs[name]:.4f}" for name in ("loss", "student_loss") if name in logs}
-            self.training_bar.set_postfix(shown)
 
 
 def logits_loss(logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -71,6 +62,9 @@ class PruningTrainer(Trainer):
     own share of the rows, in ``accumulation_steps`` parts or more where memory is short, and their gradients are added.
     """
 
+    model: Any  # not all have students, and the count of their tokens
+    train_dataset: Dataset
+
     def __init__(
         self, settings: TrainSettings, learning_rates: Mapping[str, float], say: Callable[[str], None], **kwargs
     ) -> None:
@@ -86,7 +80,6 @@ class PruningTrainer(Trainer):
         self._last_step: tuple[Tensor, Sequence[int]] | None = None
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.add_callback(LossBar())
 
     def get_train_dataloader(self) -> DataLoader:
         """Whole batches, the same in every process, in the order in which one process alone would meet them."""
@@ -138,6 +131,7 @@ class PruningTrainer(Trainer):
             self.say(
                 f"out of memory in step {step}: its {len(rows)} sentences and all later ones in {self.parts} parts"
             )
+        assert losses is not None  # or the parts would have been computed again
         if self.several:
             self._add_gradients(model)
             dist.all_reduce(losses)
@@ -237,7 +231,7 @@ class PruningTrainer(Trainer):
         try:
             super()._save_checkpoint(model, trial)
         except (OSError, RuntimeError, SafetensorError) as error:
-            folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
             remove_folder(folder)
             raise cannot_write(folder, error) from None
 
