@@ -19,7 +19,7 @@ from pruner.processes import Lock, count, from_main, is_main, locked
 from pruner.records import Log, check_writable, environment, finite, write_record
 from pruner.steps import training_folder
 from pruner.submission import predict_tests, submission_names
-from pruner.tables import budgets, curve, markdown, metric_text, summary
+from pruner.tables import by_target, markdown, metric_text, summary
 from pruner.train import training_device
 
 
@@ -236,8 +236,5 @@ def print_tables(records: list[dict]) -> None:
     """What was found, in a table or several."""
     if not records:
         return
-    print("\n" + markdown(summary(records)))
-    if len({record.get("target_flops_reduction") for record in records}) > 2:  # the baseline has none
-        print("\n" + markdown(budgets(records)))
-    if len({record.get("target_prune_rate", 0) for record in records}) > 2:  # a rate of 0 is the baseline's
-        print("\n" + markdown(curve(records)))
+    for table in (summary(records), *by_target(records)):
+        print("\n" + markdown(table))

@@ -11,7 +11,7 @@ def summary(records: Sequence[dict]) -> pd.DataFrame:
     rows = []
     groups: dict[tuple, list[dict]] = {}
     for record in records:
-        key = (record["task"], _method_name(record), _schedule_text(record))
+        key = (record["task"], method_name(record), schedule_text(record))
         groups.setdefault(key, []).append(record)
     column = "schedule" if any("schedule" in record for record in records) else "rate"
     for (task, method, schedule), cells in groups.items():
@@ -39,7 +39,7 @@ def curve(records: Sequence[dict]) -> pd.DataFrame:
     for record in records:
         if record["method"] == "baseline":
             continue
-        by_rate = rows.setdefault((record["task"], _method_name(record)), {})
+        by_rate = rows.setdefault((record["task"], method_name(record)), {})
         by_rate.setdefault("unpruned", []).append((record["seed"], record["baseline_metrics"]))
         by_rate.setdefault(f"{record['target_prune_rate']:g}", []).append((record["seed"], record["metrics"]))
     table = []
@@ -62,24 +62,34 @@ def budgets(records: Sequence[dict]) -> pd.DataFrame:
     rows: dict[tuple, dict[float, list[dict]]] = {}
     for record in records:
         if target := record.get("target_flops_reduction"):
-            rows.setdefault((record["task"], _method_name(record), way(record)), {}).setdefault(target, []).append(
+            rows.setdefault((record["task"], method_name(record), way(record)), {}).setdefault(target, []).append(
                 record
             )
-    targets = sorted({target for by_target in rows.values() for target in by_target})
+    targets = sorted({target for by_budget in rows.values() for target in by_budget})
     table = []
-    for (task, method, how), by_target in rows.items():
-        cells = [cell for each in by_target.values() for cell in each]
+    for (task, method, how), by_budget in rows.items():
+        cells = [cell for each in by_budget.values() for cell in each]
         first = next(iter(cells[0]["baseline_metrics"]))
         unpruned = {cell["seed"]: cell["baseline_metrics"][first] for cell in cells}
         row = {"task": task, "method": method, "schedule": how, "metric": first, "unpruned": percent(unpruned.values())}
         for target in targets:
-            found = by_target.get(target, [])
+            found = by_budget.get(target, [])
             row[f"{target:g}x"] = ""
             if found:
                 lost = np.mean([cell["metrics"][first] - cell["baseline_metrics"][first] for cell in found])
                 row[f"{target:g}x"] = f"{percent([cell['metrics'][first] for cell in found])} ({100 * lost:+.1f})"
         table.append(row)
     return pd.DataFrame(table)
+
+
+def by_target(records: Sequence[dict]) -> list[pd.DataFrame]:
+    """The tables by budget and by rate, where there are several of them to compare."""
+    found = []
+    if len({record.get("target_flops_reduction") for record in records}) > 2:  # the baseline has none
+        found.append(budgets(records))
+    if len({record.get("target_prune_rate", 0) for record in records}) > 2:  # a rate of 0 is the baseline's
+        found.append(curve(records))
+    return found
 
 
 def way(record: dict) -> str:
@@ -89,7 +99,7 @@ def way(record: dict) -> str:
     return "first layer" if not any(record["schedule"][1:]) else "uniform"
 
 
-def _schedule_text(record: dict) -> str:
+def schedule_text(record: dict) -> str:
     """What runs of different seeds have in common: the schedule or rate, or what a learned one was to reach."""
     if record.get("schedule_source") == "learned":
         target = record["target_flops_reduction"]
@@ -98,7 +108,8 @@ def _schedule_text(record: dict) -> str:
     return ",".join(f"{rate:g}" for rate in rates)
 
 
-def _method_name(record: dict) -> str:
+def method_name(record: dict) -> str:
+    """The method, with its student's teacher and with a way of counting that is not the usual one."""
     name = f"{record['method']} of {record['teacher']}" if record["teacher"] else record["method"]
     return name + (" (padded count)" if record["count"] == "padded" else "")
 
