@@ -26,6 +26,7 @@ from pruner.words import Vocabulary, encode_words, write_words
 PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
 LSTM_PREPARE, LSTM_RUN = "PrepareGlue4Lstm", "RunLstm4Glue"
 MEASURE, RANDOM = "pruner.measure", ("--random", "2x64", "--lengths", "8")
+REPORT = "pruner.report"
 NEWS_PREPARE, NEWS_RUN = "PrepareAgnews4Lstm", "RunLstm4Agnews"
 SCHEDULE = ("--schedule", "0.6,0,0,0,0,0")
 BUDGET = ("--target-flops-reduction", "2")
@@ -327,6 +328,10 @@ CASES = {
     "flags: endless width": (nothing, RUN, (*SCHEDULE, "--student-widths", "99999999"), ["student_widths: ['99999999']"]),
     "models cannot be written": (write("models", "x"), RUN, (*SCHEDULE, "--save-models", "models"), ["models: cannot be written"]),
     "agnews: nothing prepared": (remove("cache"), NEWS_RUN, (), ["cache/lstm: no prepared tasks", "PrepareAgnews4Lstm.py"]),
+    "report: nothing to report": (nothing, REPORT, (), ["records: no such folder", "--records"]),
+    "report: a file for a folder": (write("other", "x"), REPORT, ("--records", "other"), ["other: no such folder"]),
+    "report: nothing whole": (write("records/BERT/mrpc/run/record.json", "{"), REPORT, (), ["records: no records in it", "BERT/mrpc/run/record.json", "RunBert4Glue.py"]),
+    "report: unknown flag": (nothing, REPORT, ("--figures", "no"), ["--figures", "--help"]),
 }  # fmt: skip
 
 

@@ -1,0 +1,388 @@
+"""The report says of records what they say: grouped, averaged, drawn; and it spoils nothing."""
+
+import json
+import sys
+
+import pandas as pd
+import pytest
+
+from pruner import report
+from pruner.collection import groups, read
+from pruner.errors import UserError
+from pruner.figure_data import pictures
+from pruner.figures import BASELINE, Line, Panel, Picture, draw
+from pruner.report import differences, report_grid, table, write_report
+
+REPORT = "pruner.report"
+
+
+def make(method="head", seed=1, accuracy=0.8, **changes) -> dict:
+    """A BERT's record of two layers, with all that figures are drawn from."""
+    pruned = method != "baseline"
+    return {
+        "model": "bert",
+        "task": "mrpc",
+        "method": method,
+        "teacher": "emission" if method == "student" else None,
+        "schedule": [0.0, 0.5] if pruned else [0.0, 0.0],
+        "schedule_source": "hand",
+        "count": "real",
+        "seed": seed,
+        "status": "complete",
+        "metrics": {"accuracy": accuracy},
+        "baseline_metrics": {"accuracy": 0.9},
+        "metrics_by_length": [
+            {"tokens": [3, 9], "rows": 5, "accuracy": accuracy},
+            {"tokens": [10, 10], "rows": 4, "accuracy": accuracy - 0.1},
+        ],
+        "tokens": {"real": 100, "effective_rate": 0.25 * pruned, "kept_by_layer": [1.0, 0.5] if pruned else [1.0, 1.0]},
+        "flops": {"baseline": 3.0, "pruned": 2.0, "reduction": 1.5 if pruned else 1.0},
+        "latency": {"speedup": 1.25, "repeats": 3} if pruned else None,
+        "examples": [{"sentence": "a b", "kept": "a"}],
+        "loss": [{"step": 1.0, "loss": 0.7}, {"step": 2.0, "loss": 0.5}],
+        "settings": {"epochs": 3.0},
+        "environment": {"cpu": "a CPU", "threads": 2, "gpu": None},
+    } | changes
+
+
+def lstm(method, rate, seed, accuracy) -> dict:
+    record = make(method, seed, accuracy, model="lstm", target_prune_rate=rate, flops={"reduction": 1 + 2 * rate})
+    del record["schedule"], record["schedule_source"]
+    return record | {"tokens": {"real": 100, "effective_rate": rate, "kept_by_layer": [1 - rate]}}
+
+
+def put(root, **records):
+    """Write records under ``root``, each where its name says: ``BERT__mrpc__run``."""
+    for name, record in records.items():
+        folder = root.joinpath(*name.split("__"))
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Two seeds of a method and of the baseline, another folder, another model."""
+    root = tmp_path / "records"
+    put(
+        root,
+        BERT__mrpc__base1=make("baseline", 1, 0.9),
+        BERT__mrpc__base2=make("baseline", 2, 0.94, baseline_metrics={"accuracy": 0.94}),
+        BERT__mrpc__head1=make("head", 1, 0.8),
+        BERT__mrpc__head2=make("head", 2, 0.86, baseline_metrics={"accuracy": 0.94}),
+        other__mrpc__head1=make("head", 3, 0.1),
+        LSTM__mrpc__base=lstm("baseline", 0.0, 1, 0.9),
+        LSTM__mrpc__tail5=lstm("tail", 0.5, 1, 0.7),
+        LSTM__mrpc__tail9=lstm("tail", 0.9, 1, 0.5),
+    )
+    return root
+
+
+def test_a_table_has_means_deviations_and_differences(records):
+    bert, recurrent, other = groups(read(records)[0])
+    assert [group.title for group in (bert, recurrent, other)] == ["BERT: mrpc", "LSTM: mrpc", "other: mrpc (bert)"]
+    found = table(bert.records)
+    assert found["method"].tolist() == ["baseline", "head"]
+    assert found["schedule"].tolist() == ["unpruned", "0,0.5"]
+    assert found["seeds"].tolist() == [2, 2]
+    assert found["metric"].tolist() == ["accuracy 92.0 ± 2.8", "accuracy 83.0 ± 4.2"]
+    assert found["difference"].tolist() == ["", "accuracy -9.0 ± 1.4"]  # -10 and -8
+    assert found["tokens not computed"].tolist() == ["0.0%", "25.0%"]
+    assert found["FLOPs reduction"].tolist() == ["", "1.50x"]
+    assert found["speed-up"].tolist() == ["", "1.25x"]
+    assert table(recurrent.records)["rate"].tolist() == ["unpruned", "0.5", "0.9"]
+    assert table(other.records)["metric"].tolist() == ["accuracy 10.0"]
+
+
+def test_a_difference_of_nothing_has_no_minus():
+    assert differences([make(accuracy=0.8999999)]) == "accuracy +0.0"
+
+
+def test_seeds_with_other_settings_are_not_averaged(tmp_path):
+    put(
+        tmp_path,
+        a__mrpc__one=make(seed=1, accuracy=0.8, settings={"epochs": 3.0, "learning_rate": 1e-4}),
+        a__mrpc__two=make(seed=2, accuracy=0.6, settings={"epochs": 3.0, "learning_rate": 2e-5}),
+        a__mrpc__base=make("baseline", 1, 0.9, settings={"epochs": 3.0, "learning_rate": 1e-4}),
+        a__mrpc__older=make("tail", 1, 0.7, settings={"epochs": 3.0}),
+        a__mrpc__newer=make("tail", 2, 0.7, settings={"epochs": 3.0, "dtype": "auto"}),  # the default of old
+    )
+    (group,) = groups(read(tmp_path)[0])
+    found = table(group.records)
+    assert found["method"].tolist() == [
+        "baseline, learning_rate 0.0001",
+        "head, learning_rate 0.0001",
+        "head, learning_rate 2e-05",
+        "tail",
+    ]
+    assert found["metric"].tolist() == ["accuracy 90.0", "accuracy 80.0", "accuracy 60.0", "accuracy 70.0 ± 0.0"]
+
+
+def test_tables_by_budget_and_by_rate_are_there(records):
+    page = write_report(records, with_figures=False)[0].read_text("utf-8")
+    assert "| mrpc | tail   | accuracy | 90.0     | 70.0 | 50.0 |" in page
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "3",
+        "[]",
+        '{"status": "complete"}',
+        json.dumps(make(status="started")),
+        json.dumps(make(metrics={"accuracy": float("nan")})),
+        json.dumps(make(metrics={"accuracy": 80.0})),
+        json.dumps(make(task="../../mrpc")),
+        json.dumps(make(method="a|b")),
+        json.dumps(make(model="lstm")),
+        json.dumps(make(model="gpt", schedule=None)),
+        json.dumps(make(latency={"speedup": 1e300})),
+        json.dumps(make(tokens={"effective_rate": 10**400})),
+        json.dumps(make(tokens={"effective_rate": 0.5, "kept_by_layer": [0.5, "1"]})),
+        json.dumps(make(loss=[{"step": 1, "loss": 1e200}, {"step": 2, "loss": 1}])),
+        json.dumps(make(loss=[{"loss": 1}, {"loss": 2}])),
+        json.dumps(make(loss=3)),
+        json.dumps(make(metrics_by_length=[3, 4])),
+        json.dumps(make(metrics_by_length=[{"tokens": [1]}, {"tokens": [2, 3]}])),
+    ],
+)
+def test_what_is_no_record_is_named_and_skipped(records, run, content):
+    put(records, BERT__mrpc__odd={})
+    (records / "BERT" / "mrpc" / "odd" / "record.json").write_text(content, encoding="utf-8")
+    code, out, err = run(REPORT, "--no-figures")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "skipped records/BERT/mrpc/odd/record.json: not a record",
+        "-> records/README.md (8 records, 3 tables)",
+    ]
+    assert (records / "README.md").read_text("utf-8").endswith("these runs: BERT/mrpc/odd/record.json.\n")
+
+
+def test_outdated_hidden_and_published_records_are_left_out_silently(records, tmp_path):
+    put(
+        records,
+        BERT__mrpc__again=make(seed=8),
+        **{"BERT__mrpc__.head3.77.tmp": make(seed=9)},
+        published__BERT__mrpc__run=make(seed=7),
+    )
+    (records / "BERT" / "mrpc" / "again" / "outdated").touch()
+    (records / "LSTM" / "circle").symlink_to(records)
+    found, skipped = read(records)
+    assert len(found) == 8
+    assert skipped == []
+    assert list(read(records / "published")[0]) == ["BERT/mrpc/run"]  # where it is asked for
+    assert "published/BERT/mrpc/run" in read(records.rename(tmp_path / "mine"))[0]
+
+
+def test_the_csv_is_what_pandas_makes_of_the_records(records):
+    write_report(records, with_figures=False)
+    found = pd.read_csv(records / "records.csv").set_index("folder")
+    assert len(found) == 8
+    row = found.loc["BERT/mrpc/head2"]
+    assert row["metrics.accuracy"] == 0.86
+    assert row["latency.speedup"] == 1.25
+    assert row["settings.epochs"] == 3.0
+    assert json.loads(row["schedule"]) == [0.0, 0.5]
+    assert json.loads(row["metrics_by_length"])[1]["tokens"] == [10, 10]
+    assert found.loc["LSTM/mrpc/tail9", "target_prune_rate"] == 0.9
+    assert pd.isna(found.loc["LSTM/mrpc/tail9", "schedule"])
+    flat = pd.json_normalize([make()]).drop(columns=["loss", "examples"])
+    assert set(flat.columns) <= set(found.columns)
+    assert not {"loss", "examples", "latency"} & set(found.columns)
+
+
+def test_the_same_records_give_the_same_bytes(records):
+    def content():
+        return {path: path.read_bytes() for path in records.rglob("*") if path.is_file()}
+
+    page, said = write_report(records)
+    assert page == records / "README.md"
+    assert said == [f"-> {page} (8 records, 3 tables, 11 figures)"]
+    first, times = content(), {path: path.stat().st_mtime_ns for path in content()}
+    write_report(records)
+    assert content() == first
+    assert {path: path.stat().st_mtime_ns for path in first} == times  # nothing is written again
+    shown = {line.split("](")[1].split(")")[0] for line in first[page].decode().splitlines() if line.startswith("![")}
+    files = {str(path.relative_to(records)) for path in first if path.parent.name == "figures"}
+    assert shown == {name for name in files if name.endswith(".png")}
+    assert files == shown | {name.replace(".png", ".svg") for name in shown}
+    assert all(len(first[records / name]) > 3000 for name in files)
+
+
+def test_figures_of_records_that_are_gone_go_and_other_files_stay(records, monkeypatch):
+    monkeypatch.setattr(report, "draw", lambda picture: {"png": b"", "svg": b""})
+    write_report(records)
+    old = records / "figures" / "other-bert-mrpc-frontier.svg"
+    mine = records / "figures" / "mine.png"
+    mine.touch()
+    assert old.exists()
+    (records / "other" / "mrpc" / "head1" / "outdated").touch()
+    page, _ = write_report(records, with_figures=False)
+    assert not old.exists()
+    assert mine.exists()
+    assert "figures/BERT-bert-mrpc-loss.png" in page.read_text("utf-8")  # what is there is shown
+
+
+def test_a_page_that_someone_else_wrote_is_not_overwritten(records, run):
+    (records / "README.md").write_text("# Mine\n", encoding="utf-8")
+    code, _, err = run(REPORT)
+    assert code == 2
+    assert "records/README.md: not written by this report" in err
+    assert (records / "README.md").read_text("utf-8") == "# Mine\n"
+    assert not (records / "records.csv").exists()
+
+
+def figures_of(root, number=0) -> dict[str, Picture]:
+    group = groups(read(root)[0])[number]
+    return {picture.name: picture for picture in pictures(group.title, group.records)}
+
+
+def test_the_frontier_has_a_line_for_each_method_and_the_baseline(records):
+    picture = figures_of(records)["frontier"]
+    assert (picture.title, picture.y_label) == ("BERT: mrpc", "accuracy (%)")
+    flops, speed = picture.panels
+    base, line = flops.lines
+    assert (base.label, base.look, base.level, base.x) == ("baseline", BASELINE, True, (1.0,))
+    assert base.y == pytest.approx((92.0,))
+    assert (line.label, line.x, line.x_error) == ("head", (1.5,), (0.0,))
+    assert line.y == pytest.approx((83.0,))
+    assert line.y_error == pytest.approx((4.2426,), abs=1e-4)
+    assert speed.lines[1].x == (1.25,)
+    rates = figures_of(records, 1)["frontier"].panels[0].lines[1]
+    assert rates.x == pytest.approx((2.0, 2.8))
+    assert rates.y == pytest.approx((70.0, 50.0))
+    assert rates.y_error == (0.0, 0.0)
+
+
+def budget(method, seed, source, schedule, target, accuracy, **changes):
+    return make(
+        method,
+        seed,
+        accuracy,
+        schedule=schedule,
+        schedule_source=source,
+        target_flops_reduction=target,
+        flops={"reduction": target},
+        settings={"epochs": 3.0, "search": None},
+        **changes,
+    )
+
+
+def test_ways_of_meeting_a_budget_are_lines_of_their_own(tmp_path):
+    put(
+        tmp_path,
+        a__mrpc__1=budget("attention", 1, "learned", [0.1, 0.6], 2.0, 0.8),
+        a__mrpc__2=budget("attention", 2, "learned", [0.2, 0.5], 2.0, 0.7),
+        a__mrpc__3=budget("attention", 1, "learned", [0.0, 0.3], 1.5, 0.85),
+        a__mrpc__4=budget("attention", 1, "hand", [0.5, 0.5], 2.0, 0.75),
+        a__mrpc__5=budget("random", 1, "hand", [0.7, 0.0], 2.0, 0.5),
+    )
+    found = figures_of(tmp_path)
+    lines = found["frontier"].panels[0].lines
+    assert [line.label for line in lines] == ["attention, learned", "attention, uniform", "random, first layer"]
+    assert lines[0].x == (1.5, 2.0)
+    assert lines[0].y == pytest.approx((85.0, 75.0))
+    assert lines[0].look == lines[1].look != lines[2].look
+    assert len({line.dash for line in lines}) == 3
+    assert [panel.title for panel in found["tokens"].panels] == ["FLOPs reduction 1.5x", "FLOPs reduction 2x"]
+    names = [panel.title for panel in found["by-length"].panels]
+    assert names == ["learned for 1.5x", "learned for 2x", "uniform for 2x", "first layer for 2x"]
+    assert found["loss"].panels[0].title == "learned for 1.5x and 2 more settings"  # one training behind all of them
+
+
+def test_the_other_figures_show_what_the_records_hold(records):
+    found = figures_of(records)
+    (panel,) = found["by-length"].panels
+    assert (panel.ticks, panel.title) == (("3-9", "10"), "0-0.5")
+    assert panel.lines[0].y == pytest.approx((92.0, 82.0))
+    assert panel.lines[1].y == pytest.approx((83.0, 73.0))
+    assert panel.lines[1].y_error == pytest.approx((4.2426, 4.2426), abs=1e-4)
+    (panel,) = found["tokens"].panels
+    (line,) = panel.lines
+    assert (line.label, line.x, line.y) == ("0-0.5", (1.0, 2.0), (100.0, 50.0))
+    (panel,) = found["loss"].panels
+    assert [line.label for line in panel.lines] == ["baseline", "head"]
+    assert (panel.lines[0].x, panel.lines[0].y) == ((1.0, 2.0), (0.7, 0.5))
+
+
+def test_a_noisy_loss_is_smoothed(tmp_path):
+    steps = [{"step": float(n), "loss": 1.0 + n % 2} for n in range(20)]
+    put(tmp_path, a__mrpc__1=make(loss=steps))
+    picture = figures_of(tmp_path)["loss"]
+    assert picture.y_label == "training loss (mean of 5 neighbours)"
+    (line,) = picture.panels[0].lines
+    assert line.y[:3] == pytest.approx((4 / 3, 6 / 4, 7 / 5))  # of 1 2 1, 1 2 1 2, 1 2 1 2 1
+    assert (len(line.y), line.x[-1]) == (20, 19.0)
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path):
+    bare = {"metrics_by_length": [], "loss": []}
+    put(tmp_path, a__mrpc__base=make("baseline", **bare))
+    assert figures_of(tmp_path) == {}
+    flat = {"schedule": [0.5, 0.0], "tokens": {"effective_rate": 0.5, "kept_by_layer": [0.5, 0.5]}}
+    put(tmp_path, a__mrpc__head=make(**bare, **flat))
+    assert list(figures_of(tmp_path)) == ["frontier"]
+    put(
+        tmp_path, a__mrpc__old={k: v for k, v in make("tail", **flat).items() if k not in ("loss", "metrics_by_length")}
+    )
+    assert list(figures_of(tmp_path)) == ["frontier"]
+
+
+def test_many_settings_are_divided_among_panels_and_cut(tmp_path):
+    for number in range(1, 21):
+        changes = {"schedule": [0.0, number / 100], "loss": [{"step": 1, "loss": 1}, {"step": 2, "loss": 1 / number}]}
+        put(tmp_path, **{f"a__mrpc__{number}": make(**changes)})
+    found = figures_of(tmp_path)
+    assert [len(panel.lines) for panel in found["tokens"].panels] == [9, 9, 2]
+    assert len(found["loss"].panels) == 12
+    assert found["loss"].title == "a: mrpc (bert) (the first 12 of 20 settings)"
+
+
+def test_names_are_drawn_as_they_are():
+    picture = Picture("a", r"$\frac{ _{ & <b> %", "y $", (Panel("$", "x", (Line("$x", (1.0, 2.0), (3.0, 4.0)),)),))
+    found = draw(picture)
+    assert found["png"].startswith(b"\x89PNG")
+    assert found["svg"].startswith(b"<?xml")
+    assert draw(picture) == found
+
+
+def test_a_folder_without_records_is_one_line(run, tmp_path):
+    (tmp_path / "records").mkdir()
+    code, _, err = run(REPORT)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "records: no records in it" in err
+    assert list((tmp_path / "records").iterdir()) == []
+
+
+def test_without_matplotlib_there_are_tables(records, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
+    code, out, err = run(REPORT)
+    assert (code, err) == (0, "")
+    first, last = out.splitlines()
+    assert first.startswith("no figures: matplotlib: ")
+    assert last == "-> records/README.md (8 records, 3 tables)"
+    assert not (records / "figures").exists()
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), UserError("a\nb"), KeyError()])
+def test_a_report_that_fails_is_one_line_of_a_run(records, monkeypatch, capsys, error):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(report, "write_whole", fail)
+    report_grid(records / "BERT")
+    out, err = capsys.readouterr()
+    assert out.startswith("no report: ")
+    assert (len(out.splitlines()), err) == (1, "")
+
+
+def test_a_grid_reports_on_both_models_or_on_its_own_folder(records, tmp_path, monkeypatch, capsys):
+    report_grid(records / "LSTM")
+    assert capsys.readouterr().out == f"-> {records}/README.md (8 records, 3 tables)\n"
+    report_grid(records / "other")
+    assert capsys.readouterr().out == f"-> {records}/other/README.md (1 records, 1 tables)\n"
+    monkeypatch.chdir(records / "BERT")  # where the folder above is no folder of records only
+    report_grid(records / "BERT")
+    assert capsys.readouterr().out == f"-> {records}/BERT/README.md (4 records, 1 tables)\n"
