@@ -17,6 +17,7 @@ from pruner.latency import measure_latency
 from pruner.metrics import dev_metrics, metrics_by_length
 from pruner.processes import Lock, count, from_main, is_main, locked
 from pruner.records import Log, check_writable, environment, finite, write_record
+from pruner.report import report_grid
 from pruner.steps import training_folder
 from pruner.submission import predict_tests, submission_names
 from pruner.tables import by_target, markdown, metric_text, summary
@@ -166,6 +167,8 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         done += 1
     if is_main():
         print_tables([record for record in finished.values() if record])
+        if any(finished.values()):
+            report_grid(grid.records)
     if failed:
         more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
         raise CellError(next(iter(failed.values())) + more)
