@@ -100,8 +100,9 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
 def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> NoReturn:
     """As ``outcome``, and leave the interpreter."""
     code = outcome(main, packages)
-    if code == 130:
-        # Without waiting for threads: libraries have pools, and one that was interrupted may never end.
+    if code == 130 or os.environ.get("WORLD_SIZE", "1") != "1":
+        # Without waiting for threads: libraries have pools, and one that was interrupted may never end; those by which
+        # several processes meet have aborted them on the way out.
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(code)
