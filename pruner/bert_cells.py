@@ -123,7 +123,7 @@ class BertGrid(Grid[BertForSequenceClassification]):
 
     def finetuned(self, cell: Cell, cache: Cache) -> BertForSequenceClassification:
         """The trained baseline of the cell's seed."""
-        model, _ = train_cell(self, Cell(cell.task, None, cell.seed), cache)
+        model, _ = train_cell(self, cell.baseline, cache)
         return model
 
     def data(self, cell: Cell, cache: Cache) -> SplitDataset:
@@ -181,7 +181,7 @@ class BertGrid(Grid[BertForSequenceClassification]):
         return schedule
 
     def search_step(self, cell: Cell, how: SearchSettings, cache: Cache) -> Path:
-        settings = self.settings(Cell(cell.task, None, cell.seed), cache) | asdict(how)
+        settings = self.settings(cell.baseline, cache) | asdict(how)
         return step_folder(self.steps, cell.task.name, f"{how.name}_seed{cell.seed}", settings)
 
     def search(self, cell: Cell, how: SearchSettings, cache: Cache) -> list[list[float]]:

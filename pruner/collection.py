@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruner.errors import UserError
-from pruner.figure_data import ORDER, WAYS, grouped, made, pictures
+from pruner.figure_data import ORDER, WAYS, made, pictures
 from pruner.files import cannot_read
 from pruner.records import AS_BEFORE, OUTDATED, read_record
-from pruner.tables import method_name, schedule_text
+from pruner.tables import grouped, method_name, schedule_text
 
 NOT_OURS = "published", "speed"  # in a folder named records: what came with the code
 LARGEST = 1e9  # that a figure shows

@@ -44,9 +44,9 @@ def _logits(model: nn.Module, split: Split, rows: np.ndarray, collate: Collate, 
             raise CellError(f"evaluation: out of memory with one sentence (row {rows[0]}); take a smaller model")
         halves = np.array_split(rows, 2)
         return np.concatenate([_logits(model, split, half, collate, options) for half in halves])
-    score_sum = getattr(output, "score_sum", None)
-    if not np.isfinite(logits).all() or not (score_sum is None or bool(score_sum.isfinite())):
-        what = "a score" if np.isfinite(logits).all() else "a logit"
+    score_sum, finite = getattr(output, "score_sum", None), np.isfinite(logits).all()
+    if not finite or not (score_sum is None or bool(score_sum.isfinite())):
+        what = "a score" if finite else "a logit"
         raise NotFiniteError(
             f"evaluation: {what} is not finite (rows {', '.join(map(str, rows))}, counted from 0); train with a lower "
             "learning_rate, or train_dtype float32"

@@ -7,15 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any, TypeVar
 
 import numpy as np
 
 from pruner.figures import BASELINE, Line, Panel, Picture
 from pruner.schedule import LSTM_METHODS, METHODS, schedule_name
-from pruner.tables import schedule_text, way
+from pruner.tables import grouped, schedule_text, way
 
-Item = TypeVar("Item")
 ORDER = ("baseline", *dict.fromkeys((*LSTM_METHODS[:2], *METHODS)))  # of methods, in tables and in legends
 WAYS = ("learned", "uniform", "first layer", "soft-extract", "")  # of making schedules; the last is by hand
 MOST_PANELS = 12  # of a figure
@@ -56,14 +54,6 @@ def looks(records: Sequence[dict]) -> dict[str, int]:
         while wanted in found.values():
             wanted = len(ORDER) - 1 if wanted < len(ORDER) - 1 else wanted + 1
         found[label] = wanted
-    return found
-
-
-def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> dict[Any, list[Item]]:
-    """Items of the same key together, in the order in which they come."""
-    found: dict[Any, list[Item]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
     return found
 
 

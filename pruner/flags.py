@@ -17,6 +17,8 @@ from pruner.processes import join
 from pruner.records import Log
 from pruner.trainer import TrainSettings
 
+LARGEST_SIZE = 10_000  # of a width, and of the number of layers: beyond lies a slip, not a model
+
 
 def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, methods: str, model: str) -> None:
     """Add them; ``constants`` are the script's, ``tasks`` and ``methods`` list what there is, ``model`` is its name."""
@@ -92,8 +94,8 @@ def check_widths(widths: Sequence[str | int]) -> tuple[int, ...]:
         found = tuple(int(width) for width in widths)
     except ValueError:
         found = (0,)
-    if not 1 <= min(found, default=1) <= max(found, default=1) <= 10_000:
-        raise UserError(f"student_widths: {widths} are not whole numbers from 1 to 10000; use for example 64")
+    if not 1 <= min(found, default=1) <= max(found, default=1) <= LARGEST_SIZE:
+        raise UserError(f"student_widths: {widths} are not whole numbers from 1 to {LARGEST_SIZE}; use for example 64")
     return found
 
 

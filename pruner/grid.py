@@ -46,6 +46,11 @@ class Cell:
         return self.pruning.method if self.pruning else "baseline"
 
     @property
+    def baseline(self) -> "Cell":
+        """The cell that it is compared with, of the same seed."""
+        return Cell(self.task, None, self.seed)
+
+    @property
     def name(self) -> str:
         """The run's folder: method, schedule and seed."""
         if self.pruning is None:

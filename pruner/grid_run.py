@@ -148,7 +148,7 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         left = "" if not done else f", about {(time.monotonic() - started) / done * waiting / 60:.0f} min left"
         grid.log.start_cell()
         grid.log(f"\n[{done + 1}/{done + waiting}{left}] {cell.task.name}: {cell.name}")
-        baseline = finished[Cell(cell.task, None, cell.seed)] if cell.pruning else None
+        baseline = finished[cell.baseline] if cell.pruning else None
         try:
             with nullcontext() if grid.is_step(cell) else locked(grid.step(cell, cache), grid.log):
                 finished[cell] = run_cell(grid, cell, cache, baseline)
@@ -219,7 +219,7 @@ def take_cell(
         for index, (cell, cache) in enumerate(cells):
             if finished[cell] is not None or cell in failed:
                 continue
-            if cell.pruning and finished[Cell(cell.task, None, cell.seed)] is None:
+            if cell.pruning and finished[cell.baseline] is None:
                 continue  # there is nothing to compare it with yet
             if not locks[cell].take(wait=False):
                 busy.append(cell)

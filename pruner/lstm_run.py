@@ -9,6 +9,7 @@ from pruner import demo as sample
 from pruner.cache import Cache, read_cache
 from pruner.errors import Parser, UserError, comma_list
 from pruner.flags import (
+    LARGEST_SIZE,
     check_numbers,
     check_widths,
     common_flags,
@@ -27,7 +28,6 @@ from pruner.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.words import Vocabulary, read_vectors, read_vocabulary
 
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
-LARGEST_SIZE = 10_000  # of a width, and of the number of layers: beyond lies a slip, not a model
 
 # --demo: the same code on a built-in task, in smaller batches and more epochs since there is less of it.
 demo_settings = {"tasks": ["demo"], "cache": "cache/demo-lstm", "batch_size": 32, "epochs": 6.0}

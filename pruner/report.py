@@ -14,10 +14,10 @@ import pandas as pd
 
 from pruner.collection import Group, groups, read
 from pruner.errors import Parser, UserError, run_script
-from pruner.figure_data import grouped, pictures
+from pruner.figure_data import pictures
 from pruner.figures import check_matplotlib, draw
 from pruner.files import write_whole
-from pruner.tables import by_target, markdown, method_name, schedule_text, summary
+from pruner.tables import by_target, grouped, markdown, method_name, schedule_text, summary
 
 OURS = "<!-- written by python -m pruner.report, and replaced by the next one -->"
 INTRODUCTION = f"""{OURS}

@@ -1,18 +1,26 @@
 """Tables of records, for the end of a run and for the README."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
+
+Item = TypeVar("Item")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> dict[Any, list[Item]]:
+    """Items of the same key together, in the order in which they come."""
+    found: dict[Any, list[Item]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def summary(records: Sequence[dict]) -> pd.DataFrame:
     """One row per task, method and schedule or rate: means over seeds (and standard deviations, of two or more)."""
     rows = []
-    groups: dict[tuple, list[dict]] = {}
-    for record in records:
-        key = (record["task"], method_name(record), schedule_text(record))
-        groups.setdefault(key, []).append(record)
+    groups = grouped(records, lambda record: (record["task"], method_name(record), schedule_text(record)))
     column = "schedule" if any("schedule" in record for record in records) else "rate"
     for (task, method, schedule), cells in groups.items():
         pruned = method != "baseline"

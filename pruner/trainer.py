@@ -149,15 +149,14 @@ class PruningTrainer(Trainer):
         total = torch.zeros(3, device=self.args.device)
         first, end = (size * (self.args.process_index + i) // self.args.world_size for i in (0, 1))
         bounds = np.linspace(first, end, min(self.parts, end - first) + 1).astype(int).tolist()
+        whole = {}  # what a part is told of its batch
+        if (len(bounds) > 2 or end - first < size) and len(getattr(self.model, "students", ())):
+            whole["student_tokens"] = self.model.count_student_tokens(**inputs)
         try:
             with self.accelerator.no_sync(model):  # the processes' gradients are added when all parts are done
                 for begin, stop in pairwise(bounds):
-                    part: dict[str, Any] = {name: x[begin:stop] for name, x in inputs.items()}
-                    if stop - begin < size:
-                        part["share"] = (stop - begin) / size
-                        if len(getattr(self.model, "students", ())):
-                            part["student_tokens"] = self.model.count_student_tokens(**inputs)
-                    super().training_step(model, part)
+                    part = {name: x[begin:stop] for name, x in inputs.items()}
+                    super().training_step(model, part | whole | {"share": (stop - begin) / size})
                     total += self._part
         except torch.OutOfMemoryError:
             return None
@@ -165,7 +164,7 @@ class PruningTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """What a part adds to the loss of its batch, of which it is a ``share``."""
-        share, teacher_logits = inputs.pop("share", 1.0), inputs.pop("teacher_logits", None)
+        share, teacher_logits = inputs.pop("share"), inputs.pop("teacher_logits", None)
         outputs = model(**inputs)
         loss = outputs.loss * share
         student_loss = getattr(outputs, "student_loss", None)

@@ -1,4 +1,4 @@
-"""Prepare, convert and run, killed at random moments: what is there is whole, and what comes out is as without it.
+"""Prepare and run, killed at random moments: what is there is whole, and what comes out is as without it.
 
 ``KILLS=200 python -m pytest -m slow tests/test_kill.py`` tries more of them than the 24 of CI.
 """
@@ -55,7 +55,7 @@ def wait_for(process, sign) -> None:
 def run_killed(folder, script, options, sign, longest, check, generator, kills) -> int:
     """Kill the script at random moments until it has come to its end; returns how often it was killed.
 
-    Half of the moments are counted from its start, half from when it prints ``sign``: importing takes seconds.
+    Most moments are counted from when it prints ``sign``, since importing takes seconds; some from its start.
     """
     killed = 0
     while True:

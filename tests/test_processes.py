@@ -118,8 +118,6 @@ def test_two_runs_of_one_grid_share_its_cells(prepared):  # noqa: F811
 class StubGrid:
     """The records of a grid, and nothing else."""
 
-    force = False
-
     def __init__(self, root: Path) -> None:
         self.root = root
 
