@@ -30,7 +30,8 @@ latency_repeats = 5  # interleaved timings of baseline and pruned model; the med
 bert = "bert"  # the pre-trained model: a folder, or a model of the hub
 cache_folder = "cache/bert"  # what PrepareGlue4Bert.py wrote
 records_folder = "records/BERT"  # where the records go
-models_folder = None  # where to keep the fine-tuned models, one folder per record; None: they are not kept
+models_folder = None  # where to keep the fine-tuned models, one folder per record; None: models/ in the cache folder
+discard_models = False  # do not keep them (a BERT-Base has 0.4 GB)
 predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 force = False  # run finished cells again and replace their records
 

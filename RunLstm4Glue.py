@@ -28,7 +28,8 @@ max_train_rows = None  # train on a random subset of that many rows; None: all
 latency_repeats = 5  # interleaved timings of baseline and pruned model; the median counts
 cache_folder = "cache/lstm"  # what PrepareGlue4Lstm.py wrote
 records_folder = "records/LSTM"  # where the records go
-models_folder = None  # where to keep the trained models, one folder per record; None: they are not kept
+models_folder = None  # where to keep the trained models, one folder per record; None: models/ in the cache folder
+discard_models = False  # do not keep them
 predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 force = False  # run finished cells again and replace their records
 

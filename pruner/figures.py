@@ -106,11 +106,16 @@ def draw(picture: Picture) -> dict[str, bytes]:
             grid[0, 0].set_ylim(*picture.y_limits)
         figure.suptitle(picture.title)
         figure.legend([handles[name] for name in names], names, loc="outside right upper", handlelength=3.2)
-        found = {}
-        for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-            file = io.BytesIO()
-            figure.savefig(file, format=kind, dpi=RESOLUTION, metadata=metadata)
-            found[kind] = file.getvalue()
+        return as_files(figure)
+
+
+def as_files(figure: Any) -> dict[str, bytes]:
+    """A figure of Matplotlib's as ``png`` and ``svg``."""
+    found = {}
+    for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
+        file = io.BytesIO()
+        figure.savefig(file, format=kind, dpi=RESOLUTION, metadata=metadata)
+        found[kind] = file.getvalue()
     return found
 
 

@@ -47,6 +47,12 @@ def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, metho
     add("--records", default=constants["records_folder"], help="where the records go")
     add("--save-models", default=constants["models_folder"], help="where to keep the trained models")
     add(
+        "--discard-models",
+        action="store_true",
+        default=constants["discard_models"],
+        help="do not keep the trained models",
+    )
+    add(
         "--predict-test",
         action="store_true",
         default=constants["predict_test"],
@@ -118,6 +124,7 @@ def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
         "latency_repeats": args.latency_repeats,
         "records": Path(args.records),
         "models": Path(args.save_models) if args.save_models else None,
+        "discard_models": args.discard_models,
         "steps": Path(args.cache) / "steps",
         "predict_test": args.predict_test,
         "force": args.force,

@@ -67,12 +67,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid(ABC, Generic[Model]):
-    """What all cells of a run share. A subclass says what is particular to its kind of model."""
+    """What all cells of a run share. A subclass says what is particular to its kind of model.
+
+    ``models`` is where the trained models are to be kept; without it they are kept in the cache folder.
+    """
 
     max_train_rows: int | None
     latency_repeats: int
     records: Path
     models: Path | None
+    discard_models: bool
     steps: Path
     predict_test: bool
     force: bool
@@ -140,9 +144,15 @@ class Grid(ABC, Generic[Model]):
     def step(self, cell: Cell, cache: Cache) -> Path:
         return step_folder(self.steps, cell.task.name, cell.name, self.settings(cell, cache))
 
-    def kept_model(self, cell: Cell) -> Path | None:
-        """Where the cell's model is to be kept."""
-        return self.models / cell.task.name / cell.name if self.models else None
+    def kept_model(self, cell: Cell, cache: Cache) -> Path | None:
+        """Where the cell's model is to be kept: in the cache folder by a name that goes with its settings, since runs
+        of other settings, with records of their own, have the same cache.
+        """
+        if self.discard_models:
+            return None
+        if self.models:
+            return self.models / cell.task.name / cell.name
+        return step_folder(self.steps.with_name("models"), cell.task.name, cell.name, self.settings(cell, cache))
 
     def forget(self, cell: Cell, cache: Cache) -> None:
         """Let the cell be run again from its beginning."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
+from torch import nn
 
 from pruner import STOPPED
 from pruner.cache import Cache
@@ -71,14 +72,13 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dic
                 "teacher_metrics": dev_metrics(task, cache, led),
                 "student_rank_correlation": round(correlation, 4),
             }
-    if kept := grid.kept_model(cell):
-        with whole_folder(kept) as temporary:
-            grid.save_model(model, cell, temporary)
+    kept = keep_model(grid, model, cell, cache)
     files = predict_tests(model, task, cache, settings.batch_size, collate) if grid.predict_test else {}
 
     report(record, log)
     log(f"-> {grid.folder(cell)}")
     record |= {
+        "model_folder": kept,
         "loss": loss,
         "settings": grid.settings(cell, cache),
         "environment": environment(grid.steady),
@@ -89,14 +89,29 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dic
     return record
 
 
+def keep_model(grid: Grid, model: nn.Module, cell: Cell, cache: Cache) -> str | None:
+    """Keep the cell's model; the folder. Where that cannot be done, the result need not be lost too."""
+    folder = grid.kept_model(cell, cache)
+    if folder is None:
+        return None
+    try:
+        with whole_folder(folder) as temporary:
+            grid.save_model(model, cell, temporary)
+    except UserError as error:
+        grid.log(f"the model is not kept: {error}")
+        return None
+    grid.log(f"model: {folder}")
+    return folder.as_posix()
+
+
 def predict_finished(grid: Grid, cell: Cell, cache: Cache) -> None:
     """The test sets' predictions of a cell that was finished without them, by its kept model."""
-    folder, kept = grid.folder(cell), grid.kept_model(cell)
+    folder, kept = grid.folder(cell), grid.kept_model(cell, cache)
     if all((folder / name).is_file() for name in submission_names(cell.task, cache).values()):
         return
     if kept is None or not kept.is_dir():
         raise UserError(
-            f"{folder}: finished without predictions, and its model was not kept; "
+            f"{folder}: finished without predictions, and its model was not kept{f' in {kept}' if kept else ''}; "
             "name its folder with --save-models, or run it again with --force"
         )
     try:
@@ -194,7 +209,7 @@ def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | 
 
 def tidy(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
     """Remove what killed processes have left that no other step of a run would come upon."""
-    for root in filter(None, (grid.records, grid.models, grid.steps)):
+    for root in filter(None, (grid.records, grid.models, grid.steps, grid.steps.with_name("models"))):
         for old in root.glob("*/.*.old"):
             shutil.rmtree(old, ignore_errors=True)
     for cell, cache in cells:

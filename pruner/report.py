@@ -126,8 +126,12 @@ def write_report(root: Path, with_figures: bool = True) -> tuple[Path, list[str]
         with suppress(OSError):
             (root / name).unlink()
     said = [f"skipped {root / name}: not a record" for name in skipped]
-    figures = f", {sum(name.endswith('.png') for name in files)} figures" if with_figures else ""
-    return page, [*said, f"-> {page} ({len(records)} records, {len(found)} tables{figures})"]
+    figures = f", {plural(sum(name.endswith('.png') for name in files), 'figure')}" if with_figures else ""
+    return page, [*said, f"-> {page} ({plural(len(records), 'record')}, {plural(len(found), 'table')}{figures})"]
+
+
+def plural(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def linked(text: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,9 @@ from pruner.quiet_tensorflow import import_tensorflow
 
 # Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
+
+# ``TextVectorization`` makes ASCII letters small, and no others.
+AS_READ = str.maketrans(string.ascii_uppercase, string.ascii_lowercase, string.punctuation)
 
 STEP = 8192  # texts at a time: bounds the memory that their words take
 
@@ -47,6 +51,11 @@ class Vocabulary:
         """For texts that are lower-case words between spaces already; ``learn_vocabulary`` has TensorFlow's way."""
         number = self.numbers()
         return [np.array([number.get(word, UNKNOWN) for word in text.split()], dtype=np.int32) for text in texts]
+
+
+def lower_and_strip(word: str) -> str:
+    """What ``TextVectorization`` reads of a word, a text without ASCII white space; nothing of mere punctuation."""
+    return word.translate(AS_READ)
 
 
 def learn_vocabulary(texts: Sequence[str], size: int) -> tuple[Vocabulary, ToIds]:

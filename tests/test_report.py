@@ -382,7 +382,7 @@ def test_a_grid_reports_on_both_models_or_on_its_own_folder(records, tmp_path, m
     report_grid(records / "LSTM")
     assert capsys.readouterr().out == f"-> {records}/README.md (8 records, 3 tables)\n"
     report_grid(records / "other")
-    assert capsys.readouterr().out == f"-> {records}/other/README.md (1 records, 1 tables)\n"
+    assert capsys.readouterr().out == f"-> {records}/other/README.md (1 record, 1 table)\n"
     monkeypatch.chdir(records / "BERT")  # where the folder above is no folder of records only
     report_grid(records / "BERT")
-    assert capsys.readouterr().out == f"-> {records}/BERT/README.md (4 records, 1 tables)\n"
+    assert capsys.readouterr().out == f"-> {records}/BERT/README.md (4 records, 1 table)\n"

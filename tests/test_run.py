@@ -93,7 +93,7 @@ def test_a_grid_of_all_methods(run, prepared):
         pruned["latency"]["baseline_ms"] / pruned["latency"]["pruned_ms"], rel=1e-2
     )
     assert "±" in out.splitlines()[-2]  # two seeds
-    assert out.splitlines()[-1] == "-> records/README.md (20 records, 1 tables)"
+    assert out.splitlines()[-1] == "-> records/README.md (20 records, 1 table)"
     assert not list((prepared / "records").rglob("*.tmp"))
 
     # A second run has nothing to do, prints the same table, and touches nothing.

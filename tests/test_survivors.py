@@ -1,0 +1,369 @@
+"""Which words survive: the data against counts made by hand, the views against what a person must not be shown."""
+
+import json
+import random
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from conftest import small_bert, small_config
+from hypothesis import given
+from hypothesis import strategies as st
+from test_lstm import make_lstm
+from test_run import QUICK, SCHEDULE, prepared, records, written  # noqa: F401
+from test_run_lstm import QUICK as QUICK_LSTM
+from test_run_lstm import VOCABULARY
+from test_run_lstm import prepared as prepared_words  # noqa: F401
+from transformers import BertForSequenceClassification
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner import survivor_picture
+from pruner.cache import Split
+from pruner.readers import Survivors, load_reader
+from pruner.survivor_picture import draw_survivors, fonts_for
+from pruner.survivor_views import columns, page, terminal, wrap
+from pruner.words import learn_vocabulary, lower_and_strip
+
+SCRIPT = "pruner.survivors"
+HOSTILE = "<script>alert('&amp;')</script>"
+
+
+@pytest.fixture
+def bert(tmp_path):
+    """A kept model of two layers that keeps the first tokens: 7 of 9, then 4."""
+    small_bert(tmp_path / "model", num_hidden_layers=2)
+    torch.manual_seed(0)
+    config = small_config(num_hidden_layers=2, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    model = PrunedBertForSequenceClassification(config).set_pruning([0.3, 0.5], "head")
+    model.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_words_of_bert_are_joined_and_what_is_kept_of_them_is_counted(bert):
+    """Of 10 tokens 10 - floor(0.3 * 10) = 7 enter the first layer, and 7 - floor(0.5 * 7) = 4 the second."""
+    reader = load_reader(bert, None)
+    found = reader.survivors(reader.read("The FILM dulls, fïne, ?"), 1)
+    assert found.words == ["[CLS]", "The", "FILM", "dulls", ",", "fïne", ",", "?", "[SEP]"]
+    assert found.layers == ["layer 1", "layer 2"]
+    assert found.kept == [[1, 1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0.5, 0, 0, 0, 0, 0]]
+    assert found.label == "good"
+
+
+def test_the_predictions_are_those_of_the_stock_model_and_of_the_pruned_one(bert):
+    reader = load_reader(bert, None)
+    sentence = reader.read("the film was good", "the plot is dull")
+    found = reader.survivors(sentence)
+    stock = BertForSequenceClassification.from_pretrained(bert).eval()
+    pruned = PrunedBertForSequenceClassification.from_pretrained(bert).eval()
+    ids = torch.tensor(sentence.tokens[None])
+    types = (torch.arange(len(sentence.tokens)) >= sentence.second).long()[None]
+    for model, said in ((stock, found.before), (pruned, found.after)):
+        with torch.no_grad():
+            shares = model(ids, attention_mask=torch.ones_like(ids), token_type_ids=types).logits[0].softmax(0)
+        assert said == f"{('bad', 'good')[int(shares.argmax())]} ({100 * float(shares.max()):.1f}%)"
+    assert found.before != found.after
+    assert types[0].tolist() == [0] * 6 + [1] * 5
+
+
+def test_a_prepared_sentence_is_read_as_the_same_words_written(bert):
+    """But for their case: a cache has pieces, no texts."""
+    reader = load_reader(bert, None)
+    sentence = reader.read("the film dulls")
+    split = Split(sentence.tokens, np.array([0, len(sentence.tokens)]), np.array([len(sentence.tokens)]), None)
+    assert reader.survivors(reader.prepared(split, 0)) == reader.survivors(sentence)
+
+
+def test_long_texts_are_cut_as_in_the_run(bert):
+    assert len(load_reader(bert, 6).read("the film was good " * 5).tokens) == 6
+    assert len(load_reader(bert, None).read("the film was good " * 100).tokens) == 128  # the model's positions
+
+
+def test_a_score_is_said_as_a_number(tmp_path):
+    small_bert(tmp_path, num_hidden_layers=1)
+    PrunedBertForSequenceClassification(small_config(num_hidden_layers=1, num_labels=1)).save_pretrained(tmp_path)
+    reader = load_reader(tmp_path, None)
+    found = reader.survivors(reader.read("the film"), 2.75)
+    assert found.label == "2.75"
+    assert re.fullmatch(r"-?\d\.\d\d", found.before)
+    assert found.before == found.after
+    assert found.kept == [[1] * 4]
+
+
+@pytest.fixture
+def lstm(tmp_path):
+    """A kept LSTM that reads the last words: of 4 one, of 2 one."""
+    model = make_lstm("tail", 0.75)
+    model.save_pretrained(tmp_path / "lstm")
+    (tmp_path / "lstm" / "vocab.txt").write_text("".join(f"{word}\n" for word in VOCABULARY.words), encoding="utf-8")
+    return tmp_path / "lstm"
+
+
+def test_words_of_an_lstm_are_as_they_were_written(lstm):
+    """Its rate is 0.75: of 4 words 3 go, of 2 words floor(1.5) = 1."""
+    reader = load_reader(lstm, None)
+    sentence = reader.read("The Film: - wäs 'good'", "plot, dull!")
+    known = VOCABULARY.numbers()
+    assert sentence.tokens.tolist() == [known["the"], known["film"], 1, known["good"], known["plot"], 1]
+    found = reader.survivors(sentence)
+    assert found.words == ["The", "Film:", "wäs", "'good'", "/", "plot,", "dull!"]
+    assert found.layers == ("LSTM",)
+    assert found.kept == [[0, 0, 0, 1, 1, 0, 1]]
+    alone = reader.survivors(reader.read("the film was good"))
+    assert (alone.words, alone.kept) == (["the", "film", "was", "good"], [[0, 0, 0, 1]])
+    with torch.no_grad():
+        shares = reader.twin(torch.tensor([[known[word] for word in alone.words]])).logits[0].softmax(0)
+    assert f"({100 * float(shares.max()):.1f}%)" in alone.before
+
+
+def test_words_are_read_as_tensorflow_reads_them():
+    pytest.importorskip("tensorflow", reason="TensorFlow is the reference")
+    generator = random.Random(0)
+    letters = "aÄZé'\"-_.,!?¿«»“”—$~`[]^\\\t 　\u00a0中ש1\u0301"
+    texts = ["".join(generator.choices(letters, k=generator.randint(0, 30))) for _ in range(500)]
+    vocabulary, to_ids = learn_vocabulary(texts, 10_000)
+    numbers = vocabulary.numbers()
+    for text, wanted in zip(texts, to_ids(texts), strict=True):
+        found = [lower_and_strip(word) for word in re.findall(r"\S+", text, flags=re.ASCII)]
+        assert [numbers[word] for word in found if word] == wanted.tolist(), text
+
+
+# --- what a person sees ---
+
+
+class Page(HTMLParser):
+    """The tags of a page, and the words of its tables."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.cells: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag == "bdi":
+            self.cells.append("")
+
+    def handle_data(self, data):
+        if self.tags and self.tags[-1][0] == "bdi" and self.cells and not self.cells[-1]:
+            self.cells[-1] = data
+
+
+EXAMPLE = Survivors(
+    ["[CLS]", HOSTILE, "中文", "a\x1b[31mb"],
+    ["layer 1", "layer 2"],
+    [[1, 1, 1, 0.5], [1, 0, 1, 0]],
+    "<i>0</i> (60.0%)",
+    "1 (70.0%)",
+    "1",
+)
+
+
+def test_the_page_holds_the_data_and_text_stays_text():
+    text = page(f"title {HOSTILE}", [EXAMPLE])
+    found = Page(text)
+    assert not {tag for tag, _ in found.tags} & {"script", "i", "img", "link"}
+    assert HOSTILE not in text
+    assert "http" not in text.replace("http-equiv", "")
+    assert found.cells[:5] == ["sentence", *EXAMPLE.words]
+    classes = [attrs.get("class") for tag, attrs in found.tags if tag == "td"]
+    assert classes == [None, None, None, "part", None, "dropped", None, "dropped"]
+    assert "unpruned: &lt;i&gt;0&lt;/i&gt; (60.0%), pruned: 1 (70.0%), label 1" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "direction"),
+    [
+        (["[CLS]", "שלום", "עולם", "ok", "[SEP]"], "rtl"),
+        (["هذا", "الفيلم"], "rtl"),
+        (["[CLS]", "a", "film"], "ltr"),
+        (["中", "文", "!"], "ltr"),
+        (["[CLS]", "1", "?"], "ltr"),
+    ],
+)
+def test_words_run_as_their_script_does(words, direction):
+    each = Survivors(words, ["layer 1"], [[1] * len(words)], "0 (1%)", "0 (1%)")
+    assert [attrs["dir"] for tag, attrs in Page(page("", [each])).tags if tag == "table"] == [direction]
+
+
+def test_the_terminal_shows_dots_for_what_is_dropped():
+    words = ["[CLS]", "a", "good", "film", "中文"]
+    each = Survivors(words, ["layer 1", "layer 2"], [[1, 0, 1, 0.5, 1], [1, 0, 0, 1, 0]], "0 (60.0%)", "1 (70.0%)")
+    assert terminal(each, colours=False, width=24).splitlines() == [
+        "unpruned: 0 (60.0%), pruned: 1 (70.0%)",
+        "         [CLS] a good",
+        "layer 1  [CLS] · good",
+        "layer 2  [CLS] · ····",
+        "",
+        "         film 中文",
+        "layer 1  film 中文",
+        "layer 2  film ····",
+    ]
+    assert "\x1b[2mgood\x1b[0m" in terminal(each, colours=True, width=80)
+
+
+def test_nothing_in_the_data_steers_the_terminal():
+    text = terminal(EXAMPLE, colours=False, width=200)
+    assert "\x1b" not in text
+    assert "a\N{REPLACEMENT CHARACTER}[31mb" in text
+    assert columns("中文 e\u0301") == 6
+
+
+@given(st.lists(st.floats(0.1, 5), max_size=30), st.floats(1, 6), st.floats(0, 1))
+def test_lines_hold_all_items_in_order_and_are_no_wider_than_they_may(widths, limit, space):
+    lines = list(wrap(widths, limit, space))
+    assert [item for line in lines for item in line] == list(range(len(widths)))
+    for line in lines:
+        used = sum(widths[item] for item in line) + space * (len(line) - 1)
+        assert used <= limit + 1e-9 or len(line) == 1
+    for line, after in pairwise(lines):  # and as full as they can be
+        assert sum(widths[item] for item in line) + space * len(line) + widths[after[0]] > limit - 1e-9
+
+
+def test_the_picture_is_whole_and_the_same_again():
+    many = Survivors(EXAMPLE.words * 40, EXAMPLE.layers, [row * 40 for row in EXAMPLE.kept], "$x$", "\\frac")
+    files, _ = draw_survivors(many)
+    assert files == draw_survivors(many)[0]
+    assert files["png"].startswith(b"\x89PNG")
+    root = ElementTree.fromstring(files["svg"])
+    width, height = (float(root.get(side).removesuffix("pt")) / 72 for side in ("width", "height"))
+    assert width == pytest.approx(survivor_picture.WIDTH)
+    assert height > 20 * survivor_picture.ROW
+
+
+def test_letters_that_no_font_has_are_named(monkeypatch):
+    from matplotlib import font_manager
+
+    own = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
+    monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
+    assert fonts_for("a film שלום 文中") == (["DejaVu Sans"], "中文")
+    assert draw_survivors(Survivors(["中"], ["layer 1"], [[1]], "0", "1"))[1] == "中"
+
+
+# --- the command ---
+
+
+def test_a_run_keeps_its_model_and_shows_its_words(run, prepared):  # noqa: F811
+    code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "student")
+    assert code == 0, err
+    run_folder = prepared / "records" / "BERT" / "mrpc" / "student-emission_0.6-0-0.3-0x3_seed1"
+    record = records(prepared / "records")[run_folder.name]
+    assert record["model_folder"].startswith("cache/bert/models/mrpc/student-emission_0.6-0-0.3-0x3_seed1-")
+    assert f"model: {record['model_folder']}" in out
+
+    code, out, err = run(SCRIPT)  # the newest run, the first three of dev
+    assert code == 0, err
+    assert "mrpc: student of emission 0.6,0,0.3,0,0,0 (records/BERT/mrpc/student-emission" in out
+    assert "-> records/BERT/mrpc/student-emission_0.6-0-0.3-0x3_seed1/survivors.html and 3 pictures" in out
+    data = json.loads((run_folder / "survivors.json").read_text("utf-8"))
+    assert len(data["sentences"]) == len(record["examples"]) == 3
+    for each, example in zip(data["sentences"], record["examples"], strict=True):
+        assert "".join(each["words"]) == example["sentence"].replace(" ", "").replace("##", "")
+        last = "".join(word for word, share in zip(each["words"], each["kept"][-1], strict=True) if share == 1)
+        assert last in example["kept"].replace(" ", "").replace("...", "").replace("##", "")
+        assert each["label"] in ("0", "1")
+    assert sorted(path.name for path in run_folder.glob("survivors*")) == sorted(
+        ["survivors.html", "survivors.json", *(f"survivors-{i}.{kind}" for i in (1, 2, 3) for kind in ("png", "svg"))]
+    )
+
+    # The model's own folder will do, and what is there of more sentences goes.
+    own = ("--sentence", f"a film {HOSTILE}", "--second", "was good")
+    code, out, err = run(SCRIPT, record["model_folder"], *own, "--output", str(run_folder))
+    assert code == 0, err
+    assert len(list(run_folder.glob("survivors-*.png"))) == 1
+    assert "<script" not in (run_folder / "survivors.html").read_text("utf-8")
+
+    (prepared / "cache" / "bert" / "models").rename(prepared / "elsewhere")
+    code, _, err = run(SCRIPT)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"{record['model_folder']}: the model of records/BERT/mrpc/{run_folder.name} is not there" in err
+
+
+def test_an_lstm_too(run, prepared_words):  # noqa: F811
+    assert run("RunLstm4Glue", *QUICK_LSTM, "--methods", "student", "--save-models", "models")[0] == 0
+    name = "student-gate_0.9_seed1"
+    record = records(prepared_words / "records")[name]
+    assert record["model_folder"] == f"models/mrpc/{name}"
+    code, _, err = run(SCRIPT, f"records/LSTM/mrpc/{name}", "--dev", "2")
+    assert code == 0, err
+    data = json.loads((prepared_words / "records" / "LSTM" / "mrpc" / name / "survivors.json").read_text("utf-8"))
+    for each, example in zip(data["sentences"], record["examples"], strict=False):
+        assert " ".join(each["words"]) == example["sentence"]
+        kept = [word for word, share in zip(each["words"], each["kept"][0], strict=True) if share]
+        assert kept == [word for word in example["kept"].split() if word != "..."]
+
+
+def test_other_settings_do_not_share_a_kept_model(run, prepared):  # noqa: F811
+    for records_folder, rate in (("one", "1e-3"), ("two", "1e-4")):
+        options = (*QUICK, *SCHEDULE, "--methods", "head", "--learning-rate", rate, "--records", records_folder)
+        assert run("RunBert4Glue", *options)[0] == 0
+    folders = {record["model_folder"] for name in ("one", "two") for record in records(prepared / name).values()}
+    assert len(folders) == 4
+    assert all((prepared / folder / "model.safetensors").is_file() for folder in folders)
+
+
+def test_models_may_be_discarded(run, prepared):  # noqa: F811
+    assert run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "head", "--discard-models")[0] == 0
+    assert not (prepared / "cache" / "bert" / "models").exists()
+    code, _, err = run(SCRIPT, "records/BERT/mrpc/head_0.6-0-0.3-0x3_seed1")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "its model was not kept; run it again with --force and without --discard-models" in err
+    code, _, err = run(SCRIPT)
+    assert err == (
+        "error: records: no finished run with a kept model; run RunBert4Glue.py first, or name a run's folder\n"
+    )
+
+
+def test_a_model_that_cannot_be_kept_costs_no_result(run, prepared):  # noqa: F811
+    (prepared / "cache" / "bert" / "models").write_text("a file", encoding="utf-8")
+    code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "head")
+    assert code == 0, err
+    assert out.count("the model is not kept: cache/bert/models/mrpc/") == 2
+    assert {record["model_folder"] for record in records(prepared / "records").values()} == {None}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere", "--sentence", "a"], "nowhere: neither a record's folder nor a model's; name one"),
+        (["model", "--sentence", " "], "--sentence: no words in ' '"),
+        (
+            ["model", "--sentence", "a", "--sentence", "the", "--second", "b"],
+            "--second: 2 first sentences and 1 second",
+        ),
+        (["model", "--second", "b"], "--second: without a first sentence"),
+        (["model", "--sentence", "a\0b"], "--sentence: a NUL byte"),
+        (["model", "--dev", "0"], "--dev: 0 sentences; use 1 or more"),
+        (["model"], "no such file; run PrepareGlue4Bert.py, or name the cache folder with --cache first"),
+        (["mrpc/model", "--sentence", "a"], "--second: 1 first sentences and 0 second ones; give one of each"),
+        (["broken", "--sentence", "a"], "broken: the model cannot be loaded"),
+        (["other", "--sentence", "a"], "other: not a model that a run has kept"),
+        (["list", "--sentence", "a"], "list/config.json: not a JSON object"),
+    ],
+)
+def test_bad_input_is_one_line(bert, run, tmp_path, arguments, said):
+    for name in ("broken", "mrpc/model"):
+        (tmp_path / name).mkdir(parents=True)
+        for file in bert.iterdir():
+            (tmp_path / name / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"\x08")
+    for name, config in (("other", '{"model_type": "gpt2"}'), ("list", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config, encoding="utf-8")
+    code, _, err = run(SCRIPT, *arguments)
+    assert (code, err.count("\n")) == (2, 1), err
+    assert said in err
+    assert not list(tmp_path.rglob("survivors*"))
+
+
+def test_without_matplotlib_there_is_the_page(bert, run, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    code, out, err = run(SCRIPT, "model", "--sentence", "the film")
+    assert code == 0, err
+    assert "no pictures: matplotlib" in out
+    assert (tmp_path / "model" / "survivors.html").is_file()
+    assert not list((tmp_path / "model").glob("survivors-*"))
