@@ -8,7 +8,7 @@ from pruner.readers import Survivors
 from pruner.survivor_views import is_right_to_left, predictions, shown, shown_line, wrap
 
 SIZE = 8  # points
-WIDTH = 6.75  # inches, and all that follows: a page of two columns
+WIDTH = 6.75  # inches at most, as all that follows: a page of two columns
 EDGE, MARGIN = 0.03, 0.6  # where the layers' names begin, and the words
 SPACE, ROW, BETWEEN = 0.07, 0.145, 0.1  # of words, of rows, and more below the last layer
 BLACK, NAME, PALE = 0.0, 0.45, 0.8  # greys of what is kept, of the layers' names, of what is dropped
@@ -29,18 +29,20 @@ def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH, 1), dpi=RESOLUTION)
         renderer = FigureCanvasAgg(figure).get_renderer()
-        trial = [figure.text(0, 0, word) for word in words]
-        widths = [text.get_window_extent(renderer).width / RESOLUTION for text in trial]
+        trial = [figure.text(0, 0, word) for word in [*words, title]]
+        *widths, long = [text.get_window_extent(renderer).width / RESOLUTION for text in trial]
         for text in trial:
             text.remove()
         bands = list(wrap(widths, WIDTH - MARGIN - EDGE, SPACE))
+        used = [MARGIN - SPACE + sum(widths[item] + SPACE for item in band) for band in bands]
+        width = max(*used, EDGE + long) + EDGE
         top = height = 1.6 * ROW + len(bands) * (len(each.layers) * ROW + BETWEEN)
-        figure.set_size_inches(WIDTH, height)
+        figure.set_size_inches(width, height)
         backwards = is_right_to_left(each.words)
 
         def write(text: str, x: float, grey: float) -> None:
             """``x`` inches from the side where reading begins."""
-            place, side = (1 - x / WIDTH, "right") if backwards else (x / WIDTH, "left")
+            place, side = (1 - x / width, "right") if backwards else (x / width, "left")
             figure.text(place, top / height, text, color=f"{grey:.3f}", va="baseline", ha=side)
 
         top -= ROW
