@@ -1,75 +1,64 @@
 """The README's promises: its tables are those of the committed records, its commands and files exist."""
 
-import json
 import re
 import subprocess
 import sys
 
 import pytest
+import readme_tables
 from conftest import ROOT, small_bert
+from readme_tables import LSTM_TASKS, PUBLISHED, TABLES, budget_records, published, rewrite, speed, tables_in
 
-from pruner.measure import table
-from pruner.tables import budgets, curve, markdown, summary, way
+from pruner.errors import UserError
+from pruner.tables import way
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PUBLISHED = ROOT / "records" / "published"
-LSTM_TASKS = ("agnews", "sst-2", "mrpc")
 
 
-def published(*tasks, model="BERT"):
-    """The records of these tasks, in the order in which a run prints them."""
-    order = ["baseline", "student", "attention", "emission", "gradient", "gate", "random", "head", "tail", "frequency"]
-    paths = [path for task in tasks for path in (PUBLISHED / model / task).glob("*/record.json")]
-    found = [json.loads(path.read_text("utf-8")) for path in paths]
-    return sorted(found, key=lambda r: (tasks.index(r["task"]), order.index(r["method"]), r["seed"]))
+def test_tables_are_made_from_the_committed_records():
+    """After other records, ``python tests/readme_tables.py`` writes them anew."""
+    assert rewrite(README) == README
+    assert all(found.count("\n") >= 4 for found in tables_in(README).values())  # a head and two rows
 
 
-def table_after(marker):
-    return README.split(f"<!-- {marker} -->\n")[1].split("\n<!-- end -->")[0]
+def test_every_marker_has_a_table_and_every_table_a_marker():
+    markers = re.findall(r"<!-- (.*?) -->", README)
+    assert sorted(markers) == sorted([*TABLES, *["end"] * len(TABLES)])
+    assert tables_in(README).keys() == TABLES.keys()
 
 
-@pytest.mark.parametrize("tasks", [("demo",), ("mrpc", "sst-2"), ("cola",)])
-def test_tables_are_made_from_the_committed_records(tasks):
-    records = published(*tasks)
-    assert len(records) >= 3
-    assert markdown(summary(records)) == table_after(" and ".join(tasks))
+def test_only_what_has_changed_is_written_and_named(tmp_path, monkeypatch, capsys):
+    page = tmp_path / "README.md"
+    page.write_text(README.replace("| demo | tail ", "| demo | head "), encoding="utf-8")
+    monkeypatch.setattr(readme_tables, "README", page)
+    readme_tables.main()
+    assert capsys.readouterr().out == "changed: demo\n"
+    assert page.read_text(encoding="utf-8") == README
+    written = page.stat().st_mtime_ns
+    readme_tables.main()
+    assert capsys.readouterr().out == "no table has changed\n"
+    assert page.stat().st_mtime_ns == written
+    with pytest.raises(UserError, match="no table is made for <!-- new -->"):
+        rewrite("<!-- new -->\n<!-- end -->\n")
 
 
-@pytest.mark.parametrize("name", ["mrpc_sst-2_cola_cpu", "mrpc_sst-2_cpu", "64_128_256_512_cpu"])
-def test_speed_tables_are_made_from_the_committed_measurements(name):
-    (path,) = (ROOT / "records" / "speed").glob(f"*_{name}.json")
-    result = json.loads(path.read_text("utf-8"))
-    assert markdown(table(result["rows"])) == table_after(f"speed {name}")
-    assert f"{result['environment']['cpu']} with {result['environment']['threads']} threads" in README
+def test_the_tables_script_finds_the_code():
+    as_script = f"import sys; sys.path[0] = {str(ROOT / 'tests')!r}; import readme_tables"  # but it writes nothing
+    subprocess.run([sys.executable, "-c", as_script], cwd=ROOT, check=True)
 
 
-def budget_records() -> list[dict]:
-    """In the order of the tables: by task, method, way and budget."""
-    tasks, methods = ["mrpc", "cola", "sst-2"], ["attention", "student", "random"]
-    ways = ["learned", "uniform", "first layer"]
-    found = [json.loads(path.read_text("utf-8")) for path in (PUBLISHED / "budgets").glob("*/*/record.json")]
-    found = [record for record in found if record["method"] != "baseline"]
-
-    def place(record):
-        names = (tasks.index(record["task"]), methods.index(record["method"]), ways.index(way(record)))
-        return *names, record["target_flops_reduction"], record["seed"]
-
-    return sorted(found, key=place)
+@pytest.mark.parametrize("name", [name for name in TABLES if name.startswith("speed ")])
+def test_the_hardware_of_the_speed_tables_is_named(name):
+    environment = speed(name.removeprefix("speed "))["environment"]
+    assert f"{environment['cpu']} with {environment['threads']} threads" in README
 
 
-def test_the_tables_of_budgets_are_too():
-    records = budget_records()
-    assert markdown(budgets(records)) == table_after("budgets")
-    learned = [r for r in records if way(r) == "learned" and r["method"] in ("attention", "student")]
-    # Their times were taken while another model was training.
-    assert markdown(summary(learned).drop(columns="speed-up")) == table_after("budgets learned")
-    for record in records:
+def test_budgets_are_met():
+    for record in budget_records():
         assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
 
 
-def test_the_table_of_power_berts_search_is_too():
-    found = [json.loads(path.read_text("utf-8")) for path in (PUBLISHED / "soft-extract").glob("*/a*/record.json")]
-    assert markdown(budgets(sorted(found, key=lambda record: record["task"]))) == table_after("soft-extract")
+def test_the_text_compares_power_berts_search_with_the_learned_schedules():
     learned = [
         f"{100 * record['metrics']['accuracy']:.1f}"
         for task in ("mrpc", "sst-2")
@@ -106,14 +95,6 @@ def test_the_budgets_are_what_the_text_says():
     assert [round(-mean[task, "random", "learned", 2.0]) for task in ("mrpc", "sst-2", "cola")] == [9, 8, 14]
     first = [-mean[task, method, "first layer", 2.0] for task, _ in best for method in ("attention", "student")]
     assert 3 < min(first) < max(first) < 15.5
-
-
-def test_the_lstms_tables_are_too():
-    records = published(*LSTM_TASKS, model="LSTM")
-    assert markdown(summary([r for r in records if r["target_prune_rate"] in (0, 0.9)])) == table_after("lstm 0.9")
-    by_rate = [r for r in records if r["seed"] == 1 and r["method"] in ("student", "random")]
-    assert {r["target_prune_rate"] for r in by_rate} == {0.3, 0.5, 0.7, 0.9}
-    assert markdown(curve(by_rate)) == table_after("lstm curve")
 
 
 def test_the_lstms_results_are_what_the_text_says():

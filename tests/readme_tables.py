@@ -1,0 +1,130 @@
+"""The README's tables, made from the committed records: python tests/readme_tables.py writes them into the README.
+
+A table stands between ``<!-- its marker -->`` and ``<!-- end -->``, each in a line of its own.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
+
+from pruner.errors import UserError, run_script
+from pruner.measure import table
+from pruner.tables import budgets, curve, markdown, summary, way
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+PUBLISHED = ROOT / "records" / "published"
+LSTM_TASKS = ("agnews", "sst-2", "mrpc")
+MARKED = re.compile(r"<!-- (.+) -->\n((?:\|.*\n)*)<!-- end -->")
+
+
+def read(pattern: str) -> list[dict]:
+    """The published records in the folders of that pattern."""
+    return [json.loads(path.read_text("utf-8")) for path in PUBLISHED.glob(f"{pattern}/record.json")]
+
+
+def published(*tasks: str, model: str = "BERT") -> list[dict]:
+    """The records of these tasks, in the order in which a run prints them."""
+    order = ["baseline", "student", "attention", "emission", "gradient", "gate", "random", "head", "tail", "frequency"]
+    found = [record for task in tasks for record in read(f"{model}/{task}/*")]
+    return sorted(found, key=lambda r: (tasks.index(r["task"]), order.index(r["method"]), r["seed"]))
+
+
+def budget_records() -> list[dict]:
+    """In the order of the tables: by task, method, way and budget."""
+    tasks, methods = ["mrpc", "cola", "sst-2"], ["attention", "student", "random"]
+    ways = ["learned", "uniform", "first layer"]
+
+    def place(record):
+        names = (tasks.index(record["task"]), methods.index(record["method"]), ways.index(way(record)))
+        return *names, record["target_flops_reduction"], record["seed"]
+
+    return sorted((record for record in read("budgets/*/*") if record["method"] != "baseline"), key=place)
+
+
+def soft_extract_records() -> list[dict]:
+    return sorted(read("soft-extract/*/a*"), key=lambda record: record["task"])
+
+
+def speed(name: str) -> dict:
+    """The committed measurement whose file ends so."""
+    (path,) = (ROOT / "records" / "speed").glob(f"*_{name}.json")
+    return json.loads(path.read_text("utf-8"))
+
+
+def of_tasks(*tasks: str) -> pd.DataFrame:
+    return summary(published(*tasks))
+
+
+def learned_budgets() -> pd.DataFrame:
+    learned = [r for r in budget_records() if way(r) == "learned" and r["method"] in ("attention", "student")]
+    # Their times were taken while another model was training.
+    return summary(learned).drop(columns="speed-up")
+
+
+def of_speed(name: str) -> pd.DataFrame:
+    return table(speed(name)["rows"])
+
+
+def lstm_at(rates: Sequence[float]) -> pd.DataFrame:
+    return summary([r for r in published(*LSTM_TASKS, model="LSTM") if r["target_prune_rate"] in rates])
+
+
+def lstm_curve() -> pd.DataFrame:
+    records = published(*LSTM_TASKS, model="LSTM")
+    return curve([r for r in records if r["seed"] == 1 and r["method"] in ("student", "random")])
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "demo": partial(of_tasks, "demo"),
+    "mrpc and sst-2": partial(of_tasks, "mrpc", "sst-2"),
+    "cola": partial(of_tasks, "cola"),
+    "budgets": lambda: budgets(budget_records()),
+    "budgets learned": learned_budgets,
+    "soft-extract": lambda: budgets(soft_extract_records()),
+    "speed mrpc_sst-2_cola_cpu": partial(of_speed, "mrpc_sst-2_cola_cpu"),
+    "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),
+    "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
+    "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
+    "lstm curve": lstm_curve,
+}
+
+
+def tables_in(text: str) -> dict[str, str]:
+    """What stands between each marker and its end."""
+    return dict(MARKED.findall(text))
+
+
+def rewrite(text: str) -> str:
+    """The text with all its tables as the records have them.
+
+    Raises:
+        UserError: a marker without a table here.
+    """
+
+    def made(found: re.Match) -> str:
+        if found[1] not in TABLES:
+            raise UserError(f"README.md: no table is made for <!-- {found[1]} -->; add it to tests/readme_tables.py")
+        return f"<!-- {found[1]} -->\n{markdown(TABLES[found[1]]())}\n<!-- end -->"
+
+    return MARKED.sub(made, text)
+
+
+def main() -> None:
+    before = README.read_text(encoding="utf-8")
+    after = rewrite(before)
+    changed = [name for name, found in tables_in(after).items() if found != tables_in(before)[name]]
+    if after != before:
+        README.write_text(after, encoding="utf-8", newline="\n")
+    print("\n".join(f"changed: {name}" for name in changed) or "no table has changed")
+
+
+if __name__ == "__main__":
+    run_script(main)
