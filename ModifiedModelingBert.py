@@ -8,41 +8,24 @@ It extends the public classes of ``transformers``; any BERT checkpoint loads:
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
-from transformers.modeling_outputs import SequenceClassifierOutput
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from pruner import scores as scorers
 from pruner import teachers
 from pruner.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
 from pruner.errors import UserError
+from pruner.outputs import PrunedOutput
 from pruner.packing import Packing, pack, real_lengths
 from pruner.schedule import Pruning, check_schedule, make_pruning
 from pruner.select import keep_counts, select_tokens
 from pruner.student import Student, distillation_loss
 
-
-@dataclass
-class PrunedOutput(SequenceClassifierOutput):
-    """``loss`` is the task's loss plus, while students are being distilled, ``student_loss``.
-
-    ``student_scores`` has a pair for each layer of method ``student``, if the teacher was asked: the student's scores
-    and the teacher's, [B, L] each, of the tokens that enter the layer; ``student_counts`` says how many of each row
-    are real.
-    ``token_positions[l]`` are the positions in their sentences of the tokens that layer ``l`` computed, sentence after
-    sentence; ``token_counts[l]`` says how many belong to each: ``token_positions[l].split(token_counts[l])``.
-    ``score_sum`` is a finite number if all scores were, by which tokens were chosen.
-    """
-
-    student_loss: Tensor | None = None
-    student_scores: list[tuple[Tensor, Tensor]] | None = None
-    student_counts: list[list[int]] | None = None
-    token_positions: list[Tensor] | None = None
-    token_counts: list[list[int]] | None = None
-    score_sum: Tensor | None = None
+# A pipeline says of other names, in an error, that it does not support them. There is no such key among the configs.
+MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["pruned_bert"] = "PrunedBertForSequenceClassification"
 
 
 class PrunedBertForSequenceClassification(BertForSequenceClassification):
@@ -227,9 +210,7 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         student_loss = torch.stack(student_losses).mean() if student_losses else None
         if loss is not None and student_loss is not None:
             loss = loss + student_loss
-        output = PrunedOutput(
-            loss=loss,
-            logits=logits,
+        output = PrunedOutput(loss=loss, logits=logits).tell(
             student_loss=student_loss,
             student_scores=student_scores or None,
             student_counts=student_counts or None,

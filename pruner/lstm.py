@@ -1,16 +1,15 @@
 """An LSTM classifier that drops words before its first step. A pair is classified by the difference of two states."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner import scores as scorers
+from pruner.outputs import PrunedOutput
 from pruner.packing import left_align, pack, real_mask, to_device, to_width
 from pruner.schedule import Pruning
 from pruner.select import keep_counts, select_tokens
@@ -47,25 +46,6 @@ class PrunedLstmConfig(PretrainedConfig):
         self.head_size = head_size
         self.pruning = pruning
         super().__init__(**kwargs)
-
-
-@dataclass
-class PrunedLstmOutput(SequenceClassifierOutput):
-    """``loss`` is the task's loss plus, while a student is being distilled, ``student_loss``.
-
-    The other fields have one row per sentence (S = B, or 2 B of pairs, all first sentences before all second ones), in
-    a list of one entry, the words before the LSTM: ``student_scores`` the student's and the teacher's scores [S, L],
-    ``student_counts`` how many of a row are words, ``token_positions`` which of a sentence's words were read, sentence
-    after sentence, and ``token_counts`` how many of each: ``token_positions[0].split(token_counts[0])``. ``score_sum``
-    is a finite number if all scores were, by which words were chosen.
-    """
-
-    student_loss: Tensor | None = None
-    student_scores: list[tuple[Tensor, Tensor]] | None = None
-    student_counts: list[list[int]] | None = None
-    token_positions: list[Tensor] | None = None
-    token_counts: list[list[int]] | None = None
-    score_sum: Tensor | None = None
 
 
 class PrunedLstmForSequenceClassification(PreTrainedModel):
@@ -124,7 +104,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         follow_teacher: bool | None = None,
         student_tokens: Sequence[int] | None = None,
         return_dict: bool = True,
-    ) -> PrunedLstmOutput | tuple:
+    ) -> PrunedOutput | tuple:
         """Classify sentences, or pairs of them.
 
         Args:
@@ -181,9 +161,7 @@ class PrunedLstmForSequenceClassification(PreTrainedModel):
         if pair is not None:
             student_loss = distillation_loss(*pair, real, student_tokens[0] if student_tokens else None)
             loss = None if loss is None else loss + student_loss
-        output = PrunedLstmOutput(
-            loss=loss,
-            logits=logits,
+        output = PrunedOutput(loss=loss, logits=logits).tell(
             student_loss=student_loss,
             student_scores=None if pair is None else [(pair[0].detach(), pair[1])],
             student_counts=None if pair is None else [lengths],

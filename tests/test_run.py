@@ -292,17 +292,19 @@ def test_stsb_keeps_its_fractions_and_reports_correlations(run, tmp_path):
     assert TASKS["sts-b"].num_labels == 1
 
 
-def test_a_saved_model_serves_in_a_pipeline(run, prepared):
+def test_a_saved_model_serves_in_a_pipeline(run, prepared, caplog):
     code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "student", "--save-models", "models")
     assert code == 0, err
     folder = prepared / "models" / "mrpc" / "student-emission_0.6-0-0.3-0x3_seed1"
     model = PrunedBertForSequenceClassification.from_pretrained(folder)
     assert model.pruning.schedule == (0.6, 0.0, 0.3, 0.0, 0.0, 0.0)
     classify = pipeline("text-classification", model=model, tokenizer=str(folder), device="cpu")
-    found = classify([{"text": "the film", "text_pair": "was good"}, {"text": "a plot", "text_pair": "was dull . . ."}])
-    assert {answer["label"] for answer in found} <= {"0", "1"}
-    alone = classify([{"text": "the film", "text_pair": "was good"}])[0]
-    assert alone["score"] == pytest.approx(found[0]["score"], abs=1e-6)
+    pairs = [{"text": "the film", "text_pair": "was good"}, {"text": "a plot", "text_pair": "was dull . . ."}] * 5
+    alone, together = classify(pairs), classify(pairs, batch_size=8)
+    assert {answer["label"] for answer in alone} <= {"0", "1"}
+    for one, other in zip(alone, together, strict=True):
+        assert one == {"label": other["label"], "score": pytest.approx(other["score"], abs=1e-6)}
+    assert "not supported" not in caplog.text
 
 
 def test_a_subset_of_the_training_rows_is_recorded(run, prepared):
