@@ -1,22 +1,38 @@
 """The README's promises: its tables are those of the committed records, its commands and files exist."""
 
+import json
 import re
 import subprocess
 import sys
 
+import make_readme
+import matplotlib
 import pytest
-import readme_tables
-from conftest import ROOT, small_bert
-from readme_tables import LSTM_TASKS, PUBLISHED, TABLES, budget_records, published, rewrite, speed, tables_in
+from conftest import ROOT, small_bert, small_config
+from make_readme import (
+    LSTM_TASKS,
+    PICTURES,
+    PUBLISHED,
+    TABLES,
+    budget_records,
+    published,
+    rewrite,
+    speed,
+    survivors,
+    tables_in,
+)
+from transformers import BertForSequenceClassification
 
+from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.errors import UserError
+from pruner.select import keep_counts
 from pruner.tables import way
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_tables_are_made_from_the_committed_records():
-    """After other records, ``python tests/readme_tables.py`` writes them anew."""
+    """After other records, ``python tests/make_readme.py`` writes them anew."""
     assert rewrite(README) == README
     assert all(found.count("\n") >= 4 for found in tables_in(README).values())  # a head and two rows
 
@@ -30,20 +46,20 @@ def test_every_marker_has_a_table_and_every_table_a_marker():
 def test_only_what_has_changed_is_written_and_named(tmp_path, monkeypatch, capsys):
     page = tmp_path / "README.md"
     page.write_text(README.replace("| demo | tail ", "| demo | head "), encoding="utf-8")
-    monkeypatch.setattr(readme_tables, "README", page)
-    readme_tables.main()
+    monkeypatch.setattr(make_readme, "README", page)
+    make_readme.main()
     assert capsys.readouterr().out == "changed: demo\n"
     assert page.read_text(encoding="utf-8") == README
     written = page.stat().st_mtime_ns
-    readme_tables.main()
-    assert capsys.readouterr().out == "no table has changed\n"
+    make_readme.main()
+    assert capsys.readouterr().out == "nothing has changed\n"
     assert page.stat().st_mtime_ns == written
     with pytest.raises(UserError, match="no table is made for <!-- new -->"):
         rewrite("<!-- new -->\n<!-- end -->\n")
 
 
 def test_the_tables_script_finds_the_code():
-    as_script = f"import sys; sys.path[0] = {str(ROOT / 'tests')!r}; import readme_tables"  # but it writes nothing
+    as_script = f"import sys; sys.path[0] = {str(ROOT / 'tests')!r}; import make_readme"  # but it writes nothing
     subprocess.run([sys.executable, "-c", as_script], cwd=ROOT, check=True)
 
 
@@ -127,12 +143,13 @@ def test_two_commands_come_first():
 def test_every_flag_the_readme_names_exists():
     scripts = {path.name for path in ROOT.glob("*.py")} - {"ModifiedModelingBert.py"}
     assert len(scripts) == 7
-    for script in scripts:
-        shown = subprocess.run(
-            [sys.executable, str(ROOT / script), "--help"], capture_output=True, text=True, check=True
-        )
+    modules = {f"-m {name}" for name in re.findall(r"python -m (pruner\.\w+)", README)}
+    assert len(modules) == 3
+    for script in scripts | modules:
+        command = [sys.executable, *script.split(), "--help"]
+        shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         for command in re.findall(rf"python {script}(.*)", README):
-            for flag in re.findall(r"--[a-z_-]+", command):
+            for flag in re.findall(r"--[a-z_-]+", command.split("&&")[0]):
                 assert flag in shown.stdout, (script, flag)
 
 
@@ -141,23 +158,53 @@ def test_requirements_are_pinned_exactly():
     assert all(re.match(r"[A-Za-z_-]+==[\w.]+( |$)", line) for line in lines if line and not line.startswith("#"))
 
 
-def test_the_picture_is_from_a_record():
-    student = next(record for record in published("demo") if record["method"] == "student")
-    example = student["examples"][1]
-    assert example["sentence"] in README.replace("\n", " ")
-    assert example["kept"] in README.replace("\n", " ")
+def test_the_sentence_at_the_top_is_of_a_published_record():
+    path = PUBLISHED / "budgets" / "sst-2" / "student-emission_learned-2x_seed1" / "record.json"
+    record = json.loads(path.read_text("utf-8"))
+    shown = survivors()
+    assert len(shown.words) == 12  # of one piece each
+    counts = [sum(layer) for layer in shown.kept]
+    assert counts == [layer[0] for layer in keep_counts([12], record["schedule"])]
+    assert [word for word, share in zip(shown.words, shown.kept[-1], strict=True) if share] == ["[CLS]", "charming"]
+    assert 'all but "charming"' in README
+    assert record["examples"][0]["sentence"] == " ".join(shown.words)
+    assert record["examples"][0]["kept"] == "[CLS] ... charming ..."
 
 
-def test_the_hardware_is_named():
-    for record in published("mrpc", "sst-2", "cola"):
-        assert f"{record['environment']['cpu']} with {record['environment']['threads']} threads" in README
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_are_drawn_from_the_committed_records(name):
+    assert f"]({name})" in README
+    if f"matplotlib=={matplotlib.__version__} " not in (ROOT / "requirements.txt").read_text(encoding="utf-8"):
+        pytest.skip("another matplotlib draws the same in other bytes")
+    assert (ROOT / name).read_bytes() == PICTURES[name]()
+
+
+def test_links_lead_somewhere():
+    headings = re.findall(r"^#+ (.*)$", README, flags=re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        if target.startswith("#"):
+            assert target[1:] in anchors, target
+        elif not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
+
+
+def test_the_hardware_of_the_lstms_times_is_named():
     for record in published(*LSTM_TASKS, model="LSTM"):
         assert f"{record['environment']['cpu']} with {record['environment']['threads']} thread," in README
 
 
-def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
-    small_bert(tmp_path / "bert", num_hidden_layers=12)
+def test_a_fine_tuned_bert_is_pruned_and_served_in_under_ten_lines(tmp_path, monkeypatch, capsys):
+    small_bert(tmp_path / "my-bert", num_hidden_layers=12)
+    config = small_config(num_hidden_layers=12, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "my-bert")
     monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    exec(compile(code, "README.md", "exec"), {})
-    assert "tensor" in capsys.readouterr().out
+    assert len(code.splitlines()) < 10
+    names: dict = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert re.search(r"'label': '(bad|good)', 'score'", capsys.readouterr().out)
+    assert names["model"].pruning.method == "attention"
+    names["model"].save_pretrained("pruned")
+    loaded = PrunedBertForSequenceClassification.from_pretrained("pruned")
+    assert loaded.pruning == names["model"].pruning

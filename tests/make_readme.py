@@ -1,4 +1,4 @@
-"""The README's tables, made from the committed records: python tests/readme_tables.py writes them into the README.
+"""The README's tables and pictures, made from the committed records: python tests/make_readme.py writes them.
 
 A table stands between ``<!-- its marker -->`` and ``<!-- end -->``, each in a line of its own.
 """
@@ -15,8 +15,12 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
 from pruner.errors import UserError, run_script
+from pruner.figure_data import average
+from pruner.figures import BASELINE, Line, Panel, Picture, draw
 from pruner.measure import table
-from pruner.tables import budgets, curve, markdown, summary, way
+from pruner.readers import Survivors
+from pruner.survivor_picture import draw_survivors
+from pruner.tables import budgets, curve, grouped, markdown, method_name, summary, way
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -69,6 +73,11 @@ def learned_budgets() -> pd.DataFrame:
     return summary(learned).drop(columns="speed-up")
 
 
+def at_a_glance() -> pd.DataFrame:
+    """Learned schedules only, and the best and the worst way to choose."""
+    return budgets([record for record in budget_records() if way(record) == "learned"]).drop(columns="schedule")
+
+
 def of_speed(name: str) -> pd.DataFrame:
     return table(speed(name)["rows"])
 
@@ -84,8 +93,9 @@ def lstm_curve() -> pd.DataFrame:
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "demo": partial(of_tasks, "demo"),
-    "mrpc and sst-2": partial(of_tasks, "mrpc", "sst-2"),
-    "cola": partial(of_tasks, "cola"),
+    # Their times were taken beside other work.
+    "first layer": lambda: of_tasks("mrpc", "sst-2", "cola").drop(columns="speed-up"),
+    "at a glance": at_a_glance,
     "budgets": lambda: budgets(budget_records()),
     "budgets learned": learned_budgets,
     "soft-extract": lambda: budgets(soft_extract_records()),
@@ -94,6 +104,38 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
     "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
     "lstm curve": lstm_curve,
+}
+
+
+def frontier() -> Picture:
+    """What learned schedules cost by what they save, in points of each task's first metric."""
+    panels = []
+    learned = [record for record in budget_records() if way(record) == "learned"]
+    for task, records in grouped(learned, lambda record: record["task"]).items():
+        lines = [Line("unpruned", (1.0,), (0.0,), look=BASELINE, level=True)]
+        for method, cells in grouped(records, method_name).items():
+            points = [(1.0, 0.0, 0.0, 0.0)]
+            for same in grouped(cells, lambda record: record["target_flops_reduction"]).values():
+                name = next(iter(same[0]["metrics"]))
+                lost = [100 * (each["metrics"][name] - each["baseline_metrics"][name]) for each in same]
+                rows = [(each["flops"]["reduction"], loss) for each, loss in zip(same, lost, strict=True)]
+                mean, error = average(rows)
+                points.append((*mean, *error))
+            look = len(lines) - 1
+            lines.append(Line(method, *zip(*points, strict=True), look, look))
+        panels.append(Panel(f"{task} ({name})", "FLOPs reduction (times)", tuple(lines)))
+    return Picture("frontier", "MiniLM, dev sets", "change to unpruned (points)", tuple(panels))
+
+
+def survivors() -> Survivors:
+    """The sentence at the top, as ``python -m pruner.survivors`` has written it."""
+    data = json.loads((PUBLISHED / "survivors" / "survivors.json").read_text("utf-8"))
+    return Survivors(**data["sentences"][0])
+
+
+PICTURES: dict[str, Callable[[], bytes]] = {
+    "records/published/frontier.svg": lambda: draw(frontier())["svg"],
+    "records/published/survivors/survivors-1.svg": lambda: draw_survivors(survivors())[0]["svg"],
 }
 
 
@@ -111,7 +153,7 @@ def rewrite(text: str) -> str:
 
     def made(found: re.Match) -> str:
         if found[1] not in TABLES:
-            raise UserError(f"README.md: no table is made for <!-- {found[1]} -->; add it to tests/readme_tables.py")
+            raise UserError(f"README.md: no table is made for <!-- {found[1]} -->; add it to tests/make_readme.py")
         return f"<!-- {found[1]} -->\n{markdown(TABLES[found[1]]())}\n<!-- end -->"
 
     return MARKED.sub(made, text)
@@ -123,7 +165,12 @@ def main() -> None:
     changed = [name for name, found in tables_in(after).items() if found != tables_in(before)[name]]
     if after != before:
         README.write_text(after, encoding="utf-8", newline="\n")
-    print("\n".join(f"changed: {name}" for name in changed) or "no table has changed")
+    for name, made in PICTURES.items():
+        content = made()
+        if not (ROOT / name).is_file() or (ROOT / name).read_bytes() != content:
+            (ROOT / name).write_bytes(content)
+            changed.append(name)
+    print("\n".join(f"changed: {name}" for name in changed) or "nothing has changed")
 
 
 if __name__ == "__main__":
