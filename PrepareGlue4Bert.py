@@ -1,4 +1,4 @@
-"""Turn the official files of GLUE and AG News in data/ into cache/bert/: word-piece ids, lengths, labels and counts."""
+"""Turn the official files of GLUE and AG News in data/, or a table of your own, into cache/bert/: word-piece ids."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,17 @@ from pruner.download import GLUE_ADDRESS
 from pruner.encode import encode
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import find_task
-from pruner.prepare import ClosingTable, find_data, read_task
+from pruner.own_table import check_own, next_command, own_flags
+from pruner.prepare import ClosingTable, read_tasks
 from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
+tsv = None  # a table of your own in place of those: a file of tab-separated values with a header
+text = None  # its column of texts, or a list of two for pairs
+label = None  # its column of classes
+name = None  # of the task; None: that of the file
+dev_tsv = None  # what it is evaluated on, another such file; None: a tenth of the rows, which are not trained on
+test_tsv = None  # what --predict-test predicts, a third one, without labels; None: nothing
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on
 bert = "bert"  # whose vocabulary: a folder, or a model of the hub
 cache_folder = "cache/bert"  # where the prepared tasks go
@@ -25,6 +32,7 @@ glue_address = GLUE_ADDRESS  # the server that --download asks
 def parse_arguments(arguments: list[str]):
     parser = Parser(__doc__)
     parser.add_argument("--tasks", type=comma_list, help=f"of {', '.join(TASKS)} (default: all that data/ has)")
+    own_flags(parser, globals())
     parser.add_argument("--data", default=data_folder, help="the folder of the tasks' folders")
     parser.add_argument("--bert", default=bert, help="whose vocabulary: a folder or a model of the hub")
     parser.add_argument("--cache", default=cache_folder, help="where the prepared tasks go")
@@ -37,6 +45,7 @@ def parse_arguments(arguments: list[str]):
 
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
+    check_own(args)
     tasks = [find_task(name, TASKS) for name in args.tasks or task_names]
     if args.max_length < 4:
         raise UserError(f"max_length: {args.max_length} leaves no room for words; use 4 or more (published: 128)")
@@ -46,15 +55,16 @@ def main() -> None:
     casing = "uncased" if tokenizer.lower_case else "cased"
     print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {casing}")
 
-    data, table = Path(args.data), ClosingTable("tokens")
-    for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
-        rows = read_task(task, data / task.folder, args.skip_bad_rows)
+    table = ClosingTable("tokens")
+    for task, rows in read_tasks(args, tasks):
         splits = {name: encode(each, task, tokenizer) for name, each in rows.items()}
         cache = make_cache(task, splits, tokenizer.size, args.max_length)
         path = write_cache(Path(args.cache), cache, "bert", tokenizer.fingerprint)
         print(f"{task.name} -> {path}")
         table.add(cache, rows)
     table.print()
+    if args.tsv is not None:
+        print(f"\nnext: {next_command(args, globals(), 'RunBert4Glue.py')}")
 
 
 if __name__ == "__main__":

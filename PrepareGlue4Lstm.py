@@ -1,4 +1,4 @@
-"""Turn the official GLUE files of data/ into cache/lstm/: words' ids, lengths, labels, counts and a vocabulary each."""
+"""Turn the official GLUE files of data/, or a table of your own, into cache/lstm/: ids of words, a vocabulary each."""
 
 import sys
 from pathlib import Path
@@ -6,9 +6,16 @@ from pathlib import Path
 from pruner.download import GLUE_ADDRESS
 from pruner.errors import Parser, UserError, comma_list, run_script
 from pruner.glue import TASKS, find_task
-from pruner.prepare import ClosingTable, find_data, prepare_words, read_task
+from pruner.own_table import check_own, next_command, own_flags
+from pruner.prepare import ClosingTable, prepare_words, read_tasks
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not in data/ are skipped
+tsv = None  # a table of your own in place of those: a file of tab-separated values with a header
+text = None  # its column of texts, or a list of two for pairs
+label = None  # its column of classes
+name = None  # of the task; None: that of the file
+dev_tsv = None  # what it is evaluated on, another such file; None: a tenth of the rows, which are not trained on
+test_tsv = None  # what --predict-test predicts, a third one, without labels; None: nothing
 data_folder = "data"  # where the tasks' folders are: data/MRPC/train.tsv and so on
 cache_folder = "cache/lstm"  # where the prepared tasks go
 vocabulary_size = 65_000  # the commonest words of the training split; the others are one unknown word (published)
@@ -22,6 +29,7 @@ def parse_arguments(arguments: list[str]):
     parser = Parser(__doc__)
     classes = [task.name for task in TASKS.values() if task.labels]
     parser.add_argument("--tasks", type=comma_list, help=f"of {', '.join(classes)} (default: {', '.join(task_names)})")
+    own_flags(parser, globals())
     parser.add_argument("--data", default=data_folder, help="the folder of the tasks' folders")
     parser.add_argument("--cache", default=cache_folder, help="where the prepared tasks go")
     parser.add_argument("--vocabulary-size", type=int, default=vocabulary_size, help="words at most")
@@ -34,15 +42,17 @@ def parse_arguments(arguments: list[str]):
 
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
+    check_own(args)
     tasks = [find_task(name, TASKS) for name in args.tasks or task_names]
     for task in tasks:
         if not task.labels:
             raise UserError(f"task_names: {task.name} has scores, not classes; the LSTM is a classifier")
-    data, table = Path(args.data), ClosingTable("words")
-    for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
-        rows = read_task(task, data / task.folder, args.skip_bad_rows)
+    table = ClosingTable("words")
+    for task, rows in read_tasks(args, tasks):
         table.add(prepare_words(task, rows, args.vocabulary_size, args.max_length, Path(args.cache)), rows)
     table.print()
+    if args.tsv is not None:
+        print(f"\nnext: {next_command(args, globals(), 'RunLstm4Glue.py')}")
 
 
 if __name__ == "__main__":

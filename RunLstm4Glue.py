@@ -1,11 +1,11 @@
-"""Train an LSTM on GLUE that reads only the words worth reading, evaluate it on dev, and write records/LSTM/."""
+"""Train an LSTM on GLUE or your own data, reading only the words worth it, evaluate it, and write records/LSTM/."""
 
 import sys
 
 from pruner.errors import run_script
 from pruner.glue import TASKS
 
-task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not prepared are skipped
+task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which of GLUE (published), then your own; skipped if not prepared
 pruning_methods = ["student", "gate", "random", "head", "tail", "frequency"]  # one after the other
 target_prune_rate = 0.9  # the share of a sentence's words that are dropped (published: 0.9), or a list of shares
 pruning_rate_start = None  # while training, the rate grows linearly from here to the target; None: it is constant
@@ -38,8 +38,8 @@ def main() -> None:
     from pruner.lstm_run import parse_arguments, run_lstm  # in here, so that run_script sees to what goes wrong in it
 
     tasks = {name: task for name, task in TASKS.items() if task.labels}
-    args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])
-    run_lstm(args, tasks, task_names, "PrepareGlue4Lstm.py")
+    args = parse_arguments(__doc__, globals(), (*tasks, "or your own"), sys.argv[1:])
+    run_lstm(args, tasks, task_names, "PrepareGlue4Lstm.py", with_own=True)
 
 
 if __name__ == "__main__":

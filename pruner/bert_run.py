@@ -49,7 +49,9 @@ demo_settings = {
 
 def parse_arguments(description: str | None, constants: Mapping[str, Any], arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description)
-    common_flags(parser, constants, ", ".join(TASKS), f"{', '.join(METHODS)}; or a+b for two layers", "BERT")
+    common_flags(
+        parser, constants, ", ".join((*TASKS, "or your own")), f"{', '.join(METHODS)}; or a+b for two layers", "BERT"
+    )
     add = parser.add_argument
     add(
         "--schedule",
@@ -187,7 +189,7 @@ def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
     shape = BertShape.of(check_bert(args.bert, tokenizer_folder))
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     prepare = "PrepareGlue4Bert.py"
-    tasks = prepared_tasks(args, known, default, prepare)
+    tasks = prepared_tasks(args, known, default, prepare, with_own=not args.demo)
     grid = BertGrid(
         bert=args.bert,
         weights=weights_fingerprint(args.bert),

@@ -8,6 +8,8 @@ lie end to end, without padding:
     <split>.second   int32 [rows]      where its second segment starts, counted from its own start
     <split>.labels   int64 or float32 [rows], absent from test splits
     counts           int64 [vocabulary] occurrences in the training split
+
+The header of a user's own task defines it too: the run scripts know it from nowhere else.
 """
 
 import json
@@ -23,6 +25,7 @@ from pruner.agnews import BERT_TASKS as TASKS
 from pruner.errors import UserError
 from pruner.files import cannot_write, write_whole
 from pruner.glue import Task
+from pruner.own_task import definition
 
 FORMAT_VERSION = 1
 
@@ -82,15 +85,16 @@ class Cache:
     max_length: int
     splits: dict[str, Split]
     counts: np.ndarray
+    definition: str = ""  # of an own task
 
     def check(self, sentences: int) -> None:
         """Raise a ValueError if this cannot be the task; a row has at most ``sentences`` of ``max_length`` tokens."""
-        task = TASKS.get(self.task)  # the sample task is in no list
+        task = TASKS.get(self.task)  # the sample task and own ones are in no list
         if self.max_length < 1 or (task and self.labels != task.labels):
             raise ValueError("a header of no such task")
         if self.counts.dtype != "int64" or self.counts.ndim != 1:
             raise ValueError("counts are not int64 in one dimension")
-        for name in ("train", *(task.dev if task else ())):
+        for name in ("train", *(task.dev if task else ("dev",))):
             if name not in self.splits or self.splits[name].labels is None:
                 raise ValueError(f"no {name} split with labels")
         for name, split in self.splits.items():
@@ -103,7 +107,7 @@ class Cache:
 def make_cache(task: Task, splits: dict[str, Split], vocabulary_size: int, max_length: int) -> Cache:
     """A task's cache, with the counts of its training split."""
     counts = np.bincount(splits["train"].tokens, minlength=vocabulary_size).astype(np.int64)
-    return Cache(task.name, task.labels, max_length, splits, counts)
+    return Cache(task.name, task.labels, max_length, splits, counts, definition(task))
 
 
 def cache_path(folder: Path, task: str) -> Path:
@@ -129,6 +133,8 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         "fingerprint": fingerprint,
         "splits": json.dumps(list(cache.splits)),
     }
+    if cache.definition:
+        header["own"] = cache.definition
     path = cache_path(folder, cache.task)
     try:
         content = save(arrays, metadata=header)
@@ -166,7 +172,7 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
             tokens, offsets, second = (arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second"))
             splits[name] = Split(tokens, offsets, second, arrays.get(f"{name}.labels"))
         labels = tuple(json.loads(header["labels"]))
-        cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"])
+        cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"], header.get("own", ""))
         cache.check(2 if kind == "lstm" else 1)  # each sentence of a pair is cut by itself there
         return cache
     except UserError:

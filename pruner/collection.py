@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +9,12 @@ from pathlib import Path
 from pruner.errors import UserError
 from pruner.figure_data import ORDER, WAYS, made, pictures
 from pruner.files import cannot_read
+from pruner.glue import NAME
 from pruner.records import AS_BEFORE, OUTDATED, read_record
 from pruner.tables import grouped, method_name, schedule_text
 
 NOT_OURS = "published", "speed"  # in a folder named records: what came with the code
 LARGEST = 1e9  # that a figure shows
-NAME = re.compile(r"[\w.+-]+")
 
 
 @dataclass(frozen=True)

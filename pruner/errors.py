@@ -53,6 +53,12 @@ def comma_list(text: str) -> list[str]:
     return parts
 
 
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names from a file for an error's one line: some of them if there are many, each only so far and printable."""
+    shown = [repr(name if len(name) <= 40 else f"{name[:37]}...")[1:-1] for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def check_versions(packages: Sequence[str]) -> None:
     """Complain about a Python or packages that this code is not made for.
 

@@ -13,6 +13,7 @@ from pruner.cache import cache_path
 from pruner.errors import Parser, UserError, comma_list
 from pruner.glue import Task, find_task
 from pruner.latency import steady_allocator
+from pruner.own_task import find_own, read_own
 from pruner.processes import join
 from pruner.records import Log
 from pruner.trainer import TrainSettings
@@ -153,16 +154,21 @@ def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
 
 
 def prepared_tasks(
-    args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str
+    args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str, with_own: bool
 ) -> list[Task]:
     """The tasks to run: those asked for, or of the ``default`` names those that are prepared; others are named.
+
+    ``with_own``: users' own tasks are among them, which are found by their caches.
 
     Raises:
         UserError: an unknown task was asked for, or nothing is prepared; ``prepare`` is the script to run first.
     """
     folder, found = Path(args.cache), []
-    for name in args.tasks or default:
-        task = find_task(name, tasks)
+    own = find_own(folder) if with_own else {}
+    more = (*own, f"or prepare your own with {prepare} --tsv") if with_own else ()
+    for name in args.tasks or (*default, *own):
+        path = own.get(name.lower())
+        task = read_own(path, prepare) if path else find_task(name, tasks, more)
         if args.tasks or cache_path(folder, task.name).is_file():
             found.append(task)
         else:

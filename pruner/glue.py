@@ -3,17 +3,19 @@
 import codecs
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from pruner.errors import UserError
+from pruner.errors import UserError, listed
 from pruner.files import cannot_read
 
 
 @dataclass(frozen=True)
 class Task:
-    """One GLUE task as its official files have it; ``labels`` is empty for the regression on scores."""
+    """A task as its files have it, GLUE's or a user's own; ``labels`` is empty for the regression on scores."""
 
     name: str
     folder: str
@@ -26,6 +28,8 @@ class Task:
     header: tuple[str, ...] = ()  # of train and dev, where the files have none
     extension: str = "tsv"
     broken_rows: bool = False  # the official files are known to hold rows of the wrong width
+    own: bool = False  # a user's
+    fingerprint: str = ""  # of the rows of an own task, since its name does not tell which they are
 
     @property
     def num_labels(self) -> int:
@@ -36,6 +40,7 @@ class Task:
         return ("train", *self.dev, *self.test)
 
 
+NAME = re.compile(r"[\w.+-]+")  # of a task or a method: folders and tables of records have it
 LONGEST_LINE = 1 << 20  # bytes; the longest official ones, with two parses, have some thousands
 
 PAIR = ("sentence1", "sentence2")
@@ -87,15 +92,16 @@ class Rows:
     def checked(self, path: Path) -> "Rows":
         """The rows, if any are good."""
         if not self.texts and not self.skipped:
-            raise UserError(f"{path}: no rows; download the file again")
+            raise UserError(f"{path}: no rows; copy or download the whole file again")
         if len(self.texts) == (self.skipped if self.labels is None else 0):
-            raise UserError(f"{path}: all {self.skipped} rows are bad; download the file again")
+            raise UserError(f"{path}: all {self.skipped} rows are bad; copy or download the file again")
         return self
 
 
-def find_task(name: str, tasks: Mapping[str, Task]) -> Task:
+def find_task(name: str, tasks: Mapping[str, Task], more: Sequence[str] = ()) -> Task:
+    """The task of that name; ``more`` is what else an unknown one may have meant."""
     if name.lower() not in tasks:
-        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join(tasks)}")
+        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join((*tasks, *more))}")
     return tasks[name.lower()]
 
 
@@ -130,68 +136,77 @@ def read_lines(path: Path) -> Iterator[str]:
 def check_text(data: bytes, place: str) -> str:
     """A line of text, or a complaint that begins with its ``place``."""
     if len(data) > LONGEST_LINE:
-        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; is this the official file?")
+        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; is this the right file?")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         byte = f"0x{data[error.start]:02x}"
         raise UserError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8") from None
     if "\0" in text:
-        raise UserError(f"{place}: a NUL byte, which no text has; the file is damaged, download it again")
+        raise UserError(f"{place}: a NUL byte, which no text has; the file is damaged, copy or download it again")
     return text
 
 
 def read_split(task: Task, folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
-    """Read ``<folder>/<split>.tsv``.
+    """Read ``<folder>/<split>.tsv``, as ``read_tsv`` does."""
+    parse = None if split in task.test else partial(parse_label, task)
+    return read_tsv(task, folder / f"{split}.tsv", parse, skip_bad_rows)
+
+
+def read_tsv(task: Task, path: Path, parse: Callable[[str], float] | None, skip_bad_rows: bool = False) -> Rows:
+    """Read the task's columns of a file; ``parse`` makes numbers of labels, and is ``None`` where there are none.
 
     Raises:
-        UserError: an empty file, a missing column, a row of the wrong width, an unknown label; it names file and line.
-            With ``skip_bad_rows`` such rows are counted and left out instead.
+        UserError: an empty file, a missing column, a row of the wrong width or with a label of which ``parse`` raised
+            a ValueError; it names file and line. With ``skip_bad_rows`` such rows are counted and left out instead.
     """
-    path = folder / f"{split}.tsv"
-    labelled = split not in task.test
     labels: list[float] = []
-    rows = Rows([], labels if labelled else None)
+    rows = Rows([], labels if parse else None)
     lines = enumerate(read_lines(path), start=1)
     header: Sequence[str] = task.header
-    if not (labelled and task.header):
+    if not (parse and task.header):
         _, line = next(lines, (1, None))
         if line is None:
             return rows.checked(path)
         header = line.split("\t")
-    missing = [column for column in (*task.text, *([task.label] if labelled else [])) if column not in header]
+    missing = [column for column in (*task.text, *([task.label] if parse else [])) if column not in header]
     if missing:
-        raise UserError(f"{path}:1: no column {missing[0]!r} in the header; is this the official {task.folder} file?")
+        hint = f"is this the official {task.folder} file?"
+        if task.own:
+            hint = f"between tabs it has {listed(header)}; name them with --text and --label"
+        raise UserError(f"{path}:1: no column {missing[0]!r} in the header; {hint}")
     texts_at = [header.index(column) for column in task.text]
-    label_at = header.index(task.label) if labelled else None
+    label_at = header.index(task.label) if parse else 0
 
     for number, line in lines:
         cells = line.split("\t")
         problem, excused = None, skip_bad_rows
         if len(cells) != len(header):
             problem, excused = f"{len(cells)} columns instead of {len(header)}", skip_bad_rows or task.broken_rows
-        elif label_at is not None:
-            label = parse_label(task, cells[label_at])
-            if label is None:
-                expected = ", ".join(task.labels) or "a number from 0 to 5"
-                problem = f"unknown label {cells[label_at]!r} (expected {expected})"
-            else:
-                labels.append(label)
+        elif parse:
+            try:
+                labels.append(parse(cells[label_at]))
+            except ValueError as error:
+                problem = str(error)
         if problem is None:
             rows.texts.append(tuple(cells[at] for at in texts_at))
         else:
             rows.leave_out(f"{path}:{number}: {problem}", excused)
-            if not labelled:
+            if not parse:
                 rows.texts.append(("",) * len(texts_at))
     return rows.checked(path)
 
 
-def parse_label(task: Task, text: str) -> int | float | None:
-    """A class's number, a score as it is written, or ``None`` if it is neither."""
+def parse_label(task: Task, text: str) -> float:
+    """A class's number, or a score as it is written; a ValueError if it is neither."""
     if task.labels:
-        return task.labels.index(text) if text in task.labels else None
-    try:
-        score = float(text)
-    except ValueError:
-        return None
-    return score if math.isfinite(score) and 0 <= score <= 5 else None
+        if text in task.labels:
+            return task.labels.index(text)
+    else:
+        try:
+            score = float(text)
+        except ValueError:
+            score = math.nan
+        if 0 <= score <= 5:
+            return score
+    raise ValueError(f"unknown label {text!r} (expected {listed(task.labels) or 'a number from 0 to 5'})")

@@ -170,6 +170,8 @@ class Grid(ABC, Generic[Model]):
             "train_rows": min(self.max_train_rows or available, available),
             "train_rows_available": available,
         }
+        if cell.task.own:
+            settings["data"] = cell.task.fingerprint  # its name may have been given to other rows before
         if cell.pruning and "student" in cell.pruning.methods:
             return settings | {"student_widths": list(cell.pruning.student_widths)}
         del settings["student_learning_rate"]

@@ -62,10 +62,13 @@ def check_rates(args: argparse.Namespace) -> list[float]:
     return rates
 
 
-def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str) -> None:
+def run_lstm(
+    args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str, with_own: bool = False
+) -> None:
     """Train, evaluate, measure and record every cell.
 
-    ``prepare`` is the script that makes the caches of ``tasks``; ``default`` are the names of those to run.
+    ``prepare`` is the script that makes the caches of ``tasks``; ``default`` are the names of those to run, and
+    ``with_own`` adds users' own.
     """
     sizes = ("embedding_size", "hidden_size", "num_layers", "head_size")
     seeds, rates, widths = check_numbers(args, *sizes), check_rates(args), check_widths(args.student_widths)
@@ -79,7 +82,7 @@ def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], default: Seque
         tasks = {sample.TASK.name: sample.TASK}
 
     found: list[tuple[Task, Cache, Vocabulary]] = []
-    for task in prepared_tasks(args, tasks, default, prepare):
+    for task in prepared_tasks(args, tasks, default, prepare, with_own and not args.demo):
         vocabulary = read_vocabulary(folder, task.name, prepare)
         found.append((task, read_cache(folder, task.name, "lstm", vocabulary.fingerprint, prepare), vocabulary))
     vectors = {}

@@ -1,7 +1,8 @@
 """What the prepare scripts share: finding the tasks' files, reading them, and the closing table."""
 
+import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from pruner.cache import Cache
 from pruner.download import download_task
 from pruner.errors import UserError
 from pruner.glue import Rows, Task, read_split
+from pruner.own_table import read_own_table
 from pruner.words import encode_words, learn_vocabulary, write_words
 
 
@@ -59,21 +61,32 @@ def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:
     return {name: read_split(task, folder, name, skip_bad_rows) for name in names}
 
 
+def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Rows]]]:
+    """Those of ``tasks`` that are there, or the user's own, one after the other with its rows."""
+    if args.tsv is not None:
+        yield read_own_table(args)
+        return
+    data = Path(args.data)
+    for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
+        yield task, read_task(task, data / task.folder, args.skip_bad_rows)
+
+
 class ClosingTable:
     """Sentences and lengths of what was prepared."""
 
     def __init__(self, unit: str) -> None:
-        self.lines = [f"{'task':8}{'split':18}{'sentences':>10}{f'mean {unit}':>13}{'95th pct.':>11}"]
+        self.lines = [("task", f"{'split':18}{'sentences':>10}{f'mean {unit}':>13}{'95th pct.':>11}")]
 
     def add(self, cache: Cache, rows: dict[str, Rows]) -> None:
         for name, split in cache.splits.items():
             mean, high = split.lengths.mean(), np.percentile(split.lengths, 95)
-            line = f"{cache.task:8}{name:18}{len(split):>10}{mean:>13.1f}{high:>11.0f}"
+            line = f"{name:18}{len(split):>10}{mean:>13.1f}{high:>11.0f}"
             skipped = rows[name].skipped
-            self.lines.append(line + (f"  ({skipped} bad rows left out)" if skipped else ""))
+            self.lines.append((cache.task, line + (f"  ({skipped} bad rows left out)" if skipped else "")))
 
     def print(self) -> None:
-        print("\n".join(["", *self.lines]))
+        width = max(8, *(len(task) + 1 for task, _ in self.lines))
+        print("\n".join(["", *(f"{task:{width}}{line}" for task, line in self.lines)]))
 
 
 def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_length: int, folder: Path) -> Cache:
