@@ -32,6 +32,7 @@ cache_folder = "cache/bert"  # what PrepareGlue4Bert.py wrote
 records_folder = "records/BERT"  # where the records go
 models_folder = None  # where to keep the fine-tuned models, one folder per record; None: models/ in the cache folder
 discard_models = False  # do not keep them (a BERT-Base has 0.4 GB)
+tensorboard_folder = None  # where to write TensorBoard's curves, one folder per training; None: there are none
 predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 force = False  # run finished cells again and replace their records
 

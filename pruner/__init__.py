@@ -1,12 +1,13 @@
 """What the scripts share. Imports flow one way:
 
-errors -> packing -> select -> scores -> student -> schedule, flops -> bert_layers -> teachers -> (BERT), lstm
--> budget -> batches, evaluate, latency, metrics, trainer -> train -> soft_extract, search, sampling -> tables, records,
-steps, submission -> grid -> grid_run; bert_weights, bert_cells, lstm_cells -> flags, bert_run, lstm_run, measure
+errors -> packing -> select -> scores -> student -> schedule, flops -> bert_layers, outputs -> teachers -> (BERT), lstm
+-> budget -> batches, evaluate, latency, metrics, trainer -> tensorboard -> train -> soft_extract, search, sampling
+-> tables, records, steps, submission -> figures, figure_data, collection, report -> grid -> grid_run; bert_weights,
+bert_cells, lstm_cells -> flags, bert_run, lstm_run, measure; readers, survivor_views, survivor_picture, survivors
 -> scripts
 
-What reads and writes files stands beside that line: files, processes, glue, agnews, download, config, tokenizer, words,
-quiet_tensorflow, cache, encode, prepare, google, demo.
+What reads and writes files stands beside that line: files, processes, glue, agnews, own_task, own_table, download, config,
+tokenizer, words, quiet_tensorflow, cache, encode, prepare, google, demo.
 """
 
 import sys

@@ -21,7 +21,7 @@ from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
 from pruner.processes import from_main, is_main, locked
 from pruner.sampling import SampleSchedules, choose_schedule, in_all_layers
-from pruner.schedule import Pruning, SearchSettings
+from pruner.schedule import Pruning, SearchSettings, schedule_name
 from pruner.search import make_soft, search
 from pruner.select import keep_counts
 from pruner.soft_extract import SoftBert
@@ -31,6 +31,7 @@ from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.trainer import TrainSettings, logits_loss
 
 CHOICE_ROWS = 512  # training sentences on which schedules are compared
+SOME_RATE = 0.5  # in place of sampled ones
 
 
 def dev_lengths(task: Task, cache: Cache) -> list[int]:
@@ -40,7 +41,11 @@ def dev_lengths(task: Task, cache: Cache) -> list[int]:
 
 def sampled_cell(cell: Cell, pruning: Pruning) -> Cell:
     """What is trained with sampled schedules in place of the cell: some rate in all layers stands for them."""
-    return replace(cell, pruning=pruning.with_schedule([0.5] * len(pruning.schedule)), learned=None, target=None)
+    return replace(cell, pruning=pruning.with_schedule([SOME_RATE] * len(pruning.schedule)), learned=None, target=None)
+
+
+def search_name(cell: Cell, how: SearchSettings) -> str:
+    return f"{how.name}_seed{cell.seed}"
 
 
 def as_pruned(model: BertForSequenceClassification) -> PrunedBertForSequenceClassification:
@@ -95,7 +100,9 @@ class BertGrid(Grid[BertForSequenceClassification]):
     def trained(self, cell: Cell, cache: Cache) -> tuple[BertForSequenceClassification, list[dict]]:
         if self.start != "sampled" or cell.pruning is None:
             return train_cell(self, cell, cache)
-        model, loss = train_cell(self, sampled_cell(cell, cell.pruning), cache)
+        sampled = sampled_cell(cell, cell.pruning)
+        name = sampled.name.replace(schedule_name([SOME_RATE] * self.shape.layers), f"sampled-{self.reach:g}x")
+        model, loss = train_cell(self, sampled, cache, name)
         return as_pruned(model).set_schedule(cell.pruning.schedule), loss
 
     def callbacks(self, model: BertForSequenceClassification, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:
@@ -182,7 +189,7 @@ class BertGrid(Grid[BertForSequenceClassification]):
 
     def search_step(self, cell: Cell, how: SearchSettings, cache: Cache) -> Path:
         settings = self.settings(cell.baseline, cache) | asdict(how)
-        return step_folder(self.steps, cell.task.name, f"{how.name}_seed{cell.seed}", settings)
+        return step_folder(self.steps, cell.task.name, search_name(cell, how), settings)
 
     def search(self, cell: Cell, how: SearchSettings, cache: Cache) -> list[list[float]]:
         """The path of the cell's search, which all its methods and budgets share: run, resumed, or as it was kept."""
@@ -204,7 +211,8 @@ class BertGrid(Grid[BertForSequenceClassification]):
                 return read_step(step, soft)["path"]
             self.log(f"search for the schedule: {how.name}, {training.epochs:g} epochs")
             folder = training_folder(step)
-            path = search(soft, data, lengths, training, how, cell.seed, folder, collate, after_epoch, self.log)
+            curves = self.curves(search_name(cell, how), task, cache, collate)
+            path = search(soft, data, lengths, training, how, cell.seed, folder, collate, after_epoch, self.log, curves)
             if is_main():
                 write_step(step, soft, {"path": path})
         return path

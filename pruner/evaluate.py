@@ -77,6 +77,17 @@ def rank_correlation(model: nn.Module, split: Split, batch_size: int, collate: C
     return float(np.nanmean(found)) if np.isfinite(found).any() else 0.0
 
 
+def computed_pairs(output, lengths: Sequence[int] = (), second_lengths: Sequence[int] = (), **_) -> tuple[int, int]:
+    """The pairs of a real token and a layer that a model computed of a batch, given as to its ``forward``, and all.
+
+    A model that does not say what it computed has computed everything: 1 of 1.
+    """
+    counts = getattr(output, "token_counts", None)
+    if counts is None:
+        return 1, 1
+    return sum(map(sum, counts)), len(counts) * (sum(lengths) + sum(second_lengths))
+
+
 def count_tokens(lengths: Sequence[int], pruning: Pruning) -> dict:
     """Real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes.
 

@@ -16,6 +16,7 @@ from pruner.latency import steady_allocator
 from pruner.own_task import find_own, read_own
 from pruner.processes import join
 from pruner.records import Log
+from pruner.tensorboard import check_tensorboard
 from pruner.trainer import TrainSettings
 
 LARGEST_SIZE = 10_000  # of a width, and of the number of layers: beyond lies a slip, not a model
@@ -47,6 +48,7 @@ def common_flags(parser: Parser, constants: Mapping[str, Any], tasks: str, metho
     add("--cache", default=constants["cache_folder"], help="what the prepare script wrote")
     add("--records", default=constants["records_folder"], help="where the records go")
     add("--save-models", default=constants["models_folder"], help="where to keep the trained models")
+    add("--tensorboard", default=constants["tensorboard_folder"], help="where to write TensorBoard's curves")
     add(
         "--discard-models",
         action="store_true",
@@ -120,12 +122,15 @@ def start_run() -> bool:
 
 def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
     """What every ``grid.Grid`` takes; ``steady`` is what ``start_run`` said."""
+    if args.tensorboard:
+        check_tensorboard()
     return {
         "max_train_rows": args.max_train_rows,
         "latency_repeats": args.latency_repeats,
         "records": Path(args.records),
         "models": Path(args.save_models) if args.save_models else None,
         "discard_models": args.discard_models,
+        "tensorboard": Path(args.tensorboard) if args.tensorboard else None,
         "steps": Path(args.cache) / "steps",
         "predict_test": args.predict_test,
         "force": args.force,

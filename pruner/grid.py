@@ -13,11 +13,14 @@ from transformers import TrainerCallback
 
 from pruner.batches import Collate, SplitDataset, training_rows
 from pruner.cache import Cache
+from pruner.evaluate import predict_dev
 from pruner.glue import Task
+from pruner.metrics import dev_metrics
 from pruner.processes import from_main, is_main, locked
 from pruner.records import Log, finished_record, mark_outdated
 from pruner.schedule import Learned, Pruning, schedule_name
 from pruner.steps import read_step, remove_step, step_folder, training_folder, write_step
+from pruner.tensorboard import Curves
 from pruner.train import train, training_device
 from pruner.trainer import TrainSettings
 
@@ -77,6 +80,7 @@ class Grid(ABC, Generic[Model]):
     records: Path
     models: Path | None
     discard_models: bool
+    tensorboard: Path | None
     steps: Path
     predict_test: bool
     force: bool
@@ -144,6 +148,17 @@ class Grid(ABC, Generic[Model]):
     def step(self, cell: Cell, cache: Cache) -> Path:
         return step_folder(self.steps, cell.task.name, cell.name, self.settings(cell, cache))
 
+    def curves(self, name: str, task: Task, cache: Cache, collate: Collate) -> Curves | None:
+        """Where a training of that name is logged for TensorBoard, if it is."""
+        if self.tensorboard is None:
+            return None
+        size = self.training(task).batch_size
+
+        def measure(model: nn.Module) -> dict[str, float]:
+            return dev_metrics(task, cache, predict_dev(model, task, cache, size, collate))
+
+        return Curves(self.tensorboard / task.name / name, measure, self.log)
+
     def kept_model(self, cell: Cell, cache: Cache) -> Path | None:
         """Where the cell's model is to be kept: in the cache folder by a name that goes with its settings, since runs
         of other settings, with records of their own, have the same cache.
@@ -182,8 +197,11 @@ class Grid(ABC, Generic[Model]):
         return finished_record(self.folder(cell), self.settings(cell, cache))
 
 
-def train_cell(grid: Grid[Model], cell: Cell, cache: Cache) -> tuple[Model, list[dict]]:
-    """The trained model, on the device, and its loss curve; both as they were kept, where they were."""
+def train_cell(grid: Grid[Model], cell: Cell, cache: Cache, name: str | None = None) -> tuple[Model, list[dict]]:
+    """The trained model, on the device, and its loss curve; both as they were kept, where they were.
+
+    ``name`` is what TensorBoard shows the training as, if it is not to be the cell's.
+    """
     transformers.set_seed(cell.seed)
     model, step = grid.make_model(cell, cache), grid.step(cell, cache)
     with locked(step, grid.log) if grid.is_step(cell) else nullcontext():
@@ -200,6 +218,7 @@ def train_cell(grid: Grid[Model], cell: Cell, cache: Cache) -> tuple[Model, list
             grid.decay,
             grid.callbacks(model, cell, cache),
             say=grid.log,
+            curves=grid.curves(name or cell.name, cell.task, cache, grid.collate(cell)),
         )
         if grid.is_step(cell) and is_main():
             write_step(step, model, {"loss": loss})

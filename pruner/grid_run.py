@@ -196,7 +196,7 @@ def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | 
             grid.forget(cell, cache)
     finished = {cell: grid.finished(cell, cache) for cell, cache in cells}
     tidy(grid, cells)
-    for folder in filter(None, (grid.records, grid.models)):
+    for folder in filter(None, (grid.records, grid.models, grid.tensorboard)):
         check_writable(folder)
     if grid.predict_test:
         for cell, cache in cells:

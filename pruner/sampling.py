@@ -45,8 +45,13 @@ class SampleSchedules(TrainerCallback):
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
         generator = np.random.default_rng((self.seed, step))
-        exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** generator.uniform(*STEEPNESS)
-        limit = generator.uniform(1 / self.reach, 1) * self.unpruned
+        steepness = generator.uniform(*STEEPNESS)
+        return self.schedule(steepness, generator.uniform(1 / self.reach, 1))
+
+    def schedule(self, steepness: float, share: float) -> list[float]:
+        """The schedule of a steepness that leaves a share of the FLOPs."""
+        exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** steepness
+        limit = share * self.unpruned
 
         def too_much_left(severity: float) -> bool:
             return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > limit
@@ -56,6 +61,10 @@ class SampleSchedules(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # If the model is evaluated, then always with the same schedule, from the middle of those that are sampled.
+        self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
 
 
 def choose_schedule(

@@ -12,6 +12,7 @@ from pruner.budget import bisect, shares_flops
 from pruner.flops import BertShape
 from pruner.schedule import SearchSettings
 from pruner.soft_extract import SoftBert
+from pruner.tensorboard import Curves
 from pruner.train import train
 from pruner.trainer import TrainSettings
 
@@ -64,6 +65,10 @@ class SearchCallback(TrainerCallback):
         point = int(progress * POINTS + 1e-9)
         self.soft.path[point] = torch.tensor(self.soft.soft_extract.shares())
 
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if logs and "retained_tokens" in logs:  # all are computed; how much of them goes on, the parameters say
+            logs["retained_tokens"] = float(np.mean(self.soft.soft_extract.shares()))
+
     def on_epoch_end(self, args, state, control, **kwargs):
         self.after_epoch(round(state.epoch), self.soft.soft_extract.shares())
 
@@ -84,6 +89,7 @@ def search(
     collate: Collate,
     after_epoch: Callable[[SoftBert, int, list[float]], None],
     say: Callable[[str], None],
+    curves: Curves | None = None,
 ) -> list[list[float]]:
     """Train a model with soft-extract layers; a search that was interrupted goes on.
 
@@ -92,6 +98,7 @@ def search(
         folder: where the checkpoints are.
         after_epoch: called with the soft model, the epoch's number and what the layers retain.
         say: is told what the user should know, in a line.
+        curves: where the search is logged for TensorBoard, if it is.
 
     Returns:
         the path of the retention configuration, [points][layers] shares of a sentence, from all of it to the end.
@@ -106,5 +113,5 @@ def search(
     # What nothing is gained by leaving out stays: without a penalty, noise alone would move the parameters.
     soft.soft_extract.requires_grad_(bool(settings.reach or settings.penalty))
     rates = {"soft_extract.": settings.learning_rate}
-    train(soft, data, training, seed, folder, collate, callbacks=[callback], learning_rates=rates, say=say)
+    train(soft, data, training, seed, folder, collate, "linear", [callback], rates, say, curves)
     return soft.path[~soft.path.isnan().any(dim=1)].tolist()

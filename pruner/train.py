@@ -16,6 +16,7 @@ from pruner.batches import Collate, SplitDataset
 from pruner.errors import CellError, NotFiniteError
 from pruner.files import remove_folder
 from pruner.processes import PATIENCE, from_main
+from pruner.tensorboard import Curves
 from pruner.trainer import PruningTrainer, TrainSettings
 
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
@@ -82,6 +83,7 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     learning_rates: Mapping[str, float] = MappingProxyType({}),
     say: Callable[[str], None] = tqdm.write,
+    curves: Curves | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it on the training device. Several processes train it together.
 
@@ -92,6 +94,7 @@ def train(
         decay: of the learning rates: ``linear`` to 0, or ``constant``.
         learning_rates: of parts of the model, by the beginning of their parameters' names.
         say: is told what the user should know, in a line.
+        curves: where the training is logged for TensorBoard, if it is.
 
     Returns:
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
@@ -138,6 +141,9 @@ def train(
     )
     for callback in (LossBar(), *callbacks, Checkpoints()):
         trainer.add_callback(callback)
+    if curves:
+        trainer.measure = curves.evaluate
+        trainer.add_callback(curves)
     try:
         trainer.train(resume_from_checkpoint=from_main(lambda: last_checkpoint(folder)))
         trainer.check_last_step()

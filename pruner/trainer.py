@@ -1,8 +1,7 @@
 """``transformers.Trainer`` for models with students, on one device or several, with as much memory as there is."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from pruner.errors import CellError, NotFiniteError, UserError
-from pruner.files import cannot_write, remove_folder
+from pruner.errors import CellError, NotFiniteError
+from pruner.evaluate import computed_pairs
+from pruner.files import cannot_write, readable, remove_folder
+from pruner.processes import from_main
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class PruningTrainer(Trainer):
 
     model: Any  # not all have students, and the count of their tokens
     train_dataset: Dataset
+    measure: Callable[[nn.Module], dict[str, float]]  # the metrics that it is evaluated by, if it is
 
     def __init__(
         self, settings: TrainSettings, learning_rates: Mapping[str, float], say: Callable[[str], None], **kwargs
@@ -75,7 +77,7 @@ class PruningTrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self.parts = settings.accumulation_steps
         self.several = self.accelerator.num_processes > 1
-        self._part = torch.zeros(3)
+        self._part = torch.zeros(5)
         self._since_log: list[Tensor] = []
         self._last_step: tuple[Tensor, Sequence[int]] | None = None
         self.remove_callback(PrinterCallback)
@@ -143,10 +145,10 @@ class PruningTrainer(Trainer):
         """Compute this process's rows of a batch of ``size``, forward and back.
 
         Returns:
-            [3] what its rows add to the loss, and to the students' loss in it, and the sum of their scores, which is
-            finite if all scores are; ``None`` where memory ran out.
+            [5] what its rows add to the loss, and to the students' loss in it, and the sum of their scores, which is
+            finite if all scores are; their ``computed_pairs``, and all; ``None`` where memory ran out.
         """
-        total = torch.zeros(3, device=self.args.device)
+        total = torch.zeros(5, device=self.args.device)
         first, end = (size * (self.args.process_index + i) // self.args.world_size for i in (0, 1))
         bounds = np.linspace(first, end, min(self.parts, end - first) + 1).astype(int).tolist()
         whole = {}  # what a part is told of its batch
@@ -176,7 +178,9 @@ class PruningTrainer(Trainer):
             loss = loss + share * logits_loss(outputs.logits, teacher_logits)
         score_sum = getattr(outputs, "score_sum", None)
         scores = loss.new_zeros(()) if score_sum is None else score_sum
-        self._part = torch.stack([loss, student_loss, scores]).detach()
+        # Filled on the device: to send two numbers there would be to wait for it.
+        pairs = [torch.full((), float(number), device=loss.device) for number in computed_pairs(outputs, **inputs)]
+        self._part = torch.stack([loss, student_loss, scores, *pairs]).detach()
         return (loss, outputs) if return_outputs else loss
 
     def _anywhere(self, here: bool) -> bool:
@@ -208,7 +212,7 @@ class PruningTrainer(Trainer):
             return
         losses, rows = self._last_step
         self._last_step = None
-        loss, _, scores = losses.tolist()
+        loss, _, scores, *_ = losses.tolist()
         if math.isfinite(loss) and math.isfinite(scores):
             return
         what = "a score is not finite" if math.isfinite(loss) else f"the loss is {loss}"
@@ -219,11 +223,18 @@ class PruningTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._since_log:
-            mean = torch.stack(self._since_log).mean(dim=0)[1].item()
+            _, mean, _, computed, pairs = torch.stack(self._since_log).mean(dim=0).tolist()
             self._since_log.clear()
             if len(getattr(self.model, "students", ())):
                 logs = {**logs, "loss": logs["loss"] - mean, "student_loss": mean}  # "loss" is the task's alone
+            logs = {**logs, "retained_tokens": computed / pairs} if pairs else logs
         super().log(logs, start_time)
+
+    def evaluate(self, *_, **__) -> dict[str, float]:
+        """Log the metrics, which the main process computes while the others wait for it."""
+        metrics = {f"eval_{name}": value for name, value in from_main(lambda: self.measure(self.model)).items()}
+        self.log(metrics)
+        return metrics
 
     def _save_checkpoint(self, model, trial):
         self.check_last_step()
@@ -245,12 +256,3 @@ class PruningTrainer(Trainer):
     def _load_rng_state(self, checkpoint):
         with readable(checkpoint):
             super()._load_rng_state(checkpoint)
-
-
-@contextmanager
-def readable(checkpoint: str | None) -> Iterator[None]:
-    """Every kind of error that reading a file of a checkpoint may end with, as a ``UserError``."""
-    try:
-        yield
-    except Exception as error:  # safetensors, pickle and torch each raise their own
-        raise UserError(f"{checkpoint}: cannot be resumed ({error}); remove the folder") from None

@@ -107,6 +107,11 @@ def test_sampled_schedules_cover_the_budgets():
     assert min(reductions) < 1.1
     assert 3.5 < max(reductions) < 4.2
     assert schedule != SampleSchedules(model, LENGTHS, reach=4.0, seed=2).sample(99)
+    # Between epochs the model is evaluated with one from their middle.
+    samples.on_epoch_end(None, None, None)
+    middle = flops_reduction(samples.shape, LENGTHS, model.pruning)
+    assert middle == pytest.approx(1 / ((1 + 1 / 4) / 2), rel=0.05)
+    assert len({round(rate, 2) for rate in model.pruning.schedule}) == 1
 
 
 def test_students_stay_with_their_layers():
