@@ -148,8 +148,8 @@ def test_every_flag_the_readme_names_exists():
     for script in scripts | modules:
         command = [sys.executable, *script.split(), "--help"]
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-        for command in re.findall(rf"python {script}(.*)", README):
-            for flag in re.findall(r"--[a-z_-]+", command.split("&&")[0]):
+        for command in re.findall(rf"python {script}([^`&\n]*)", README):
+            for flag in re.findall(r"--[a-z_-]+", command):
                 assert flag in shown.stdout, (script, flag)
 
 
