@@ -96,6 +96,8 @@ def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_l
     if max_length < 1:
         raise UserError(f"max_length: {max_length} leaves no words; use 1 or more (published: 128)")
     vocabulary, to_ids = learn_vocabulary([text for texts in rows["train"].texts for text in texts], vocabulary_size)
+    if not vocabulary.words:
+        raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")
     splits = {name: encode_words(each, to_ids, max_length) for name, each in rows.items()}
     cache, path = write_words(folder, task, splits, vocabulary, max_length)
     print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")

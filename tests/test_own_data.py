@@ -232,6 +232,16 @@ def test_a_run_of_an_lstm_from_a_table(run, root):
     assert "2 cells, 2 of them finished already" in again
 
 
+def test_texts_without_words_are_nothing_for_an_lstm(run, root):
+    """As of a column that holds nothing."""
+    pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
+    write("empty.tsv", HEAD + "\t1\n...\t0\n" * 10)(root)
+    code, _, err = run("PrepareGlue4Lstm", "--tsv", "empty.tsv", *COLUMNS)
+    assert code == 2
+    assert err == "error: empty: no words in the texts that it is trained on; is this the right file and column?\n"
+    assert not (root / "cache").exists()
+
+
 @pytest.fixture
 def words(root):
     """``cache/lstm`` as ``PrepareGlue4Lstm.py`` would write it, without TensorFlow."""
