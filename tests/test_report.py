@@ -193,6 +193,7 @@ def test_the_csv_is_what_pandas_makes_of_the_records(records):
 
 
 def test_the_same_records_give_the_same_bytes(records):
+    pytest.importorskip("matplotlib")
     def content():
         return {path: path.read_bytes() for path in records.rglob("*") if path.is_file()}
 
@@ -340,6 +341,7 @@ def test_many_settings_are_divided_among_panels_and_cut(tmp_path):
 
 
 def test_names_are_drawn_as_they_are():
+    pytest.importorskip("matplotlib")
     picture = Picture("a", r"$\frac{ _{ & <b> %", "y $", (Panel("$", "x", (Line("$x", (1.0, 2.0), (3.0, 4.0)),)),))
     found = draw(picture)
     assert found["png"].startswith(b"\x89PNG")

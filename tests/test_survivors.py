@@ -225,6 +225,7 @@ def test_lines_hold_all_items_in_order_and_are_no_wider_than_they_may(widths, li
 
 
 def test_the_picture_is_whole_and_the_same_again():
+    pytest.importorskip("matplotlib")
     many = Survivors(EXAMPLE.words * 40, EXAMPLE.layers, [row * 40 for row in EXAMPLE.kept], "$x$", "\\frac")
     files, _ = draw_survivors(many)
     assert files == draw_survivors(many)[0]
@@ -236,8 +237,7 @@ def test_the_picture_is_whole_and_the_same_again():
 
 
 def test_letters_that_no_font_has_are_named(monkeypatch):
-    from matplotlib import font_manager
-
+    font_manager = pytest.importorskip("matplotlib.font_manager")
     own = [font for font in font_manager.fontManager.ttflist if font.name == "DejaVu Sans"]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     assert fonts_for("a film שלום 文中") == (["DejaVu Sans"], "中文")
@@ -248,6 +248,7 @@ def test_letters_that_no_font_has_are_named(monkeypatch):
 
 
 def test_a_run_keeps_its_model_and_shows_its_words(run, prepared):  # noqa: F811
+    pytest.importorskip("matplotlib")
     code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "student")
     assert code == 0, err
     run_folder = prepared / "records" / "BERT" / "mrpc" / "student-emission_0.6-0-0.3-0x3_seed1"
