@@ -6,8 +6,8 @@ errors -> packing -> select -> scores -> student -> schedule, flops -> bert_laye
 bert_cells, lstm_cells -> flags, bert_run, lstm_run, measure; readers, survivor_views, survivor_picture, survivors
 -> scripts
 
-What reads and writes files stands beside that line: files, processes, glue, agnews, own_task, own_table, download, config,
-tokenizer, words, quiet_tensorflow, cache, encode, prepare, google, demo.
+What reads and writes files stands beside that line: files, processes, glue, agnews, own_task, own_table, download,
+config, tokenizer, words, quiet_tensorflow, cache, encode, prepare, google, demo.
 """
 
 import sys

@@ -194,6 +194,7 @@ def test_the_csv_is_what_pandas_makes_of_the_records(records):
 
 def test_the_same_records_give_the_same_bytes(records):
     pytest.importorskip("matplotlib")
+
     def content():
         return {path: path.read_bytes() for path in records.rglob("*") if path.is_file()}
 
