@@ -167,6 +167,9 @@ def test_the_sentence_at_the_top_is_of_a_published_record():
     assert counts == [layer[0] for layer in keep_counts([12], record["schedule"])]
     assert [word for word, share in zip(shown.words, shown.kept[-1], strict=True) if share] == ["[CLS]", "charming"]
     assert 'all but "charming"' in README
+    (row,) = (row for row in tables_in(README)["at a glance"].splitlines() if re.match(r"\| sst-2 \| student", row))
+    assert "(-2.1)" in row.split("|")[6]
+    assert "[2.1 points](#results)" in README
     assert record["examples"][0]["sentence"] == " ".join(shown.words)
     assert record["examples"][0]["kept"] == "[CLS] ... charming ..."
 
