@@ -7,19 +7,8 @@ from torch import Tensor
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 
-class _Told:
-    """Attributes that are no fields of ``PrunedOutput``: those would be entries always."""
-
-    student_loss: Tensor | None = None
-    student_scores: list[tuple[Tensor, Tensor]] | None = None
-    student_counts: list[list[int]] | None = None
-    token_positions: list[Tensor]
-    token_counts: list[list[int]]
-    score_sum: Tensor | None = None
-
-
 @dataclass
-class PrunedOutput(_Told, SequenceClassifierOutput):
+class PrunedOutput(SequenceClassifierOutput):
     """``loss`` is the task's loss plus, while students are being distilled, ``student_loss``.
 
     ``token_positions[l]`` are the positions in their sentences of the tokens that layer ``l`` computed, sentence after
@@ -31,15 +20,22 @@ class PrunedOutput(_Told, SequenceClassifierOutput):
     An LSTM has one layer, and one row per sentence: 2 B of pairs, all first sentences before all second ones.
     """
 
+    student_loss: Tensor | None = None
+    student_scores: list[tuple[Tensor, Tensor]] | None = None
+    student_counts: list[list[int]] | None = None
+    token_positions: list[Tensor] | None = None
+    token_counts: list[list[int]] | None = None
+    score_sum: Tensor | None = None
+
     def tell(self, **found: Any) -> "PrunedOutput":
         """Add what is told beside loss and logits.
 
-        It is an entry with a loss only: Accelerate hands on nothing else in mixed precision, while pipelines cut every
-        entry into the rows of a batch.
+        It is an entry with a loss only, for mixed precision and several processes hand on nothing else. Without one it
+        is an attribute: pipelines cut every entry into the rows of a batch.
         """
         for name, value in found.items():
-            if self.loss is None or value is None:
-                setattr(self, name, value)
+            if self.loss is None:
+                object.__setattr__(self, name, value)
             else:
-                self[name] = value
+                setattr(self, name, value)
         return self
