@@ -113,6 +113,18 @@ def test_the_budgets_are_what_the_text_says():
     assert 3 < min(first) < max(first) < 15.5
 
 
+def test_the_published_schedule_does_what_the_text_says():
+    found = {
+        (record["task"], record["method"]): next(iter(record["metrics"].values()))
+        for record in published("mrpc", "sst-2", "cola")
+    }
+    for task in ("mrpc", "sst-2", "cola"):
+        controls = [found[task, name] for name in ("random", "head", "tail") if (task, name) in found]
+        assert found[task, "student"] > max(controls)
+    assert found["mrpc", "student"] < min(found["mrpc", name] for name in ("emission", "gradient", "frequency"))
+    assert found["cola", "student"] < 0.5 * found["cola", "baseline"]
+
+
 def test_the_lstms_results_are_what_the_text_says():
     """At 0.9 the student is above random and head, and on AG News' test set in batches of 256 four times as fast."""
     records = [r for r in published(*LSTM_TASKS, model="LSTM") if r["target_prune_rate"] == 0.9]
