@@ -21,7 +21,7 @@ from pruner.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.metrics import dev_metrics
 from pruner.processes import from_main, is_main, locked
 from pruner.sampling import SampleSchedules, choose_schedule, in_all_layers
-from pruner.schedule import Pruning, SearchSettings, schedule_name
+from pruner.schedule import Pruning, SearchSettings
 from pruner.search import make_soft, search
 from pruner.select import keep_counts
 from pruner.soft_extract import SoftBert
@@ -31,7 +31,6 @@ from pruner.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.trainer import TrainSettings, logits_loss
 
 CHOICE_ROWS = 512  # training sentences on which schedules are compared
-SOME_RATE = 0.5  # in place of sampled ones
 
 
 def dev_lengths(task: Task, cache: Cache) -> list[int]:
@@ -41,7 +40,7 @@ def dev_lengths(task: Task, cache: Cache) -> list[int]:
 
 def sampled_cell(cell: Cell, pruning: Pruning) -> Cell:
     """What is trained with sampled schedules in place of the cell: some rate in all layers stands for them."""
-    return replace(cell, pruning=pruning.with_schedule([SOME_RATE] * len(pruning.schedule)), learned=None, target=None)
+    return replace(cell, pruning=pruning.with_schedule([0.5] * len(pruning.schedule)), learned=None, target=None)
 
 
 def search_name(cell: Cell, how: SearchSettings) -> str:
@@ -100,9 +99,8 @@ class BertGrid(Grid[BertForSequenceClassification]):
     def trained(self, cell: Cell, cache: Cache) -> tuple[BertForSequenceClassification, list[dict]]:
         if self.start != "sampled" or cell.pruning is None:
             return train_cell(self, cell, cache)
-        sampled = sampled_cell(cell, cell.pruning)
-        name = sampled.name.replace(schedule_name([SOME_RATE] * self.shape.layers), f"sampled-{self.reach:g}x")
-        model, loss = train_cell(self, sampled, cache, name)
+        name = cell.named(cell.pruning, f"sampled-{self.reach:g}x")
+        model, loss = train_cell(self, sampled_cell(cell, cell.pruning), cache, name)
         return as_pruned(model).set_schedule(cell.pruning.schedule), loss
 
     def callbacks(self, model: BertForSequenceClassification, cell: Cell, cache: Cache) -> Sequence[TrainerCallback]:

@@ -25,6 +25,8 @@ DODGE = 0.045  # between the lines of a panel with named ticks, so that their ba
 PANEL = 4.1, 3.1  # inches
 DENSE = 20  # points of a line from which not each gets a marker
 RESOLUTION = 150  # dots per inch of a PNG
+# Of Matplotlib, in all figures: the same bytes whenever they are drawn, and a dollar in a name begins no formula.
+SETTINGS: dict = {"svg.hashsalt": "pruner", "text.parse_math": False, "text.usetex": False}
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,7 @@ def draw(picture: Picture) -> dict[str, bytes]:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    settings: dict = {"svg.hashsalt": "pruner", "font.size": 9, "axes.titlesize": 9, "figure.titlesize": 10}
-    settings |= {"text.parse_math": False, "text.usetex": False}  # a dollar in a folder's name begins no formula
-    with rc_context(settings):
+    with rc_context(SETTINGS | {"font.size": 9, "axes.titlesize": 9, "figure.titlesize": 10}):
         columns = 2 if len(picture.panels) == 4 else min(3, len(picture.panels))
         rows = -(-len(picture.panels) // columns)
         lines = sorted((line for panel in picture.panels for line in panel.lines), key=lambda line: line.look)

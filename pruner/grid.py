@@ -58,13 +58,17 @@ class Cell:
         """The run's folder: method, schedule and seed."""
         if self.pruning is None:
             return f"baseline_seed{self.seed}"
-        teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
-        padded = "_padded" if self.pruning.count == "padded" else ""
         schedule = schedule_name(self.pruning.schedule)
         if self.learned and self.target:
             schedule = f"{'soft-extract' if self.learned.search else 'learned'}-{self.target:g}x"
         elif self.learned and self.learned.search:
             schedule = self.learned.search.name
+        return self.named(self.pruning, schedule)
+
+    def named(self, pruning: Pruning, schedule: str) -> str:
+        """A name that says ``schedule`` of the schedule of the cell's ``pruning``."""
+        teacher = f"-{pruning.teacher}" if pruning.teacher else ""
+        padded = "_padded" if pruning.count == "padded" else ""
         return f"{self.method}{teacher}_{schedule}{padded}_seed{self.seed}"
 
 
@@ -159,6 +163,11 @@ class Grid(ABC, Generic[Model]):
 
         return Curves(self.tensorboard / task.name / name, measure, self.log)
 
+    @property
+    def cached_models(self) -> Path:
+        """Where models are kept, unless the user wants them elsewhere."""
+        return self.steps.with_name("models")
+
     def kept_model(self, cell: Cell, cache: Cache) -> Path | None:
         """Where the cell's model is to be kept: in the cache folder by a name that goes with its settings, since runs
         of other settings, with records of their own, have the same cache.
@@ -167,7 +176,7 @@ class Grid(ABC, Generic[Model]):
             return None
         if self.models:
             return self.models / cell.task.name / cell.name
-        return step_folder(self.steps.with_name("models"), cell.task.name, cell.name, self.settings(cell, cache))
+        return step_folder(self.cached_models, cell.task.name, cell.name, self.settings(cell, cache))
 
     def forget(self, cell: Cell, cache: Cache) -> None:
         """Let the cell be run again from its beginning."""

@@ -209,7 +209,7 @@ def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | 
 
 def tidy(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
     """Remove what killed processes have left that no other step of a run would come upon."""
-    for root in filter(None, (grid.records, grid.models, grid.steps, grid.steps.with_name("models"))):
+    for root in filter(None, (grid.records, grid.models, grid.steps, grid.cached_models)):
         for old in root.glob("*/.*.old"):
             shutil.rmtree(old, ignore_errors=True)
     for cell, cache in cells:

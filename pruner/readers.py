@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -53,6 +53,8 @@ class Survivors:
 class Reader(ABC):
     """A model that a run has kept, on the CPU, with the same weights unpruned and what makes ids of texts."""
 
+    kind: ClassVar[str]  # of caches
+    prepare: ClassVar[str]  # the script that makes them
     layers: Sequence[str]
     fingerprint: str  # of what makes ids, as caches have it
     collates: tuple[Collate, Collate]  # of the unpruned twin and of the model
@@ -102,6 +104,7 @@ class Reader(ABC):
 
 
 class BertReader(Reader):
+    kind, prepare = "bert", "PrepareGlue4Bert.py"
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
@@ -143,6 +146,7 @@ class BertReader(Reader):
 
 
 class LstmReader(Reader):
+    kind, prepare = "lstm", "PrepareGlue4Lstm.py"
     layers = ("LSTM",)
 
     def __init__(self, folder: Path, max_length: int | None) -> None:

@@ -17,7 +17,7 @@ from pruner.errors import Parser, UserError, run_script
 from pruner.figure_data import pictures
 from pruner.figures import check_matplotlib, draw
 from pruner.files import write_whole
-from pruner.tables import by_target, grouped, markdown, method_name, schedule_text, summary
+from pruner.tables import by_target, grouped, markdown, method_name, plural, schedule_text, summary
 
 OURS = "<!-- written by python -m pruner.report, and replaced by the next one -->"
 INTRODUCTION = f"""{OURS}
@@ -128,10 +128,6 @@ def write_report(root: Path, with_figures: bool = True) -> tuple[Path, list[str]
     said = [f"skipped {root / name}: not a record" for name in skipped]
     figures = f", {plural(sum(name.endswith('.png') for name in files), 'figure')}" if with_figures else ""
     return page, [*said, f"-> {page} ({plural(len(records), 'record')}, {plural(len(found), 'table')}{figures})"]
-
-
-def plural(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
 
 
 def linked(text: str) -> set[str]:

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterable
 
-from pruner.figures import RESOLUTION, as_files
+from pruner.figures import RESOLUTION, SETTINGS, as_files
 from pruner.readers import Survivors
 from pruner.survivor_views import is_right_to_left, predictions, shown, shown_line, wrap
 
@@ -23,9 +23,7 @@ def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
     words = [shown(word) for word in each.words]
     title = shown_line(predictions(each))
     families, missing = fonts_for("".join([*words, title]))
-    settings: dict = {"svg.hashsalt": "pruner", "font.size": SIZE, "font.family": families}
-    settings |= {"text.parse_math": False, "text.usetex": False}
-    with rc_context(settings), warnings.catch_warnings():
+    with rc_context(SETTINGS | {"font.size": SIZE, "font.family": families}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(WIDTH, 1), dpi=RESOLUTION)
         renderer = FigureCanvasAgg(figure).get_renderer()

@@ -53,9 +53,14 @@ def wrap(widths: Sequence[float], limit: float, space: float) -> Iterator[range]
         yield range(first, len(widths))
 
 
+def shown_line(text: str) -> str:
+    """A text without what is invisible or would steer the terminal."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+
+
 def shown(word: str) -> str:
-    """A word without what is invisible or would steer the terminal, and not too long to wrap."""
-    clean = "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in word)
+    """As ``shown_line``, and not too long to wrap."""
+    clean = shown_line(word)
     return clean if len(clean) <= LONGEST else clean[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
@@ -87,10 +92,6 @@ def terminal(each: Survivors, colours: bool, width: int | None = None) -> str:
             lines.append(f"{layer:{margin}}" + " ".join(row))
         lines.append("")
     return "\n".join(lines)
-
-
-def shown_line(text: str) -> str:
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def page(title: str, sentences: Sequence[Survivors]) -> str:

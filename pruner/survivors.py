@@ -17,12 +17,11 @@ from pruner.errors import Parser, UserError, run_script
 from pruner.figures import check_matplotlib
 from pruner.files import write_whole
 from pruner.glue import check_text
-from pruner.readers import BETWEEN, BertReader, Reader, Survivors, load_reader
+from pruner.readers import BETWEEN, Reader, Survivors, load_reader
 from pruner.records import read_record
-from pruner.report import plural
 from pruner.survivor_picture import draw_survivors
 from pruner.survivor_views import page, terminal
-from pruner.tables import method_name, schedule_text
+from pruner.tables import method_name, plural, schedule_text
 
 
 def newest_run(root: Path) -> Path:
@@ -57,12 +56,10 @@ def read_run(run: Path) -> tuple[Path, dict]:
 
 def dev_sentences(reader: Reader, model: Path, task: str, folder: str | None, number: int) -> list[Survivors]:
     """Of the first sentences of the task's first dev set."""
-    is_bert = isinstance(reader, BertReader)
-    kind = "bert" if is_bert else "lstm"
-    places = [Path(folder)] if folder else [*model.resolve().parents[2:3], Path("cache", kind)]
+    places = [Path(folder)] if folder else [*model.resolve().parents[2:3], Path("cache", reader.kind)]
     place = next((place for place in places if cache_path(place, task).is_file()), places[-1])
-    prepare = "PrepareGlue4Bert.py" if is_bert else "PrepareGlue4Lstm.py"
-    cache = read_cache(place, task, kind, reader.fingerprint, f"{prepare}, or name the cache folder with --cache")
+    prepare = f"{reader.prepare}, or name the cache folder with --cache"
+    cache = read_cache(place, task, reader.kind, reader.fingerprint, prepare)
     split = cache.splits[TASKS[task].dev[0] if task in TASKS else "dev"]
     assert split.labels is not None  # caches without them are not read
     return [

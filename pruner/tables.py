@@ -144,3 +144,7 @@ def markdown(table: pd.DataFrame) -> str:
     rows.insert(1, ["-" * width for width in widths])
     padded = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in rows]
     return "\n".join("| " + " | ".join(row) + " |" for row in padded)
+
+
+def plural(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
