@@ -11,11 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pruner.config import WEIGHTS, read_config
-from pruner.errors import Parser, UserError, run_script
-from pruner.google import LEFT_OUT, Weight, match
-from pruner.quiet_tensorflow import import_tensorflow
-from pruner.tokenizer import has_capitals, read_vocabulary
+from pruner.data.tokenizer import has_capitals, read_vocabulary
+from pruner.models.config import WEIGHTS, read_config
+from pruner.models.google import LEFT_OUT, Weight, match
+from pruner.utils.errors import Parser, UserError, run_script
+from pruner.utils.tensorflow import import_tensorflow
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
 # both, which transformers takes for the exact one.

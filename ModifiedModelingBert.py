@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
-from pruner import scores as scorers
-from pruner import teachers
-from pruner.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
-from pruner.errors import UserError
-from pruner.outputs import PrunedOutput
-from pruner.packing import Packing, pack, real_lengths
-from pruner.schedule import Pruning, check_schedule, make_pruning
-from pruner.select import keep_counts, select_tokens
-from pruner.student import Student, distillation_loss
+from pruner.compress.tokens import scores as scorers
+from pruner.compress.tokens import teachers
+from pruner.compress.tokens.outputs import PrunedOutput
+from pruner.compress.tokens.schedule import Pruning, check_schedule, make_pruning
+from pruner.compress.tokens.select import keep_counts, select_tokens
+from pruner.compress.tokens.student import Student, distillation_loss
+from pruner.models.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
+from pruner.models.packing import Packing, pack, real_lengths
+from pruner.utils.errors import UserError
 
 # A pipeline says of other names, in an error, that it does not support them. There is no such key among the configs.
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["pruned_bert"] = "PrunedBertForSequenceClassification"
@@ -60,10 +60,10 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
 
         Args:
             schedule: one rate per layer, ``0 <= rate < 1``.
-            methods: a name of ``pruner.schedule.METHODS``, or one per layer.
+            methods: a name of ``pruner.compress.tokens.schedule.METHODS``, or one per layer.
             teacher: whom students imitate, ``emission`` or ``gradient``.
             token_counts: [vocabulary] occurrences in the training set; needed by ``frequency``.
-            options: ``count``, ``padded_length``, ``seed``, ``student_widths`` of ``pruner.schedule.Pruning``.
+            options: ``count``, ``padded_length``, ``seed``, ``student_widths`` of ``compress.tokens.schedule.Pruning``.
 
         Students of layers that had one of the same size stay as they are; new ones are untrained.
 

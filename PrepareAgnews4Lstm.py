@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from pruner.agnews import AGNEWS_ADDRESS, COLUMNS, TASK, download_agnews, read_agnews
-from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.prepare import ClosingTable, missing_file, prepare_words
+from pruner.data.agnews import AGNEWS_ADDRESS, COLUMNS, TASK, download_agnews, read_agnews
+from pruner.data.prepare import ClosingTable, missing_file, prepare_words
+from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
 data_folder = "data/ag_news_csv"  # where train.csv and test.csv are
 columns = ["title", "description"]  # the text of a row, in this order; ["description"] alone is as published

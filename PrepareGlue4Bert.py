@@ -3,15 +3,15 @@
 import sys
 from pathlib import Path
 
-from pruner.agnews import BERT_TASKS as TASKS
-from pruner.cache import make_cache, write_cache
-from pruner.download import GLUE_ADDRESS
-from pruner.encode import encode
-from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import find_task
-from pruner.own_table import check_own, next_command, own_flags
-from pruner.prepare import ClosingTable, read_tasks
-from pruner.tokenizer import bert_folder, check_max_length, load_tokenizer
+from pruner.data.agnews import BERT_TASKS as TASKS
+from pruner.data.cache import make_cache, write_cache
+from pruner.data.custom import check_own, next_command, own_flags
+from pruner.data.download import GLUE_ADDRESS
+from pruner.data.encode import encode
+from pruner.data.glue import find_task
+from pruner.data.prepare import ClosingTable, read_tasks
+from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
+from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
 task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
 tsv = None  # a table of your own in place of those: a file of tab-separated values with a header

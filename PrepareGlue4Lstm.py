@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from pruner.download import GLUE_ADDRESS
-from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.glue import TASKS, find_task
-from pruner.own_table import check_own, next_command, own_flags
-from pruner.prepare import ClosingTable, prepare_words, read_tasks
+from pruner.data.custom import check_own, next_command, own_flags
+from pruner.data.download import GLUE_ADDRESS
+from pruner.data.glue import TASKS, find_task
+from pruner.data.prepare import ClosingTable, prepare_words, read_tasks
+from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not in data/ are skipped
 tsv = None  # a table of your own in place of those: a file of tab-separated values with a header

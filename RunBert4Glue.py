@@ -2,8 +2,8 @@
 
 import sys
 
-from pruner.agnews import BERT_TASKS as TASKS
-from pruner.errors import run_script
+from pruner.data.agnews import BERT_TASKS as TASKS
+from pruner.utils.errors import run_script
 
 task_names = list(TASKS)  # which tasks, then your own; those that are not prepared are skipped and named
 pruning_methods = ["student", "attention", "emission", "gradient", "random", "head", "tail", "frequency"]  # in turn
@@ -38,7 +38,10 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
-    from pruner.bert_run import parse_arguments, run_bert  # in here, so that run_script sees to what goes wrong in it
+    from pruner.experiments.bert_run import (  # in here, so that run_script sees to what goes wrong in it
+        parse_arguments,
+        run_bert,
+    )
 
     run_bert(parse_arguments(__doc__, globals(), sys.argv[1:]), task_names)
 

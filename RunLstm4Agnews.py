@@ -2,8 +2,8 @@
 
 import sys
 
-from pruner.agnews import TASK
-from pruner.errors import run_script
+from pruner.data.agnews import TASK
+from pruner.utils.errors import run_script
 
 pruning_methods = ["student", "gate", "random", "head", "tail", "frequency"]  # one after the other
 target_prune_rate = 0.9  # the share of a sentence's words that are dropped (published: 0.9), or a list of shares
@@ -35,7 +35,10 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
-    from pruner.lstm_run import parse_arguments, run_lstm  # in here, so that run_script sees to what goes wrong in it
+    from pruner.experiments.lstm_run import (  # in here, so that run_script sees to what goes wrong in it
+        parse_arguments,
+        run_lstm,
+    )
 
     tasks = {TASK.name: TASK}
     args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])

@@ -2,8 +2,8 @@
 
 import sys
 
-from pruner.errors import run_script
-from pruner.glue import TASKS
+from pruner.data.glue import TASKS
+from pruner.utils.errors import run_script
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which of GLUE (published), then your own; skipped if not prepared
 pruning_methods = ["student", "gate", "random", "head", "tail", "frequency"]  # one after the other
@@ -36,7 +36,10 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
-    from pruner.lstm_run import parse_arguments, run_lstm  # in here, so that run_script sees to what goes wrong in it
+    from pruner.experiments.lstm_run import (  # in here, so that run_script sees to what goes wrong in it
+        parse_arguments,
+        run_lstm,
+    )
 
     tasks = {name: task for name, task in TASKS.items() if task.labels}
     args = parse_arguments(__doc__, globals(), (*tasks, "or your own"), sys.argv[1:])

@@ -13,20 +13,20 @@ from tqdm import tqdm
 from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import BertCollator
-from pruner.bert_weights import load_model
-from pruner.cache import Split, read_cache
-from pruner.errors import Parser, UserError, comma_list, run_script
-from pruner.files import write_whole
-from pruner.flags import check_widths, start_run
-from pruner.flops import BertShape, baseline_flops, pruned_flops, reduction
-from pruner.glue import TASKS
-from pruner.latency import measure_latency
-from pruner.records import check_writable, environment
-from pruner.schedule import METHODS, check_schedule, schedule_name
-from pruner.select import keep_counts
-from pruner.tables import markdown
-from pruner.tokenizer import bert_folder, load_tokenizer
+from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops, reduction
+from pruner.compress.tokens.schedule import METHODS, check_schedule, schedule_name
+from pruner.compress.tokens.select import keep_counts
+from pruner.data.cache import Split, read_cache
+from pruner.data.collate import BertCollator
+from pruner.data.glue import TASKS
+from pruner.data.tokenizer import bert_folder, load_tokenizer
+from pruner.evaluation.latency import measure_latency
+from pruner.experiments.flags import check_widths, start_run
+from pruner.models.pretrained import load_model
+from pruner.report.records import check_writable, environment
+from pruner.report.tables import markdown
+from pruner.utils.errors import Parser, UserError, comma_list, run_script
+from pruner.utils.files import write_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths

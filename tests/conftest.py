@@ -15,7 +15,7 @@ import transformers
 from transformers import BertConfig, BertModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.errors import outcome
+from pruner.utils.errors import outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 transformers.utils.logging.set_verbosity_error()
@@ -72,8 +72,11 @@ def run(tmp_path, monkeypatch, capsys):
     def call(script: str, *arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"{script}.py", *arguments])
         capsys.readouterr()
+        module = importlib.import_module(script)
+        if hasattr(module, "__path__"):
+            module = importlib.import_module(f"{script}.__main__")  # as python -m does
         try:
-            code = outcome(importlib.import_module(script).main)
+            code = outcome(module.main)
         except SystemExit as stop:  # of --help
             code = int(stop.code or 0)
         out, err = capsys.readouterr()

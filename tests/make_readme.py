@@ -14,13 +14,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
-from pruner.errors import UserError, run_script
-from pruner.figure_data import average
-from pruner.figures import BASELINE, Line, Panel, Picture, draw
 from pruner.measure import table
-from pruner.readers import Survivors
-from pruner.survivor_picture import draw_survivors
-from pruner.tables import budgets, curve, grouped, markdown, method_name, summary, way
+from pruner.report.figure_data import average
+from pruner.report.figures import BASELINE, Line, Panel, Picture, draw
+from pruner.report.tables import budgets, curve, grouped, markdown, method_name, summary, way
+from pruner.survivors.picture import draw_survivors
+from pruner.survivors.readers import Survivors
+from pruner.utils.errors import UserError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

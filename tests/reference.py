@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import BertForSequenceClassification
 
-from pruner.scores import random_scores
+from pruner.compress.tokens.scores import random_scores
 
 
 def kept_by_rule(tokens: int, rate: float) -> int:

@@ -17,11 +17,11 @@ from safetensors.numpy import save
 from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification
 
-from pruner.bert_weights import load_model, weights_fingerprint
-from pruner.glue import TASKS, read_split
-from pruner.tokenizer import load_tokenizer
-from pruner.trainer import PruningTrainer
-from pruner.words import Vocabulary, encode_words, write_words
+from pruner.data.glue import TASKS, read_split
+from pruner.data.tokenizer import load_tokenizer
+from pruner.data.vocabulary import Vocabulary, encode_words, write_words
+from pruner.models.pretrained import load_model, weights_fingerprint
+from pruner.training.trainer import PruningTrainer
 
 PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
 LSTM_PREPARE, LSTM_RUN = "PrepareGlue4Lstm", "RunLstm4Glue"

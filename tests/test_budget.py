@@ -8,11 +8,11 @@ from conftest import small_config
 from reference import make_inputs
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.budget import FAMILIES, fit_schedule, flops_reduction, learned_family, rates_of_shares
-from pruner.errors import UserError
-from pruner.flops import BertShape
-from pruner.sampling import CANDIDATES, SampleSchedules, choose_schedule, steep_family
-from pruner.schedule import make_pruning
+from pruner.compress.tokens.budget import FAMILIES, fit_schedule, flops_reduction, learned_family, rates_of_shares
+from pruner.compress.tokens.flops import BertShape
+from pruner.compress.tokens.sampled import CANDIDATES, SampleSchedules, choose_schedule, steep_family
+from pruner.compress.tokens.schedule import make_pruning
+from pruner.utils.errors import UserError
 
 SHAPE = BertShape(layers=6, hidden=384, intermediate=1536, labels=2)
 LENGTHS = np.random.default_rng(0).integers(5, 60, 400).tolist()

@@ -11,9 +11,9 @@ from safetensors import safe_open
 from safetensors.numpy import save
 from safetensors.torch import save as torch_save
 
-from pruner import cache as module
-from pruner.cache import Cache, Split, read_cache, write_cache
-from pruner.errors import UserError
+from pruner.data import cache as module
+from pruner.data.cache import Cache, Split, read_cache, write_cache
+from pruner.utils.errors import UserError
 
 
 def make_cache() -> Cache:

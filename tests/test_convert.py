@@ -14,7 +14,7 @@ from conftest import ROOT, VOCABULARY, write_mrpc
 from transformers import AutoTokenizer, BertForPreTraining, BertForSequenceClassification, BertModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.google import LEFT_OUT, body_weights, head_weights
+from pruner.models.google import LEFT_OUT, body_weights, head_weights
 
 pytest.importorskip("tensorflow", reason="only TensorFlow reads and writes Google's checkpoints")
 

@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from pruner.demo import SIGNAL_WORDS, TASK, TOPICS, make_sentences
+from pruner.data.sample import SIGNAL_WORDS, TASK, TOPICS, make_sentences
 
 WORDS = {word for words in TOPICS.values() for word in words}
 

@@ -9,8 +9,8 @@ import sys
 import pytest
 from conftest import ROOT
 
-from pruner import errors
-from pruner.errors import UserError, outcome
+from pruner.utils import errors
+from pruner.utils.errors import UserError, outcome
 
 
 def ends(capsys, main, packages=()) -> tuple[int, str]:
@@ -84,7 +84,7 @@ def test_several_lines_become_one(capsys):
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_output_is_utf8_on_any_console(encoding):
-    code = "from pruner.errors import run_script; run_script(lambda: print('80.9 ± 0.1, 中'))"
+    code = "from pruner.utils.errors import run_script; run_script(lambda: print('80.9 ± 0.1, 中'))"
     environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(ROOT)}
     found = subprocess.run([sys.executable, "-c", code], check=False, env=environment, capture_output=True)
     assert found.returncode == 0, found.stderr
@@ -114,7 +114,7 @@ def test_ctrl_c_while_the_libraries_are_imported_is_one_line(tmp_path, script, l
 def test_ctrl_c_ends_though_a_thread_does_not():
     """As a library's pool of threads, interrupted while it held a lock of its own."""
     code = (
-        "import threading, time; from pruner.errors import run_script\n"
+        "import threading, time; from pruner.utils.errors import run_script\n"
         "def main():\n"
         "    threading.Thread(target=threading.Event().wait).start()\n"
         "    raise KeyboardInterrupt\n"

@@ -8,10 +8,10 @@ import sys
 import pytest
 from conftest import ROOT
 
-from pruner.cache import read_cache
-from pruner.errors import UserError
-from pruner.files import whole, write_whole
-from pruner.words import read_vocabulary
+from pruner.data.cache import read_cache
+from pruner.data.vocabulary import read_vocabulary
+from pruner.utils.errors import UserError
+from pruner.utils.files import whole, write_whole
 
 
 def killed(tmp_path, code: str) -> None:
@@ -43,7 +43,7 @@ def test_an_error_leaves_what_was_there(tmp_path):
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
-    code = "from pruner.files import whole\nwith whole(Path('file')) as name: name.write_bytes(b'half'); die()"
+    code = "from pruner.utils.files import whole\nwith whole(Path('file')) as name: name.write_bytes(b'half'); die()"
     killed(tmp_path, code)
     killed(tmp_path, code.replace("'file'", "'other'"))
     assert [name.rsplit(".", 2)[::2] for name in names(tmp_path)] == [["file", "tmp"], ["other", "tmp"]]
@@ -59,10 +59,10 @@ WRITE = """
 import os
 from dataclasses import replace
 import numpy as np
-from pruner import files
-from pruner.cache import Split
-from pruner.glue import TASKS
-from pruner.words import Vocabulary, write_words
+from pruner.utils import files
+from pruner.data.cache import Split
+from pruner.data.glue import TASKS
+from pruner.data.vocabulary import Vocabulary, write_words
 
 def write(words, tokens):
     row = Split(np.array(tokens, dtype=np.int32), np.array([0, 2]), np.array([2], dtype=np.int32), np.array([1]))

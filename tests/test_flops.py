@@ -6,9 +6,9 @@ from reference import make_inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from pruner.flops import BertShape, baseline_flops, pruned_flops
-from pruner.schedule import METHODS, Pruning, make_pruning
-from pruner.select import keep_counts
+from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
+from pruner.compress.tokens.schedule import METHODS, Pruning, make_pruning
+from pruner.compress.tokens.select import keep_counts
 
 LENGTH = 40
 

@@ -5,9 +5,9 @@ import os
 import numpy as np
 import pytest
 
-from pruner.errors import UserError
-from pruner.glue import LONGEST_LINE, TASKS, find_task, read_lines, read_split
-from pruner.metrics import compute_metrics
+from pruner.data.glue import LONGEST_LINE, TASKS, find_task, read_lines, read_split
+from pruner.evaluation.metrics import compute_metrics
+from pruner.utils.errors import UserError
 
 # The header of the official files and one row, with the texts and the label that must come out.
 LAYOUTS = {

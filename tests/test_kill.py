@@ -18,9 +18,9 @@ import pytest
 from conftest import ROOT, small_bert, write_mrpc
 from safetensors.numpy import load_file
 
-from pruner.cache import read_cache
-from pruner.tokenizer import load_tokenizer
-from pruner.train import last_checkpoint
+from pruner.data.cache import read_cache
+from pruner.data.tokenizer import load_tokenizer
+from pruner.training.train import last_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")]
 KILLS = int(os.environ.get("KILLS", "24"))

@@ -10,15 +10,15 @@ import torch
 from test_flops import FlopCounter
 from torch import nn
 
-from pruner import lstm
-from pruner.batches import LstmCollator, SplitDataset
-from pruner.cache import Split
-from pruner.evaluate import count_tokens, predict
-from pruner.flops import LstmShape, lstm_flops
-from pruner.latency import measure_latency
-from pruner.lstm import CHUNK_SENTENCES, PrunedLstmConfig, PrunedLstmForSequenceClassification
-from pruner.schedule import LSTM_METHODS, Pruning, make_lstm_pruning
-from pruner.scores import random_scores
+from pruner.compress.tokens import lstm
+from pruner.compress.tokens.flops import LstmShape, lstm_flops
+from pruner.compress.tokens.lstm import CHUNK_SENTENCES, PrunedLstmConfig, PrunedLstmForSequenceClassification
+from pruner.compress.tokens.schedule import LSTM_METHODS, Pruning, make_lstm_pruning
+from pruner.compress.tokens.scores import random_scores
+from pruner.data.cache import Split
+from pruner.data.collate import LstmCollator, SplitDataset
+from pruner.evaluation.latency import measure_latency
+from pruner.evaluation.predict import count_tokens, predict
 
 WORDS = 30
 RATE = 0.6

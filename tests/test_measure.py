@@ -10,10 +10,10 @@ from conftest import small_bert, small_config, write_mrpc
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import latency
-from pruner.batches import BertCollator
-from pruner.cache import Split
-from pruner.latency import measure_latency
+from pruner.data.cache import Split
+from pruner.data.collate import BertCollator
+from pruner.evaluation import latency
+from pruner.evaluation.latency import measure_latency
 from pruner.measure import random_sentences
 
 MEASURE = "pruner.measure"

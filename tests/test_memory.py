@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, VOCABULARY
 
-from pruner import encode, words
-from pruner.glue import TASKS, Rows, read_split
-from pruner.tokenizer import load_tokenizer
+from pruner.data import encode
+from pruner.data import vocabulary as words
+from pruner.data.glue import TASKS, Rows, read_split
+from pruner.data.tokenizer import load_tokenizer
 
 MNLI = TASKS["mnli"]
 COLUMNS = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"

@@ -12,11 +12,11 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 import ModifiedModelingBert
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import bert_layers
-from pruner.errors import UserError
-from pruner.packing import pack, round_rows
-from pruner.schedule import METHODS
-from pruner.teachers import emission, gradient
+from pruner.compress.tokens.schedule import METHODS
+from pruner.compress.tokens.teachers import emission, gradient
+from pruner.models import bert_layers
+from pruner.models.packing import pack, round_rows
+from pruner.utils.errors import UserError
 
 ONE = [0.6, 0, 0, 0, 0, 0]
 TWO = [0.3, 0, 0, 0.5, 0, 0]

@@ -14,14 +14,14 @@ from test_run import QUICK, SCHEDULE, records
 from test_run_lstm import SIZES
 from transformers import BertForSequenceClassification
 
-from pruner import demo
-from pruner.cache import read_cache, write_cache
-from pruner.errors import UserError
-from pruner.glue import Rows
-from pruner.own_table import hold_out, in_order, read_own_table
-from pruner.own_task import RESERVED, find_own, read_own
-from pruner.tokenizer import load_tokenizer
-from pruner.words import Vocabulary, encode_words, read_vocabulary, write_words
+from pruner.data import sample as demo
+from pruner.data.cache import read_cache, write_cache
+from pruner.data.custom import hold_out, in_order, read_own_table
+from pruner.data.custom_task import RESERVED, find_own, read_own
+from pruner.data.glue import Rows
+from pruner.data.tokenizer import load_tokenizer
+from pruner.data.vocabulary import Vocabulary, encode_words, read_vocabulary, write_words
+from pruner.utils.errors import UserError
 
 OWN = ("--tsv", "reviews.tsv", "--text", "review", "--label", "stars")
 TEXTS = ("the film was good", "the plot is not dull", "bad actor , bad film")

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner import packing as module
-from pruner.packing import PAIR_LIMIT, WASTE_LIMIT, pack, round_rows
+from pruner.models import packing as module
+from pruner.models.packing import PAIR_LIMIT, WASTE_LIMIT, pack, round_rows
 
 COUNTS = st.lists(st.integers(1, 90), min_size=1, max_size=40)
 CPU = torch.device("cpu")

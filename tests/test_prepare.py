@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from conftest import ROOT, small_bert, write_mrpc
 
-from pruner import download
-from pruner.cache import read_cache
-from pruner.download import download_task, mrpc_files
-from pruner.errors import UserError
-from pruner.files import whole
-from pruner.glue import TASKS, read_split
-from pruner.tokenizer import load_tokenizer
+from pruner.data import download
+from pruner.data.cache import read_cache
+from pruner.data.download import download_task, mrpc_files
+from pruner.data.glue import TASKS, read_split
+from pruner.data.tokenizer import load_tokenizer
+from pruner.utils.errors import UserError
+from pruner.utils.files import whole
 
 
 def test_from_files_to_cache(run, tmp_path):

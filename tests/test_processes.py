@@ -15,11 +15,11 @@ from conftest import ROOT, small_bert, write_mrpc
 from safetensors.numpy import load_file
 from test_run import prepared, records  # noqa: F401
 
-from pruner import grid_run
-from pruner.grid import Cell
-from pruner.processes import Lock
-from pruner.records import Log, write_record
-from pruner.schedule import make_pruning
+from pruner.compress.tokens.schedule import make_pruning
+from pruner.experiments import grid_run
+from pruner.experiments.grid import Cell
+from pruner.report.records import Log, write_record
+from pruner.utils.distributed import Lock
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 QUICK = ("--epochs", "2", "--batch-size", "7", "--latency-repeats", "1", "--learning-rate", "1e-3")
@@ -130,7 +130,7 @@ class StubGrid:
 
 
 def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
-    from pruner.glue import TASKS
+    from pruner.data.glue import TASKS
 
     grid, task = StubGrid(tmp_path), TASKS["mrpc"]
     pruning = make_pruning([0.5], "head", 1)
@@ -167,7 +167,8 @@ def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
 
 
 def test_a_claim_ends_with_its_process(tmp_path):
-    code = "import sys; from pathlib import Path; from pruner.processes import Lock; lock = Lock(Path(sys.argv[1])); "
+    code = "import sys; from pathlib import Path; from pruner.utils.distributed import Lock; "
+    code += "lock = Lock(Path(sys.argv[1])); "
     code += "print(lock.take(wait=False), flush=True); sys.stdin.read()"
     path = tmp_path / "cell"
     other = start(sys.executable, "-c", code, str(path), stdin=subprocess.PIPE, cwd=ROOT)

@@ -23,9 +23,9 @@ from make_readme import (
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.errors import UserError
-from pruner.select import keep_counts
-from pruner.tables import way
+from pruner.compress.tokens.select import keep_counts
+from pruner.report.tables import way
+from pruner.utils.errors import UserError
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

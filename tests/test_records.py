@@ -5,12 +5,12 @@ import json
 import pytest
 import torch
 
-from pruner.errors import UserError
-from pruner.evaluate import count_tokens
-from pruner.records import Log, environment, finished_record, finite, write_record
-from pruner.schedule import make_pruning
-from pruner.steps import read_step, write_step
-from pruner.tables import budgets, curve, markdown, metric_text, summary
+from pruner.compress.tokens.schedule import make_pruning
+from pruner.evaluation.predict import count_tokens
+from pruner.report.records import Log, environment, finished_record, finite, write_record
+from pruner.report.tables import budgets, curve, markdown, metric_text, summary
+from pruner.training.steps import read_step, write_step
+from pruner.utils.errors import UserError
 
 
 def make_record(method="student", seed=1, accuracy=0.8, **changes) -> dict:
@@ -195,8 +195,8 @@ def test_environment_is_flat_and_serialisable():
 
 def test_published_counting_on_real_data(shared, tmp_path, run):
     """Padded to 128, a rate of 0.6 drops 0.1 % of SST-2's real tokens, none of CoLA's, 12 % of MRPC's."""
-    from pruner.cache import read_cache
-    from pruner.tokenizer import load_tokenizer
+    from pruner.data.cache import read_cache
+    from pruner.data.tokenizer import load_tokenizer
 
     bert = shared / "models" / "minilm-l6"
     code, _, err = run("PrepareGlue4Bert", "--data", str(shared / "data" / "glue"), "--bert", str(bert))

@@ -6,12 +6,12 @@ import sys
 import pandas as pd
 import pytest
 
-from pruner import report
-from pruner.collection import groups, read
-from pruner.errors import UserError
-from pruner.figure_data import pictures
-from pruner.figures import BASELINE, Line, Panel, Picture, draw
-from pruner.report import differences, report_grid, table, write_report
+from pruner.report import page as report
+from pruner.report.collection import groups, read
+from pruner.report.figure_data import pictures
+from pruner.report.figures import BASELINE, Line, Panel, Picture, draw
+from pruner.report.page import differences, report_grid, table, write_report
+from pruner.utils.errors import UserError
 
 REPORT = "pruner.report"
 

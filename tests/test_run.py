@@ -12,12 +12,12 @@ from transformers import pipeline
 
 import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import grid_run
-from pruner.cache import read_cache
-from pruner.glue import TASKS
-from pruner.grid import Cell
-from pruner.schedule import METHODS, Learned, SearchSettings, make_pruning, schedule_name
-from pruner.tokenizer import load_tokenizer
+from pruner.compress.tokens.schedule import METHODS, Learned, SearchSettings, make_pruning, schedule_name
+from pruner.data.cache import read_cache
+from pruner.data.glue import TASKS
+from pruner.data.tokenizer import load_tokenizer
+from pruner.experiments import grid_run
+from pruner.experiments.grid import Cell
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
 SCHEDULE = ("--schedule", "0.6,0,0.3,0,0,0")

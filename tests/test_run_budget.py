@@ -8,11 +8,11 @@ from safetensors.torch import load_file
 from test_run import prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import bert_cells, grid
-from pruner.bert_cells import BertGrid
-from pruner.grid import Cell
-from pruner.steps import read_step, step_folder, write_step
-from pruner.trainer import PruningTrainer, logits_loss
+from pruner.experiments import bert_cells, grid
+from pruner.experiments.bert_cells import BertGrid
+from pruner.experiments.grid import Cell
+from pruner.training.steps import read_step, step_folder, write_step
+from pruner.training.trainer import PruningTrainer, logits_loss
 
 QUICK = ("--epochs", "2", "--batch-size", "8", "--latency-repeats", "1", "--learning-rate", "1e-3")
 

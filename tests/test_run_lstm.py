@@ -14,17 +14,17 @@ from test_run import KEYS, records
 
 import RunLstm4Agnews
 import RunLstm4Glue
-from pruner import grid
-from pruner.batches import LstmCollator, SplitDataset
-from pruner.cache import Cache
-from pruner.glue import TASKS, Task, read_split
-from pruner.lstm import PrunedLstmForSequenceClassification
-from pruner.lstm_cells import RateRamp
-from pruner.metrics import dev_metrics, length_bins, metrics_by_length
-from pruner.schedule import LSTM_METHODS
-from pruner.train import train
-from pruner.trainer import TrainSettings
-from pruner.words import Vocabulary, encode_words, write_words
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
+from pruner.compress.tokens.schedule import LSTM_METHODS
+from pruner.data.cache import Cache
+from pruner.data.collate import LstmCollator, SplitDataset
+from pruner.data.glue import TASKS, Task, read_split
+from pruner.data.vocabulary import Vocabulary, encode_words, write_words
+from pruner.evaluation.metrics import dev_metrics, length_bins, metrics_by_length
+from pruner.experiments import grid
+from pruner.experiments.lstm_cells import RateRamp
+from pruner.training.train import train
+from pruner.training.trainer import TrainSettings
 
 SIZES = ("--embedding-size", "12", "--hidden-size", "16", "--head-size", "8", "--student-widths", "10")
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1", *SIZES)

@@ -7,9 +7,16 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from pruner.packing import real_mask
-from pruner.scores import emission_scores, frequency_scores, gradient_scores, head_scores, random_scores, tail_scores
-from pruner.student import Student, distillation_loss, standardise
+from pruner.compress.tokens.scores import (
+    emission_scores,
+    frequency_scores,
+    gradient_scores,
+    head_scores,
+    random_scores,
+    tail_scores,
+)
+from pruner.compress.tokens.student import Student, distillation_loss, standardise
+from pruner.models.packing import real_mask
 
 
 def test_emission_is_the_product_over_this_and_later_layers():

@@ -11,15 +11,15 @@ from reference import make_inputs
 from test_train import make_split
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import BertCollator, SplitDataset
-from pruner.budget import rates_of_shares, shares_flops
-from pruner.flops import BertShape, baseline_flops, pruned_flops
-from pruner.packing import pack
-from pruner.schedule import SearchSettings, make_pruning
-from pruner.search import make_soft, search
-from pruner.select import keep_counts
-from pruner.soft_extract import RANKS, SoftBert, SoftExtract
-from pruner.trainer import TrainSettings
+from pruner.compress.tokens.budget import rates_of_shares, shares_flops
+from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
+from pruner.compress.tokens.schedule import SearchSettings, make_pruning
+from pruner.compress.tokens.search import make_soft, search
+from pruner.compress.tokens.select import keep_counts
+from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract
+from pruner.data.collate import BertCollator, SplitDataset
+from pruner.models.packing import pack
+from pruner.training.trainer import TrainSettings
 
 LENGTHS = [17, 3, 9, 30, 1, 22]
 TRAINING = TrainSettings(epochs=3, batch_size=8, learning_rate=1e-3)

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pruner.packing import pack
-from pruner.select import keep_count, keep_counts, select_tokens
+from pruner.compress.tokens.select import keep_count, keep_counts, select_tokens
+from pruner.models.packing import pack
 
 RATES = st.decimals(min_value=0, max_value="0.999", places=3).map(float)
 

@@ -6,10 +6,10 @@ import torch
 from test_run import prepared  # noqa: F401
 from transformers import BertForSequenceClassification
 
-from pruner.cache import Cache, Split
-from pruner.glue import TASKS, read_split
-from pruner.submission import submission, submission_names
-from pruner.tokenizer import load_tokenizer
+from pruner.data.cache import Cache, Split
+from pruner.data.glue import TASKS, read_split
+from pruner.data.tokenizer import load_tokenizer
+from pruner.evaluation.submission import submission, submission_names
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1", "--schedule", "0.6,0,0,0,0,0")
 

@@ -21,12 +21,12 @@ from test_run_lstm import prepared as prepared_words  # noqa: F401
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import survivor_picture
-from pruner.cache import Split
-from pruner.readers import Survivors, load_reader
-from pruner.survivor_picture import draw_survivors, fonts_for
-from pruner.survivor_views import columns, page, terminal, wrap
-from pruner.words import learn_vocabulary, lower_and_strip
+from pruner.data.cache import Split
+from pruner.data.vocabulary import learn_vocabulary, lower_and_strip
+from pruner.survivors import picture as survivor_picture
+from pruner.survivors.picture import draw_survivors, fonts_for
+from pruner.survivors.readers import Survivors, load_reader
+from pruner.survivors.views import columns, page, terminal, wrap
 
 SCRIPT = "pruner.survivors"
 HOSTILE = "<script>alert('&amp;')</script>"

@@ -16,17 +16,17 @@ from test_train import make_split
 from test_trainer import lstm
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner import grid
-from pruner.batches import LstmCollator, SplitDataset
-from pruner.cache import read_cache
-from pruner.errors import CellError, UserError
-from pruner.lstm_cells import sentence_lengths
-from pruner.sampling import SampleSchedules
-from pruner.select import keep_counts
-from pruner.tensorboard import Curves
-from pruner.tokenizer import load_tokenizer
-from pruner.train import train
-from pruner.trainer import PruningTrainer, TrainSettings
+from pruner.compress.tokens.sampled import SampleSchedules
+from pruner.compress.tokens.select import keep_counts
+from pruner.data.cache import read_cache
+from pruner.data.collate import LstmCollator, SplitDataset
+from pruner.data.tokenizer import load_tokenizer
+from pruner.experiments import grid
+from pruner.experiments.lstm_cells import sentence_lengths
+from pruner.training.curves import Curves
+from pruner.training.train import train
+from pruner.training.trainer import PruningTrainer, TrainSettings
+from pruner.utils.errors import CellError, UserError
 
 # All rows in each step, so that it is known what is computed in it.
 WHOLE = ("--epochs", "3", "--batch-size", "24", "--latency-repeats", "1", "--learning-rate", "1e-3")
@@ -311,9 +311,9 @@ def test_a_disk_that_is_full_later_is_one_line(tmp_path, read):
 def test_tensorboard_is_imported_when_asked_for_and_tensorflow_never(tmp_path, read):
     """Imported, TensorFlow would take seconds, and write to stderr."""
     code = (
-        "import sys, pruner.bert_run, pruner.lstm_run\n"
+        "import sys, pruner.experiments.bert_run, pruner.experiments.lstm_run\n"
         "assert 'tensorboard' not in sys.modules\n"
-        "from pruner.tensorboard import Curves\n"
+        "from pruner.training.curves import Curves\n"
         "curves = Curves(None, None, print)\n"
         "curves._SummaryWriter(sys.argv[1]).close()\n"
         "assert 'tensorboard' in sys.modules and 'tensorflow' not in sys.modules"

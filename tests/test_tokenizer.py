@@ -6,9 +6,9 @@ import pytest
 from conftest import VOCABULARY, small_bert
 from transformers import AutoTokenizer
 
-from pruner.errors import UserError
-from pruner.glue import TASKS, read_split
-from pruner.tokenizer import bert_folder, load_tokenizer
+from pruner.data.glue import TASKS, read_split
+from pruner.data.tokenizer import bert_folder, load_tokenizer
+from pruner.utils.errors import UserError
 
 
 def pieces(folder, text, length=128):

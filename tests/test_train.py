@@ -13,11 +13,11 @@ from conftest import small_config
 from reference import make_inputs
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import BertCollator, SplitDataset, sorted_rows, training_rows
-from pruner.cache import Split
-from pruner.evaluate import predict
-from pruner.train import train
-from pruner.trainer import TrainSettings
+from pruner.data.cache import Split
+from pruner.data.collate import BertCollator, SplitDataset, sorted_rows, training_rows
+from pruner.evaluation.predict import predict
+from pruner.training.train import train
+from pruner.training.trainer import TrainSettings
 
 SCHEDULE = [0.5, 0, 0.3, 0, 0, 0]
 QUICK = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3)

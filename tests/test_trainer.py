@@ -12,13 +12,13 @@ from conftest import small_config
 from test_train import QUICK, SCHEDULE, assert_same_training, make_split
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.batches import BertCollator, LstmCollator, SplitDataset, training_rows
-from pruner.errors import UserError
-from pruner.evaluate import predict
-from pruner.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
-from pruner.schedule import make_lstm_pruning
-from pruner.train import train
-from pruner.trainer import PruningTrainer, TrainSettings
+from pruner.compress.tokens.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
+from pruner.compress.tokens.schedule import make_lstm_pruning
+from pruner.data.collate import BertCollator, LstmCollator, SplitDataset, training_rows
+from pruner.evaluation.predict import predict
+from pruner.training.train import train
+from pruner.training.trainer import PruningTrainer, TrainSettings
+from pruner.utils.errors import UserError
 
 
 class ShortOfMemory:
@@ -206,7 +206,7 @@ def test_equal_scores_keep_the_right_number():
 
 def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """A checkpoint at every logged step, and a stop between two of them: weights and curve are as without it."""
-    from pruner import train as module
+    from pruner.training import train as module
 
     settings = TrainSettings(epochs=2, batch_size=8, learning_rate=1e-3)
     transformers.set_seed(1)

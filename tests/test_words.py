@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 from conftest import write_agnews, write_mrpc
 
-from pruner.agnews import TASK, download_agnews, read_agnews
-from pruner.cache import read_cache
-from pruner.demo import make_lstm_demo, make_sentences
-from pruner.errors import UserError
-from pruner.glue import TASKS, Rows
-from pruner.words import Vocabulary, encode_words, learn_vocabulary, read_vectors, read_vocabulary, write_vocabulary
+from pruner.data.agnews import TASK, download_agnews, read_agnews
+from pruner.data.cache import read_cache
+from pruner.data.glue import TASKS, Rows
+from pruner.data.sample import make_lstm_demo, make_sentences
+from pruner.data.vocabulary import (
+    Vocabulary,
+    encode_words,
+    learn_vocabulary,
+    read_vectors,
+    read_vocabulary,
+    write_vocabulary,
+)
+from pruner.utils.errors import UserError
 
 
 @pytest.fixture

@@ -1,0 +1,115 @@
+"""From a budget, a FLOPs reduction on real tokens, to the schedule that meets it."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
+from pruner.compress.tokens.schedule import Pruning
+from pruner.compress.tokens.select import keep_counts
+from pruner.utils.errors import UserError
+
+TOLERANCE = 0.03  # of the reduction that was asked for
+MOST_LENGTHS = 1000  # sentences that stand for all; their lengths are spread evenly over those that there are
+LARGEST_RATE = 0.98
+
+# Schedules from none (0) to the most (1) that it prunes; more of it leaves fewer tokens.
+Family = Callable[[float], list[float]]
+
+
+def uniform_family(layers: int) -> Family:
+    """The same rate before every layer."""
+    return lambda severity: [severity * LARGEST_RATE] * layers
+
+
+def first_family(layers: int) -> Family:
+    """A rate before the first layer alone."""
+    return lambda severity: [severity * LARGEST_RATE] + [0.0] * (layers - 1)
+
+
+FAMILIES = {"uniform": uniform_family, "first": first_family}
+
+
+def learned_family(path: Sequence[Sequence[float]]) -> Family:
+    """Between the points of a search's path: the shares of a sentence that each layer retained, [points][layers]."""
+
+    def at(severity: float) -> list[float]:
+        place = severity * (len(path) - 1)
+        before = min(int(place), len(path) - 2)
+        part = place - before
+        shares = [(1 - part) * a + part * b for a, b in zip(path[before], path[before + 1], strict=True)]
+        return rates_of_shares(shares)
+
+    return at
+
+
+def rates_of_shares(shares: Sequence[float]) -> list[float]:
+    """The share of a sentence that each layer retains -> the share of what enters a layer that it drops.
+
+    A layer's share that is above that of the layer before it counts as that one's.
+    """
+    rates, before = [], 1.0
+    for share in shares:
+        kept = min(share, before)
+        rates.append(min(LARGEST_RATE, 1 - kept / before))
+        before = kept
+    return rates
+
+
+def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
+    """FLOPs where each layer retains, after its attention, a share of sentences of ``lengths`` tokens, rounded up."""
+    total, entering = shape.head(len(lengths)), lengths
+    for share in shares:
+        kept = np.ceil(lengths * share - 1e-6)
+        total += shape.layer(entering, kept)
+        entering = kept
+    return total
+
+
+def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tuple[float, float]:
+    """Where ``too_little`` ends between 0 and ``high``: a number where it holds, and one close above where not."""
+    low = 0.0
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if too_little(middle) else (low, middle)
+    return low, high
+
+
+def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) -> float:
+    """Baseline / pruned on sentences of these lengths."""
+    counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
+    return baseline_flops(shape, lengths) / pruned_flops(shape, lengths, counts, pruning)
+
+
+def fit_schedule(
+    family: Family,
+    target: float,
+    lengths: Sequence[int],
+    shape: BertShape,
+    make_pruning: Callable[[Sequence[float]], Pruning],
+) -> list[float]:
+    """The schedule of the family that reduces the FLOPs by the ``target``; rates have three decimals.
+
+    Args:
+        lengths: real tokens of the sentences on which the budget is to be met.
+        make_pruning: a schedule -> the whole of the pruning, so that what its scorers cost is counted.
+
+    Raises:
+        UserError: no schedule of the family is within 3 % of the target.
+    """
+    spread = sorted(int(length) for length in lengths)[:: max(1, len(lengths) // MOST_LENGTHS)]
+
+    def rounded(severity: float) -> list[float]:
+        return [round(rate, 3) for rate in family(severity)]
+
+    def reached(severity: float) -> float:
+        return flops_reduction(shape, spread, make_pruning(rounded(severity)))
+
+    ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
+    best = min(ends, key=lambda severity: abs(reached(severity) - target))
+    found = reached(best)
+    if abs(found / target - 1) > TOLERANCE:
+        raise UserError(
+            f"target_flops_reduction: {target:g} cannot be met within 3 %, the nearest is {found:.2f}; choose another"
+        )
+    return rounded(best)

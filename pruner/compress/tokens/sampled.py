@@ -1,0 +1,92 @@
+"""One model for many budgets: trained with sampled schedules, its schedule chosen when the budget is known.
+
+After the Length-Adaptive Transformer (Kim and Cho 2021), which samples lengths and chooses them by an evolutionary
+search. Here a schedule has two numbers, how much it drops and how much more of it in later layers: so few that a choice
+among them does not fit itself to the sentences on which it is made.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from transformers import TrainerCallback
+
+from pruner.compress.tokens.budget import Family, bisect, rates_of_shares, shares_flops
+from pruner.compress.tokens.flops import BertShape
+from pruner.utils.errors import UserError
+
+# Layer l of L retains the share exp(-severity * (l / L) ** steepness) of a sentence. A steepness of 1 drops the same
+# share of what enters in each layer; less drops more in the first layers, more in the last ones.
+STEEPNESS = (0.5, 3.0)  # of the sampled schedules
+CANDIDATES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # for the choice
+SEVEREST = 12.0
+
+
+def steep_family(layers: int, steepness: float) -> Family:
+    """The schedules of one steepness, by their severity."""
+    exponents = -SEVEREST * (np.arange(1, layers + 1) / layers) ** steepness
+    return lambda severity: rates_of_shares(np.exp(severity * exponents).tolist())
+
+
+def in_all_layers(schedule: Sequence[float]) -> list[float]:
+    """The schedule with a rate in each layer: no token leaves for one of 0.001, but the layer keeps its student."""
+    return [max(rate, 0.001) for rate in schedule]
+
+
+class SampleSchedules(TrainerCallback):
+    """Gives the model another schedule for every step: any FLOPs reduction up to ``reach``, any steepness."""
+
+    def __init__(self, model, lengths: Sequence[int], reach: float, seed: int) -> None:
+        """``model`` is a pruned BERT, ``lengths`` are those of the sentences on which the FLOPs are counted."""
+        self.model, self.reach, self.seed = model, reach, seed
+        self.shape = BertShape.of(model.config)
+        self.lengths = np.asarray(lengths, dtype=np.float64)
+        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.layers)
+
+    def sample(self, step: int) -> list[float]:
+        """The schedule of a step, the same whenever it is asked for."""
+        generator = np.random.default_rng((self.seed, step))
+        steepness = generator.uniform(*STEEPNESS)
+        return self.schedule(steepness, generator.uniform(1 / self.reach, 1))
+
+    def schedule(self, steepness: float, share: float) -> list[float]:
+        """The schedule of a steepness that leaves a share of the FLOPs."""
+        exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** steepness
+        limit = share * self.unpruned
+
+        def too_much_left(severity: float) -> bool:
+            return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > limit
+
+        _, severity = bisect(too_much_left, SEVEREST, steps=16)
+        return in_all_layers(rates_of_shares(np.exp(-severity * exponents).tolist()))
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.model.set_schedule(self.sample(state.global_step))
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        # If the model is evaluated, then always with the same schedule, from the middle of those that are sampled.
+        self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
+
+
+def choose_schedule(
+    layers: int, fit: Callable[[Family], list[float]], cost: Callable[[Sequence[float]], float]
+) -> tuple[list[float], float]:
+    """The schedule of least cost among those of all steepnesses that meet a budget, and the cost.
+
+    Args:
+        fit: a family -> its schedule that meets the budget (``budget.fit_schedule``).
+        cost: of a schedule; the lower the better.
+
+    Raises:
+        UserError: no schedule meets the budget.
+    """
+    found: list[tuple[float, list[float]]] = []
+    for steepness in CANDIDATES:
+        try:
+            schedule = fit(steep_family(layers, steepness))
+        except UserError:
+            if steepness == CANDIDATES[-1] and not found:
+                raise
+            continue
+        found.append((cost(schedule), schedule))
+    least, schedule = min(found)
+    return schedule, least

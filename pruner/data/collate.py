@@ -1,0 +1,127 @@
+"""From a prepared split to batches: padded to their longest sentence, lengths kept on the host."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pruner.data.cache import Split
+
+Collate = Callable[[Sequence[dict]], dict]
+
+
+class SplitDataset(Dataset):
+    """The sentences of a split, as ``Trainer`` wants them.
+
+    ``teacher_logits`` [rows, labels] are what another model says of them, for distillation.
+    """
+
+    def __init__(self, split: Split, teacher_logits: np.ndarray | None = None) -> None:
+        self.split = split
+        self.teacher_logits = teacher_logits
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, row: int) -> dict:
+        labels = None if self.split.labels is None else self.split.labels[row]
+        number = row if self.split.numbers is None else int(self.split.numbers[row])
+        second = int(self.split.second[row])
+        found = {"row": number, "tokens": self.split.sentence(row), "second": second, "labels": labels}
+        if self.teacher_logits is not None:
+            found["teacher_logits"] = self.teacher_logits[row]
+        return found
+
+
+class BertCollator:
+    """Sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
+
+    ``lengths`` are added for models that take them: a list on the host, so that shapes are known without asking the
+    device. The stock model does not.
+    """
+
+    def __init__(self, with_lengths: bool) -> None:
+        self.with_lengths = with_lengths
+
+    def __call__(self, sentences: Sequence[dict]) -> dict:
+        ids, lengths = pad([sentence["tokens"] for sentence in sentences])  # [PAD] is masked, so any id would do
+        types = np.zeros(ids.shape, dtype=np.int64)
+        mask = np.zeros_like(types)
+        for row, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
+            types[row, sentence["second"] : length] = 1
+            mask[row, :length] = 1
+        batch: dict = {"input_ids": ids, "attention_mask": torch.from_numpy(mask)}
+        batch |= {"token_type_ids": torch.from_numpy(types)} | stack_labels(sentences)
+        if self.with_lengths:
+            batch["lengths"] = lengths
+        return batch
+
+
+class LstmCollator:
+    """Sentences -> ``input_ids`` [B, L], ``lengths`` on the host, ``labels`` [B].
+
+    Of pairs, ``second_ids`` [B, M] and ``second_lengths`` beside them.
+    """
+
+    def __init__(self, pairs: bool) -> None:
+        self.pairs = pairs
+
+    def __call__(self, sentences: Sequence[dict]) -> dict:
+        batch = stack_labels(sentences)
+        parts = [
+            (sentence["tokens"][: sentence["second"]], sentence["tokens"][sentence["second"] :])
+            for sentence in sentences
+        ]
+        batch["input_ids"], batch["lengths"] = pad([first for first, _ in parts])
+        if self.pairs:
+            batch["second_ids"], batch["second_lengths"] = pad([second for _, second in parts])
+        return batch
+
+
+def pad(sentences: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
+    """Ids of B sentences -> [B, L] with 0 behind them, and their lengths."""
+    lengths = [len(ids) for ids in sentences]
+    padded = np.zeros((len(sentences), max(lengths)), dtype=np.int64)
+    for row, ids in enumerate(sentences):
+        padded[row, : len(ids)] = ids
+    return torch.from_numpy(padded), lengths
+
+
+def stack_labels(sentences: Sequence[dict]) -> dict:
+    """``labels`` [B] and ``teacher_logits`` [B, labels] where the sentences have any."""
+    names = [name for name in ("labels", "teacher_logits") if sentences[0].get(name) is not None]
+    return {name: torch.from_numpy(np.array([sentence[name] for sentence in sentences])) for name in names}
+
+
+def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
+    """Rows in batches of similar length, the longest first: padding nearly vanishes, memory shows its peak at once."""
+    order = np.argsort(-split.lengths, kind="stable")
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+def sorted_batches(
+    split: Split, batch_size: int, collate: Collate, device: torch.device
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """Batches of similar length on ``device``, each with its row numbers; labels stay behind."""
+    for rows in sorted_rows(split, batch_size):
+        yield rows, make_batch(split, rows, collate, device)
+
+
+def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate, device: torch.device) -> dict:
+    """Some rows of a split on ``device``, without their labels."""
+    dataset = SplitDataset(split)
+    batch = collate([dataset[int(row)] for row in rows])
+    batch.pop("labels", None)
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+
+
+def training_rows(split: Split, at_most: int | None) -> Split:
+    """The training rows, or a random subset of them, the same for every seed and method."""
+    if at_most is None or at_most >= len(split):
+        return split
+    rows = np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False))
+    tokens = np.concatenate([split.sentence(row) for row in rows])
+    offsets = np.concatenate([[0], split.lengths[rows].cumsum()])
+    return Split(tokens, offsets, split.second[rows], None if split.labels is None else split.labels[rows], rows)

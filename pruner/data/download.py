@@ -1,0 +1,164 @@
+"""Fetching the official GLUE files into ``data/``: what a server sends is not trusted, and all files come or none."""
+
+import os
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+from tqdm import tqdm
+
+from pruner.data.glue import Task
+from pruner.utils.errors import UserError
+from pruner.utils.files import temporary, whole
+
+GLUE_ADDRESS = "https://dl.fbaipublicfiles.com"
+ARCHIVES = {"qqp": "QQP-clean.zip", "qnli": "QNLIv2.zip"}  # the others are named after their folder
+OPTIONAL = {"diagnostic"}  # splits that an archive may lack
+MRPC_FILES = (
+    "senteval/senteval_data/msr_paraphrase_train.txt",
+    "senteval/senteval_data/msr_paraphrase_test.txt",
+    "glue/data/mrpc_dev_ids.tsv",
+)
+LARGEST = 2 << 30  # bytes of a download or of a file in an archive; the largest official ones, MNLI's, have a quarter
+LARGEST_IN_MEMORY = 16 << 20  # bytes of each of MRPC's files, which have 1 MB
+CHUNK = 1 << 18
+
+
+def fetch(address: str, path: Path, largest: int = LARGEST) -> None:
+    """Write one file by its address to ``path``, with a progress bar.
+
+    Raises:
+        UserError: it does not come, not as a whole, or has more than ``largest`` bytes.
+    """
+    size = 0
+    with path.open("wb") as file:
+        for chunk in download(address, largest):
+            size += len(chunk)
+            if size > largest:
+                raise too_large(address, largest)
+            file.write(chunk)
+
+
+def download(address: str, largest: int) -> Iterator[bytes]:
+    """The parts of a file as they come."""
+    try:
+        with urlopen(address, timeout=60) as response:
+            total = int(response.headers.get("Content-Length") or 0) or None
+            if total is not None and total > largest:
+                raise too_large(address, largest)
+            size, name = 0, address.rsplit("/", 1)[-1]
+            with tqdm(total=total, unit="B", unit_scale=True, desc=name) as progress:
+                while chunk := response.read(CHUNK):
+                    yield chunk
+                    size += len(chunk)
+                    progress.update(len(chunk))
+    except UserError:
+        raise
+    except (OSError, ValueError, HTTPException) as error:
+        raise UserError(f"{address}: download failed ({error}); try again later") from None
+    if total is not None and size != total:
+        raise UserError(f"{address}: only {size} of {total} bytes came; try again")
+
+
+def too_large(place: str, largest: int) -> UserError:
+    return UserError(f"{place}: more than {largest} bytes; is this the official file?")
+
+
+def download_task(task: Task, folder: Path, address: str = GLUE_ADDRESS) -> None:
+    """Put the official files of ``task`` into ``folder``; files that are there already stay."""
+    wanted = [split for split in task.splits if not os.path.isfile(folder / f"{split}.tsv")]
+    if not set(wanted) - OPTIONAL:
+        return
+    if task.name == "mrpc":
+        texts = mrpc_files(*(fetch_text(f"{address}/{path}", folder) for path in MRPC_FILES))
+        write_splits(folder, ((split, [texts[split].encode()]) for split in wanted))
+    else:
+        archive = ARCHIVES.get(task.name, f"{task.folder}.zip")
+        with temporary(folder / archive) as path:
+            fetch(f"{address}/glue/data/{archive}", path)
+            write_splits(folder, archive_files(path, task, wanted, archive))
+
+
+def write_splits(folder: Path, files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
+    """Write the parts of each split to its file in ``folder``; the files get their names when all are whole."""
+    with ExitStack() as stack:
+        for split, parts in files:
+            with stack.enter_context(whole(folder / f"{split}.tsv")).open("wb") as file:
+                file.writelines(parts)
+
+
+def fetch_text(address: str, folder: Path) -> str:
+    """A small text file without byte-order mark."""
+    with temporary(folder / address.rsplit("/", 1)[-1]) as path:
+        fetch(address, path, LARGEST_IN_MEMORY)
+        try:
+            return path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{address}: not UTF-8 ({error}); try the download again later") from None
+
+
+def archive_files(path: Path, task: Task, wanted: Sequence[str], archive: str) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """The ``wanted`` splits in a GLUE archive. Members are looked up by name, so none can be written anywhere else."""
+    try:
+        opened = zipfile.ZipFile(path)
+    except Exception as error:  # zipfile's own, and whatever a damaged list of members leads to
+        raise broken(archive, error) from None
+    with opened:
+        for split in wanted:
+            ending = f"{task.folder}/{split}.tsv"
+            member = next((each for each in opened.infolist() if each.filename.endswith(ending)), None)
+            if member is not None:
+                yield split, read_member(opened, member, archive)
+            elif split not in OPTIONAL:
+                raise UserError(f"{archive}: does not hold the files of {task.folder}; put them into data/ by hand")
+
+
+def read_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, archive: str) -> Iterator[bytes]:
+    """The parts of a file in an archive; no more comes than its size says.
+
+    Raises:
+        UserError: it is no plain file, too large, compressed in a way that does not bound what is held in memory,
+            encrypted or damaged.
+    """
+    place = f"{archive}: {member.filename!r}"
+    if stat.S_ISLNK(member.external_attr >> 16):
+        raise UserError(f"{place}: a symbolic link, not a file; put the official files into data/ by hand")
+    if member.file_size > LARGEST:
+        raise too_large(place, LARGEST)
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise UserError(f"{place}: its compression is not the official archives'; put the files into data/ by hand")
+    try:
+        with opened.open(member) as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+    except Exception as error:  # zipfile's own, zlib's, RuntimeError where there is a password, and more
+        raise broken(place, error) from None
+
+
+def broken(place: str, error: Exception) -> UserError:
+    return UserError(f"{place}: not a zip archive, or damaged ({error}); try the download again later")
+
+
+def mrpc_files(train: str, test: str, dev_ids: str) -> dict[str, str]:
+    """MRPC has no archive: GLUE's split is the original training file, part of it taken out as dev by sentence ids."""
+    ids = {tuple(line.split("\t")) for line in split_lines(dev_ids)}
+    header, *rows = split_lines(train) or [""]
+    test_header, *test_rows = split_lines(test) or [""]
+    for name, found in (("train", header), ("test", test_header)):
+        if not found.startswith("Quality\t"):
+            raise UserError(f"msr_paraphrase_{name}.txt: not MRPC's file; put the official files into data/ by hand")
+    parts: dict[str, list[str]] = {"train": [header], "dev": [header]}
+    for row in rows:
+        parts["dev" if tuple(row.split("\t")[1:3]) in ids else "train"].append(row)
+    # GLUE's test file has the row's number in place of the label.
+    parts["test"] = ["\t".join(["index", *test_header.split("\t")[1:]])]
+    parts["test"] += ["\t".join([str(number), *row.split("\t")[1:]]) for number, row in enumerate(test_rows)]
+    return {split: "\n".join(lines) + "\n" for split, lines in parts.items()}
+
+
+def split_lines(text: str) -> list[str]:
+    return [line for line in text.replace("\r", "").split("\n") if line]

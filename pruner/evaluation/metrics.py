@@ -1,0 +1,77 @@
+"""GLUE's metrics, by scikit-learn and SciPy, of all rows and by their lengths."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+from pruner.data.cache import Cache
+from pruner.data.glue import Task
+
+LENGTH_BINS = 5
+
+
+def _correlation(function, labels: np.ndarray, predictions: np.ndarray) -> float:
+    # Undefined for a constant prediction, which explains nothing of the scores: 0.
+    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    return float(function(labels, predictions).statistic)
+
+
+FUNCTIONS = {
+    "accuracy": lambda labels, predictions: float(accuracy_score(labels, predictions)),
+    "f1": lambda labels, predictions: float(f1_score(labels, predictions, zero_division=0)),
+    "mcc": lambda labels, predictions: float(matthews_corrcoef(labels, predictions)),
+    "pearson": lambda labels, predictions: _correlation(pearsonr, labels, predictions),
+    "spearman": lambda labels, predictions: _correlation(spearmanr, labels, predictions),
+}
+
+
+def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Named metrics of [N, labels] logits against [N] labels; one column of logits is a regression."""
+    predictions = logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
+    return {name: FUNCTIONS[name](labels, predictions) for name in names}
+
+
+def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: np.ndarray | None = None) -> dict:
+    """The task's metrics of its dev sets; where there are two, as MNLI's, the name of the set is in theirs.
+
+    Args:
+        logits: [N, labels] of each dev set.
+        rows: which rows of all dev sets, one after the other, count [all rows] (booleans); ``None``: all.
+    """
+    found: dict[str, float] = {}
+    start = 0
+    for name in task.dev:
+        labels = cache.splits[name].labels
+        assert labels is not None  # those of dev sets are there
+        inside = slice(None) if rows is None else rows[start : start + len(labels)]
+        start += len(labels)
+        if len(labels[inside]):
+            metrics = compute_metrics(task.metrics, logits[name][inside], labels[inside])
+            suffix = name.removeprefix("dev") if len(task.dev) > 1 else ""
+            found |= {f"{metric}{suffix}": round(value, 6) for metric, value in metrics.items()}
+    return found
+
+
+def length_bins(lengths: np.ndarray, bins: int = LENGTH_BINS) -> np.ndarray:
+    """The bin of each row [rows]: consecutive ranges of lengths that hold about equally many rows.
+
+    Rows of the same length share a bin, so that one may hold more than another, or none.
+    """
+    edges = np.quantile(lengths, np.arange(1, bins) / bins, method="inverted_cdf")
+    return np.searchsorted(edges, lengths, side="left")
+
+
+def metrics_by_length(task: Task, cache: Cache, logits: dict[str, np.ndarray]) -> list[dict]:
+    """As ``dev_metrics``, for each of ``length_bins`` with its range of ``tokens`` and its number of ``rows``."""
+    lengths = np.concatenate([cache.splits[name].lengths for name in task.dev])
+    bins = length_bins(lengths)
+    found = []
+    for inside in (bins == number for number in range(LENGTH_BINS)):
+        if inside.any():
+            span = [int(lengths[inside].min()), int(lengths[inside].max())]
+            entry = {"tokens": span, "rows": int(inside.sum())}
+            found.append(entry | dev_metrics(task, cache, logits, inside))
+    return found

@@ -1,0 +1,58 @@
+"""The config.json of a BERT: what is taken from it, and whether it can be."""
+
+from pathlib import Path
+
+from pruner.utils.errors import UserError
+from pruner.utils.files import read_json, read_size, short
+
+# In the order in which from_pretrained looks for them.
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+# All that is taken from a config.json beside hidden_act and pad_token_id: whole numbers of 1 or more, and numbers from
+# 0 to these. There may be more in it, such as an attention whose code transformers would fetch from the hub and run.
+SIZES = (
+    "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
+    "type_vocab_size"
+).split()
+LARGEST = {
+    "hidden_dropout_prob": 1.0,
+    "attention_probs_dropout_prob": 1.0,
+    "classifier_dropout": 1.0,
+    "initializer_range": 10.0,
+    "layer_norm_eps": 1.0,
+}
+
+
+def read_config(path: Path) -> dict:
+    """What a BERT's config says of the model, and nothing else that is in the file.
+
+    Raises:
+        UserError: another kind of model, or one that cannot be.
+    """
+    found = read_json(path)
+    copy = f"copy the model's own {path.name} there"
+    if found.get("model_type", "bert") != "bert":
+        raise UserError(f"{path}: a {found['model_type']} model; this project runs BERT models")
+    if "num_hidden_layers" not in found:
+        raise UserError(f"{path}: no num_hidden_layers; {copy}")
+    config: dict = {key: read_size(found, key, path) for key in SIZES if key in found}
+    hidden, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
+    if hidden % heads:
+        raise UserError(f"{path}: hidden_size {hidden} cannot be divided among num_attention_heads {heads}; {copy}")
+    for key, largest in LARGEST.items():
+        if key not in found or (found[key] is None and key == "classifier_dropout"):
+            continue
+        value = found[key]
+        if type(value) not in (int, float) or not 0 <= value <= largest:
+            raise UserError(f"{path}: {key} is {short(value)}, not a number from 0 to {largest:g}; {copy}")
+        config[key] = float(value)
+    if "hidden_act" in found:
+        if not isinstance(found["hidden_act"], str):
+            raise UserError(f"{path}: hidden_act is {short(found['hidden_act'])}, not a name; {copy}")
+        config["hidden_act"] = found["hidden_act"]
+    if found.get("pad_token_id") is not None:
+        padding, rows = found["pad_token_id"], config.get("vocab_size", 30522)
+        if type(padding) is not int or not 0 <= padding < rows:
+            raise UserError(f"{path}: pad_token_id is {short(padding)}, none of vocab_size {rows}; {copy}")
+        config["pad_token_id"] = padding
+    return config

@@ -1,0 +1,112 @@
+"""The variables of google-research/bert and their places in a BERT of ``transformers``."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruner.utils.errors import UserError
+
+LEFT_OUT = re.compile(r"(/adam_m|/adam_v)$|^global_step$")  # the optimizer's
+
+
+@dataclass(frozen=True)
+class Weight:
+    """Where a variable goes: its name and shape in the model; kernels are transposed on the way."""
+
+    name: str
+    shape: tuple[int, ...]
+    transpose: bool = False
+
+    @property
+    def shape_in_checkpoint(self) -> tuple[int, ...]:
+        return self.shape[::-1] if self.transpose else self.shape
+
+
+def linear(variable: str, name: str, inputs: int, outputs: int) -> dict[str, Weight]:
+    return {
+        f"{variable}/kernel": Weight(f"{name}.weight", (outputs, inputs), transpose=True),
+        f"{variable}/bias": Weight(f"{name}.bias", (outputs,)),
+    }
+
+
+def layer_norm(variable: str, name: str, size: int) -> dict[str, Weight]:
+    return {
+        f"{variable}/LayerNorm/gamma": Weight(f"{name}.LayerNorm.weight", (size,)),
+        f"{variable}/LayerNorm/beta": Weight(f"{name}.LayerNorm.bias", (size,)),
+    }
+
+
+def body_weights(config: dict) -> dict[str, Weight]:
+    """Every variable of embeddings, encoder and pooler."""
+    d, wide = config["hidden_size"], config["intermediate_size"]
+    found = {}
+    for kind, rows in (
+        ("word", "vocab_size"),
+        ("position", "max_position_embeddings"),
+        ("token_type", "type_vocab_size"),
+    ):
+        name = f"{kind}_embeddings"
+        found[f"bert/embeddings/{name}"] = Weight(f"bert.embeddings.{name}.weight", (config[rows], d))
+    found |= layer_norm("bert/embeddings", "bert.embeddings", d)
+    for layer in range(config["num_hidden_layers"]):
+        variable, name = f"bert/encoder/layer_{layer}", f"bert.encoder.layer.{layer}"
+        for part in ("query", "key", "value"):
+            found |= linear(f"{variable}/attention/self/{part}", f"{name}.attention.self.{part}", d, d)
+        found |= linear(f"{variable}/attention/output/dense", f"{name}.attention.output.dense", d, d)
+        found |= layer_norm(f"{variable}/attention/output", f"{name}.attention.output", d)
+        found |= linear(f"{variable}/intermediate/dense", f"{name}.intermediate.dense", d, wide)
+        found |= linear(f"{variable}/output/dense", f"{name}.output.dense", wide, d)
+        found |= layer_norm(f"{variable}/output", f"{name}.output", d)
+    return found | linear("bert/pooler/dense", "bert.pooler.dense", d, d)
+
+
+def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
+    """The heads a checkpoint may have; one that is there must be whole. The decoder is tied to the word embeddings."""
+    d = config["hidden_size"]
+    transform, name = "cls/predictions/transform", "cls.predictions.transform"
+    return {
+        "masked-LM head": {
+            "cls/predictions/output_bias": Weight("cls.predictions.bias", (config["vocab_size"],)),
+            **linear(f"{transform}/dense", f"{name}.dense", d, d),
+            **layer_norm(transform, name, d),
+        },
+        "next-sentence head": {
+            "cls/seq_relationship/output_weights": Weight("cls.seq_relationship.weight", (2, d)),
+            "cls/seq_relationship/output_bias": Weight("cls.seq_relationship.bias", (2,)),
+        },
+        "classifier": {
+            "output_weights": Weight("classifier.weight", (labels, d)),
+            "output_bias": Weight("classifier.bias", (labels,)),
+        },
+    }
+
+
+def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tuple[dict[str, Weight], list[str]]:
+    """Each variable's weight, and the heads that are there.
+
+    Raises:
+        UserError: variables without a place, places without a variable, shapes that the config does not have.
+    """
+    layers = {int(found[1]) for found in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if found}
+    if len(layers) != config["num_hidden_layers"]:
+        raise UserError(
+            f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {len(layers)}"
+        )
+    labels = shapes.get("output_weights", (0,))[0]
+    all_heads = head_weights(config, labels)
+    heads = [head for head, weights in all_heads.items() if weights.keys() & shapes.keys()]
+    wanted = body_weights(config)
+    for head in heads:
+        wanted |= all_heads[head]
+    unknown, missing = sorted(shapes.keys() - wanted.keys()), sorted(wanted.keys() - shapes.keys())
+    if unknown:
+        raise UserError(f"{source}: {len(unknown)} variables have no place in a BERT: {', '.join(unknown)}")
+    if missing:
+        raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {', '.join(missing)}")
+    for variable, weight in wanted.items():
+        if shapes[variable] != weight.shape_in_checkpoint:
+            raise UserError(
+                f"{source}: {variable} should be {list(weight.shape_in_checkpoint)} by the config, but is "
+                f"{list(shapes[variable])} in the checkpoint; give the bert_config.json that came with it"
+            )
+    return wanted, heads

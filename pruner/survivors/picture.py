@@ -1,0 +1,81 @@
+"""A sentence's surviving words as a figure for a paper. Matplotlib is loaded with the first of them."""
+
+import warnings
+from collections.abc import Iterable
+
+from pruner.report.figures import RESOLUTION, SETTINGS, as_files
+from pruner.survivors.readers import Survivors
+from pruner.survivors.views import is_right_to_left, predictions, shown, shown_line, wrap
+
+SIZE = 8  # points
+WIDTH = 6.75  # inches at most, as all that follows: a page of two columns
+EDGE, MARGIN = 0.03, 0.6  # where the layers' names begin, and the words
+SPACE, ROW, BETWEEN = 0.07, 0.145, 0.1  # of words, of rows, and more below the last layer
+BLACK, NAME, PALE = 0.0, 0.45, 0.8  # greys of what is kept, of the layers' names, of what is dropped
+
+
+def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
+    """The picture's ``png`` and ``svg``, and the letters that no font of this machine has."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    words = [shown(word) for word in each.words]
+    title = shown_line(predictions(each))
+    families, missing = fonts_for("".join([*words, title]))
+    with rc_context(SETTINGS | {"font.size": SIZE, "font.family": families}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(WIDTH, 1), dpi=RESOLUTION)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        trial = [figure.text(0, 0, word) for word in [*words, title]]
+        *widths, long = [text.get_window_extent(renderer).width / RESOLUTION for text in trial]
+        for text in trial:
+            text.remove()
+        bands = list(wrap(widths, WIDTH - MARGIN - EDGE, SPACE))
+        used = [MARGIN - SPACE + sum(widths[item] + SPACE for item in band) for band in bands]
+        width = max(*used, EDGE + long) + EDGE
+        top = height = 1.6 * ROW + len(bands) * (len(each.layers) * ROW + BETWEEN)
+        figure.set_size_inches(width, height)
+        backwards = is_right_to_left(each.words)
+
+        def write(text: str, x: float, grey: float) -> None:
+            """``x`` inches from the side where reading begins."""
+            place, side = (1 - x / width, "right") if backwards else (x / width, "left")
+            figure.text(place, top / height, text, color=f"{grey:.3f}", va="baseline", ha=side)
+
+        top -= ROW
+        write(title, EDGE, BLACK)
+        top -= 0.6 * ROW
+        for band in bands:
+            for layer, kept in zip(each.layers, each.kept, strict=True):
+                top -= ROW
+                write(layer, EDGE, NAME)
+                x = MARGIN
+                for item in band:
+                    write(words[item], x, PALE + (BLACK - PALE) * kept[item])
+                    x += widths[item] + SPACE
+            top -= BETWEEN
+        return as_files(figure), missing
+
+
+def fonts_for(text: str) -> tuple[list[str], str]:
+    """Families of installed fonts, Matplotlib's own first, that have the letters, and those letters that none has."""
+    from matplotlib.font_manager import fontManager, get_font
+
+    def missing_of(letters: Iterable[str], path: str) -> set[str]:
+        return {letter for letter in letters if ord(letter) not in get_font(path).get_charmap()}
+
+    own = "DejaVu Sans"
+    families = [own]
+    missing = missing_of(set(text) - {" "}, fontManager.findfont(own))
+    regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
+    for font in sorted(regular, key=lambda font: (font.name, font.fname)):
+        if not missing:
+            break
+        if "Last Resort" in font.name:  # has a box for everything
+            continue
+        left = missing_of(missing, font.fname)
+        if len(left) < len(missing):
+            families.append(font.name)
+            missing = left
+    return families, "".join(sorted(missing))

@@ -1,0 +1,86 @@
+"""Curves of a training for TensorBoard: what ``Trainer`` logs, and the metrics on dev after each epoch."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+from transformers.integrations import TensorBoardCallback
+
+from pruner.utils.errors import CellError, UserError
+from pruner.utils.files import cannot_write
+
+
+def check_tensorboard() -> None:
+    """Complain where curves cannot be written.
+
+    Raises:
+        UserError: tensorboard cannot be imported.
+    """
+    # It would import TensorFlow, where that is installed, to write a file: seconds, memory, and pages of output. This
+    # is how it can be told not to.
+    sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"tensorboard: {error}; pip install -r requirements.txt brings it, and only --tensorboard needs it"
+        ) from None
+
+
+class Curves(TensorBoardCallback):
+    """Writes what is logged into ``folder``, which is one training's, and has the model evaluated after each epoch."""
+
+    def __init__(
+        self, folder: Path, measure: Callable[[nn.Module], dict[str, float]], say: Callable[[str], None]
+    ) -> None:
+        """``measure`` gives a model's metrics on dev; ``say`` is told, in a line, why there are none."""
+        check_tensorboard()
+        super().__init__()
+        self.folder, self.measure, self.say = folder, measure, say
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """The metrics of a model in training; none where they cannot be had: that ends no training."""
+        try:
+            with without_mixed_precision(model):
+                return self.measure(model)
+        except CellError as error:
+            self.say(f"no metrics for TensorBoard: {error}")
+            return {}
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        with self._writing():
+            if state.is_world_process_zero:
+                # What was logged from this step on, before a training was interrupted or run anew, is not shown again.
+                self.tb_writer = self._SummaryWriter(str(self.folder), purge_step=state.global_step + 1)
+            super().on_train_begin(args, state, control, **kwargs)
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        control.should_evaluate = True
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        with self._writing():
+            super().on_log(args, state, control, logs, **kwargs)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+
+
+@contextmanager
+def without_mixed_precision(model: nn.Module) -> Iterator[None]:
+    """Take out of the model's ``forward`` what Accelerate has put into it for training, for a while."""
+    in_training, own = model.forward, vars(model).get("_original_forward")
+    if own is None:
+        yield
+        return
+    model.forward = own
+    try:
+        yield
+    finally:
+        model.forward = in_training
