@@ -1,10 +1,9 @@
-"""How long a batch takes, pruned and unpruned, side by side. It knows no model."""
+"""Times batches of a model and of the dense baseline side by side."""
 
 import copy
 import ctypes
 import platform
 import time
-from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -12,12 +11,6 @@ from torch import nn
 
 from pruner.data.cache import Split
 from pruner.data.collate import Collate, sorted_batches
-
-
-class HasTwin(Protocol):
-    """A module with a baseline."""
-
-    def unpruned_twin(self) -> nn.Module: ...
 
 
 def steady_allocator() -> bool:
@@ -35,6 +28,7 @@ def steady_allocator() -> bool:
 
 @torch.no_grad()
 def measure_latency(
+    baseline: nn.Module,
     model: nn.Module,
     split: Split,
     batch_size: int,
@@ -43,20 +37,19 @@ def measure_latency(
     repeats: int,
     most_batches: int | None = None,
 ) -> dict:
-    """Median milliseconds per batch of the unpruned twin and of the model, interleaved, in evaluation mode.
+    """Measure the median milliseconds per batch of the baseline and of the model, interleaved, in evaluation mode.
 
     Batches are sorted by length and padded to their longest sentence only, on both sides. Where ``most_batches`` are
     given, so many of them are used, spread evenly over the lengths.
 
     Args:
-        model: with ``unpruned_twin()``, its baseline.
+        baseline: the dense model, run as well as it can be run.
         collates: the baseline's and the model's.
     """
     device = next(model.parameters()).device
-    pruned = copy.deepcopy(model).to(dtype).eval()
-    baseline = cast(HasTwin, pruned).unpruned_twin()
-    sides = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
-    number = len(sides[0])
+    models = tuple(copy.deepcopy(side).to(device, dtype).eval() for side in (baseline, model))
+    batches = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
+    number = len(batches[0])
     chosen = np.unique(np.linspace(0, number - 1, min(most_batches or number, number)).round().astype(int))
 
     def seconds(run: nn.Module, batch: dict) -> float:
@@ -71,11 +64,11 @@ def measure_latency(
     times = np.empty((repeats + 1, 2, len(chosen)))  # the first pass warms up
     for repeat in range(repeats + 1):
         # Whatever a model keeps between batches is made again in each pass, and so counted in it.
-        for model_side in (baseline, pruned):
-            model_side.eval()
+        for side in models:
+            side.eval()
         for number, index in enumerate(chosen):
             for which in ((0, 1), (1, 0))[(repeat + number) % 2]:
-                times[repeat, which, number] = seconds((baseline, pruned)[which], sides[which][index])
+                times[repeat, which, number] = seconds(models[which], batches[which][index])
     # By batch, so that an interruption spoils one number and not a pass.
     baseline_ms, pruned_ms = np.median(times[1:], axis=0).mean(axis=1) * 1000
     return {

@@ -14,23 +14,23 @@ MOST_LENGTHS = 1000  # sentences that stand for all; their lengths are spread ev
 LARGEST_RATE = 0.98
 
 # Schedules from none (0) to the most (1) that it prunes; more of it leaves fewer tokens.
-Family = Callable[[float], list[float]]
+ScheduleFamily = Callable[[float], list[float]]
 
 
-def uniform_family(layers: int) -> Family:
+def uniform_family(layers: int) -> ScheduleFamily:
     """The same rate before every layer."""
     return lambda severity: [severity * LARGEST_RATE] * layers
 
 
-def first_family(layers: int) -> Family:
+def first_family(layers: int) -> ScheduleFamily:
     """A rate before the first layer alone."""
     return lambda severity: [severity * LARGEST_RATE] + [0.0] * (layers - 1)
 
 
-FAMILIES = {"uniform": uniform_family, "first": first_family}
+SCHEDULE_FAMILIES = {"uniform": uniform_family, "first": first_family}
 
 
-def learned_family(path: Sequence[Sequence[float]]) -> Family:
+def path_family(path: Sequence[Sequence[float]]) -> ScheduleFamily:
     """Between the points of a search's path: the shares of a sentence that each layer retained, [points][layers]."""
 
     def at(severity: float) -> list[float]:
@@ -82,7 +82,7 @@ def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) 
 
 
 def fit_schedule(
-    family: Family,
+    family: ScheduleFamily,
     target: float,
     lengths: Sequence[int],
     shape: BertShape,

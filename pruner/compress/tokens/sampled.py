@@ -6,12 +6,17 @@ among them does not fit itself to the sentences on which it is made.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from torch import nn
 from transformers import TrainerCallback
 
-from pruner.compress.tokens.budget import Family, bisect, rates_of_shares, shares_flops
+from pruner.compress.tokens.budget import ScheduleFamily, bisect, rates_of_shares, shares_flops
 from pruner.compress.tokens.flops import BertShape
+from pruner.data.collate import Collate
+from pruner.training.context import Context
+from pruner.training.stage import Additions, Recipe, Say
 from pruner.utils.errors import UserError
 
 # Layer l of L retains the share exp(-severity * (l / L) ** steepness) of a sentence. A steepness of 1 drops the same
@@ -21,7 +26,7 @@ CANDIDATES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # for the choice
 SEVEREST = 12.0
 
 
-def steep_family(layers: int, steepness: float) -> Family:
+def steep_family(layers: int, steepness: float) -> ScheduleFamily:
     """The schedules of one steepness, by their severity."""
     exponents = -SEVEREST * (np.arange(1, layers + 1) / layers) ** steepness
     return lambda severity: rates_of_shares(np.exp(severity * exponents).tolist())
@@ -67,8 +72,30 @@ class SampleSchedules(TrainerCallback):
         self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
 
 
+@dataclass(frozen=True)
+class SampledTraining(Recipe):
+    """The training of ``pruned`` with another schedule in every step, up to the FLOPs reduction ``reach``.
+
+    ``pruned`` has some rate in all layers, which stands for the schedules that are sampled.
+    """
+
+    pruned: Recipe
+    reach: float
+
+    def collate(self, context: Context) -> Collate:
+        return self.pruned.collate(context)
+
+    def prepare(self, model: nn.Module, context: Context, told: dict) -> nn.Module:
+        return self.pruned.prepare(model, context, told)
+
+    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
+        additions = self.pruned.additions(model, context, say)
+        sampler = SampleSchedules(model, context.dev_lengths, self.reach, context.seed)
+        return replace(additions, callbacks=[*additions.callbacks, sampler])
+
+
 def choose_schedule(
-    layers: int, fit: Callable[[Family], list[float]], cost: Callable[[Sequence[float]], float]
+    layers: int, fit: Callable[[ScheduleFamily], list[float]], cost: Callable[[Sequence[float]], float]
 ) -> tuple[list[float], float]:
     """The schedule of least cost among those of all steepnesses that meet a budget, and the cost.
 

@@ -1,24 +1,67 @@
 """PoWER-BERT's configuration search (Goyal et al. 2020, section 3.3): the schedule is learned with the weights."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from transformers import BertForSequenceClassification, TrainerCallback
+from torch import nn
+from transformers import TrainerCallback
 
 from pruner.compress.tokens.budget import bisect, shares_flops
-from pruner.compress.tokens.flops import BertShape
-from pruner.compress.tokens.schedule import SearchSettings
 from pruner.compress.tokens.soft_extract import SoftBert
-from pruner.data.collate import Collate, SplitDataset
-from pruner.training.curves import Curves
-from pruner.training.train import train
-from pruner.training.trainer import TrainSettings
+from pruner.data.collate import Collate
+from pruner.models.flops import BertShape
+from pruner.training.context import Context
+from pruner.training.stage import Additions, Recipe, Say
+from pruner.utils.distributed import is_main
 
 POINTS = 40  # of the path that a search keeps
 BEYOND = 1.1  # a search goes a little further than it is asked to: other methods may need more of the tokens to leave
 PLANNED = 0.9  # the part of the search in which the budget shrinks; the rest is spent on it
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """How PoWER-BERT's search goes.
+
+    ``reach`` is the FLOPs reduction that it ends with; without one, ``penalty`` is PoWER-BERT's lambda (1e-4 to 7e-3).
+    ``learning_rate`` is that of the soft-extract parameters (PoWER-BERT: 1e-4 to 1e-2).
+    """
+
+    reach: float | None
+    penalty: float | None
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        return f"soft-extract-{self.reach:g}x" if self.reach else f"soft-extract-lambda{self.penalty:g}"
+
+
+@dataclass(frozen=True)
+class SoftExtractSearch(Recipe):
+    """A training with soft-extract layers; what others are told is the ``path`` of its retention configuration.
+
+    The path is [points][layers] shares of a sentence, from all of it to the end of the search.
+    """
+
+    how: SearchSettings
+
+    def collate(self, context: Context) -> Collate:
+        return context.backbone.collate(context.task, with_lengths=True)
+
+    def prepare(self, model: Any, context: Context, told: dict) -> SoftBert:
+        soft = SoftBert(model, self.how.penalty or 0.0, float(np.mean(context.training_split.lengths)), POINTS)
+        # Without budget or penalty, freeze the retention parameters: noise alone would move them.
+        soft.soft_extract.requires_grad_(bool(self.how.reach or self.how.penalty))
+        return soft
+
+    def additions(self, model: Any, context: Context, say: Say) -> Additions:
+        return Additions([SearchCallback(model, self.how.reach, context, say)], {"soft_extract.": self.how.learning_rate})
+
+    def finish(self, model: Any) -> tuple[nn.Module, dict]:
+        return model.model, {"path": model.path[~model.path.isnan().any(dim=1)].tolist()}
 
 
 @torch.no_grad()
@@ -45,16 +88,14 @@ def shrink_to(soft: SoftBert, limit: float, flops: Callable[[Sequence[float]], f
 class SearchCallback(TrainerCallback):
     """Keeps the soft-extract parameters possible and within the budget, and the path that they take."""
 
-    def __init__(
-        self,
-        soft: SoftBert,
-        reach: float | None,
-        flops: Callable[[Sequence[float]], float],
-        after_epoch: Callable[[int, list[float]], None],
-    ) -> None:
-        self.soft, self.flops, self.after_epoch = soft, flops, after_epoch
+    def __init__(self, soft: SoftBert, reach: float | None, context: Context, say: Say) -> None:
+        self.soft, self.context, self.say = soft, context, say
         self.goal = None if reach is None else reach * BEYOND
-        self.unpruned = flops([1.0] * len(soft.path[0]))
+        self.shape, self.lengths = BertShape.of_model(soft.model), np.array(context.dev_lengths, dtype=np.float64)
+        self.unpruned = self.flops([1.0] * len(soft.path[0]))
+
+    def flops(self, shares: Sequence[float]) -> float:
+        return shares_flops(self.shape, self.lengths, shares)
 
     def on_step_end(self, args, state, control, **kwargs):
         self.soft.soft_extract.project()
@@ -70,48 +111,8 @@ class SearchCallback(TrainerCallback):
             logs["retained_tokens"] = float(np.mean(self.soft.soft_extract.shares()))
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        self.after_epoch(round(state.epoch), self.soft.soft_extract.shares())
-
-
-def make_soft(model: BertForSequenceClassification, data: SplitDataset, settings: SearchSettings) -> SoftBert:
-    """A fine-tuned model with soft-extract layers, before the search."""
-    return SoftBert(model, settings.penalty or 0.0, float(np.mean(data.split.lengths)), POINTS)
-
-
-def search(
-    soft: SoftBert,
-    data: SplitDataset,
-    lengths: Sequence[int],
-    training: TrainSettings,
-    settings: SearchSettings,
-    seed: int,
-    folder: Path,
-    collate: Collate,
-    after_epoch: Callable[[SoftBert, int, list[float]], None],
-    say: Callable[[str], None],
-    curves: Curves | None = None,
-) -> list[list[float]]:
-    """Train a model with soft-extract layers; a search that was interrupted goes on.
-
-    Args:
-        lengths: real tokens of the sentences on which the budget is to be met.
-        folder: where the checkpoints are.
-        after_epoch: called with the soft model, the epoch's number and what the layers retain.
-        say: is told what the user should know, in a line.
-        curves: where the search is logged for TensorBoard, if it is.
-
-    Returns:
-        the path of the retention configuration, [points][layers] shares of a sentence, from all of it to the end.
-    """
-    shape, tokens = BertShape.of(soft.model.config), np.array(lengths, dtype=np.float64)
-    callback = SearchCallback(
-        soft,
-        settings.reach,
-        lambda shares: shares_flops(shape, tokens, shares),
-        lambda epoch, shares: after_epoch(soft, epoch, shares),
-    )
-    # What nothing is gained by leaving out stays: without a penalty, noise alone would move the parameters.
-    soft.soft_extract.requires_grad_(bool(settings.reach or settings.penalty))
-    rates = {"soft_extract.": settings.learning_rate}
-    train(soft, data, training, seed, folder, collate, "linear", [callback], rates, say, curves)
-    return soft.path[~soft.path.isnan().any(dim=1)].tolist()
+        if is_main():
+            metrics = self.context.metrics(self.soft, self.context.backbone.collate(self.context.task, with_lengths=True))
+            results = ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
+            retained = " ".join(f"{share:.2f}" for share in self.soft.soft_extract.shares())
+            self.say(f"search, epoch {round(state.epoch)}: {results}; retained {retained}")

@@ -1,0 +1,101 @@
+"""Remove kept stages and models that no unfinished cell needs: python -m pruner.clean"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruner.utils.distributed import Lock
+from pruner.utils.errors import UserError, run_script
+from pruner.utils.files import remove_folder
+from pruner.utils.flags import parse_flags
+
+cache = "cache"  # the folder in which the run scripts' cache folders lie
+models = True  # kept models too: python -m pruner.survivors and --predict-test read those of finished runs
+unfinished = False  # also what unfinished cells need: they begin anew when they are run again
+yes = False  # do not ask
+
+PLANS = "plans"  # what experiments/plan.py has written, in the folder of the stages
+FILES = "stage.json", "step.json", "config.json"  # one of them is in the folder of a stage, an old one or a model
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A folder of a stage, finished or being trained, or of a model; ``cells`` are the unfinished ones that need it."""
+
+    folder: Path
+    size: int  # bytes
+    cells: int
+
+
+def unfinished_cells(stages: Path) -> dict[str, set[str]]:
+    """Read which unfinished cells need a stage, by its place in the folder of stages.
+
+    Raises:
+        UserError: a plan that cannot be read.
+    """
+    cells: dict[str, set[str]] = {}
+    for path in sorted((stages / PLANS).glob("*.json")):
+        try:
+            for cell in json.loads(path.read_text(encoding="utf-8")):
+                record = Path(cell["record"])
+                if not (record / "record.json").is_file() or (record / "outdated").is_file():
+                    for place in cell["stages"]:
+                        cells.setdefault(place, set()).add(cell["record"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path}: not a plan of a run ({error}); remove the file") from None
+    return cells
+
+
+def find_kept(root: Path, with_models: bool) -> Iterator[Kept]:
+    """Yield what runs have kept in a folder of caches. Whatever else lies there is not listed."""
+    for kind in ("stages", "steps", "models") if with_models else ("stages", "steps"):
+        for place in sorted((*root.glob(kind), *root.glob(f"*/{kind}"))):
+            cells = unfinished_cells(place)
+            for folder in sorted(place.glob("*/*")):
+                training = folder.name.endswith(".training")
+                if folder.is_dir() and (training or any((folder / name).is_file() for name in FILES)):
+                    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+                    name = f"{folder.parent.name}/{folder.name.removesuffix('.training')}"
+                    yield Kept(folder, size, len(cells.get(name, ())))
+
+
+def remove(kept: Kept) -> bool:
+    """Remove a folder, unless a run is at work on it."""
+    lock = Lock(kept.folder.with_name(kept.folder.name.removesuffix(".training")))
+    if not lock.take(wait=False):
+        print(f"left {kept.folder}: another process is at work on it")
+        return False
+    remove_folder(kept.folder)
+    lock.release()
+    return True
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+def main() -> None:
+    options = parse_flags(__doc__, globals())
+    root = Path(options.cache)
+    if not root.is_dir():
+        raise UserError(f"--cache (cache): {root} is no folder; name the one in which the run scripts' caches lie")
+    removable = []
+    for kept in find_kept(root, options.models):
+        need = f", needed by {kept.cells} unfinished cell{'s' if kept.cells > 1 else ''}" if kept.cells else ""
+        print(f"{kept.folder}: {megabytes(kept.size)}{need}")
+        if options.unfinished or not kept.cells:
+            removable.append(kept)
+    if not removable:
+        print("nothing to remove")
+        return
+    total = f"{len(removable)} of these folders, {megabytes(sum(kept.size for kept in removable))}"
+    if not options.yes and input(f"remove {total}? records are not touched [y/N] ").strip().lower() not in ("y", "yes"):
+        print("nothing was removed")
+        return
+    removed = [kept for kept in removable if remove(kept)]
+    print(f"removed {len(removed)} folders, {megabytes(sum(kept.size for kept in removed))}")
+
+
+if __name__ == "__main__":
+    run_script(main)

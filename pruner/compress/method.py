@@ -1,0 +1,122 @@
+"""Methods: ways of making a trained model cheaper, behind one contract, and the registry in which they are found."""
+
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from pruner.training.context import Context
+from pruner.training.stage import Recipe, Say, Stage, Trained
+from pruner.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a model costs on the dev set: FLOPs of matrix products on real tokens; its parameters and their bytes."""
+
+    flops: float
+    parameters: int
+    bytes: int
+
+
+class Method(Recipe):
+    """One way of making a trained model cheaper.
+
+    The recipe that it inherits says what its own training does: ``prepare`` the model (drop layers, put on masks, set a
+    schedule), ``additions`` (callbacks, parameter groups), ``collate``. A method that only acts on a trained model
+    leaves these as they are. The default is the identity, which needs the plain fine-tuning alone.
+    """
+
+    name: str  # as in ``--methods``, in records and tables
+    title: str  # the same with what tables tell apart: "student of emission"
+    variant: str  # what tells cells of one method apart, as tables show it: "0.6,0,0", "learned for 2x"
+    label: str  # of folders; with the seed it names a cell
+
+    def settings(self, context: Context) -> dict:
+        """Return what decides the result beside ``Context.settings`` and the label."""
+        return {}
+
+    def stages(self, context: Context, dense: Stage) -> list[Stage]:
+        """List the trainings whose models ``finalize`` gets, the one that is evaluated last.
+
+        ``dense`` is the plain fine-tuning of the same task and seed.
+        """
+        return [dense]
+
+    def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
+        """Return what is evaluated and kept, made of the stages' models: really smaller, really int8.
+
+        It may choose by training data, never by the dev set. ``dense`` is the fine-tuned dense model, to compare with.
+        """
+        return trained[-1].model
+
+    def load(self, folder: Path, context: Context) -> nn.Module:
+        """Load a finalized model from the folder in which it was kept."""
+        return context.backbone.load(folder)
+
+    def cost(self, model: nn.Module, context: Context) -> Cost:
+        """Count what the finalized model costs, all that the method needs at inference included."""
+        parameters = list(model.parameters())
+        return Cost(
+            context.backbone.flops(model, context.dev_splits),
+            sum(parameter.numel() for parameter in parameters),
+            sum(parameter.numel() * parameter.element_size() for parameter in parameters),
+        )
+
+    def describe(self, model: nn.Module, context: Context) -> dict:
+        """Return the method's own section of the record."""
+        return {}
+
+    def examples(self, model: nn.Module, context: Context, rows: int) -> list[dict]:
+        """Show what it does to the first rows of dev: ``sentence`` and the words ``kept``, if that can be shown."""
+        return []
+
+
+class Dense(Method):
+    """The unpruned baseline: the identity."""
+
+    name = title = label = "baseline"
+    variant = "unpruned"
+
+
+@dataclass(frozen=True)
+class Family:
+    """Methods that are made in one way, for one kind of backbone.
+
+    ``names`` lists them, as they are now. ``make(name, options, context)`` returns the methods that a run with these
+    constants has for a task and seed under a name, one for each schedule, level or budget. It refuses options that
+    cannot be, in a ``UserError``.
+    """
+
+    backbone: str
+    names: Callable[[], Sequence[str]]
+    make: Callable[[str, Namespace, Context], Sequence[Method]]
+
+
+FAMILIES: list[Family] = []
+
+
+def register_method(name: str, make: Callable[[str, Namespace, Context], Sequence[Method]], backbone: str) -> None:
+    """Register a single method of a kind of backbone, ``bert`` or ``lstm``."""
+    FAMILIES.append(Family(backbone, lambda: [name], make))
+
+
+def method_names(backbone: str) -> list[str]:
+    """List the methods that a kind of backbone can be given."""
+    return [name for family in FAMILIES if family.backbone == backbone for name in family.names()]
+
+
+def make_methods(name: str, options: Namespace, context: Context) -> Sequence[Method]:
+    """Make what ``--methods name`` asks for; ``a+b`` belongs to the family of ``a``.
+
+    Raises:
+        UserError: no such method, or options that it cannot have.
+    """
+    backbone = context.backbone.name
+    for family in FAMILIES:
+        if family.backbone == backbone and name.partition("+")[0] in family.names():
+            return family.make(name, options, context)
+    known = method_names(backbone)
+    raise UserError(f"pruning_methods: unknown method {name!r}; choose from {', '.join(known)}")

@@ -1,0 +1,57 @@
+"""Token pruning before the steps of an LSTM, as methods."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from torch import nn
+from transformers import TrainerCallback
+
+from pruner.compress.method import Cost, Method
+from pruner.compress.tokens.flops import lstm_flops
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
+from pruner.compress.tokens.methods import TokenPruning
+from pruner.compress.tokens.select import keep_counts
+from pruner.models.flops import LstmShape
+from pruner.training.context import Context
+from pruner.training.stage import Additions, Say
+
+
+@dataclass(frozen=True)
+class LstmPruning(TokenPruning):
+    """Drop words before the LSTM reads; ``rate_start`` is the rate at the first step, ``None`` where it is constant."""
+
+    rate_start: float | None = None
+
+    model_class: ClassVar[Any] = PrunedLstmForSequenceClassification
+
+    def settings(self, context: Context) -> dict:
+        return {"pruning_rate_start": self.rate_start} | self._student_settings()
+
+    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
+        ramp = [] if self.rate_start is None else [RateRamp(model, self.rate_start)]
+        return replace(super().additions(model, context, say), callbacks=ramp)
+
+    def load(self, folder: Path, context: Context) -> nn.Module:
+        return self.model_class.from_pretrained(folder)
+
+    def cost(self, model: Any, context: Context) -> Cost:
+        lengths, pruning, rows = context.dev_lengths, model.pruning, sum(map(len, context.dev_splits))
+        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)[0]
+        flops = lstm_flops(LstmShape.of(model.config), rows, lengths, kept, pruning)
+        return replace(Method.cost(self, model, context), flops=flops)
+
+    def describe(self, model: Any, context: Context) -> dict:
+        section = {"teacher": self.pruning.teacher, "target_prune_rate": self.pruning.schedule[0]}
+        return section | {"schedule_source": self.source} | self._measures(model, context)
+
+
+class RateRamp(TrainerCallback):
+    """Lets the rate grow linearly from a start to its target at the last optimizer step, as published."""
+
+    def __init__(self, model: Any, start: float) -> None:
+        self.model, self.start = model, start
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        share = state.global_step / max(1, state.max_steps - 1)
+        self.model.ramp_rate = self.start + (self.model.pruning.schedule[0] - self.start) * min(1.0, share)

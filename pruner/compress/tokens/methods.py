@@ -1,0 +1,248 @@
+"""Token pruning as methods: every scorer, with a schedule that is given or made for a budget."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.method import Cost, Method
+from pruner.compress.tokens.budget import ScheduleFamily, fit_schedule, path_family, rates_of_shares
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.measures import count_tokens, rank_correlation
+from pruner.compress.tokens.sampled import SampledTraining, choose_schedule, in_all_layers
+from pruner.compress.tokens.schedule import Pruning, schedule_name
+from pruner.compress.tokens.search import SearchSettings, SoftExtractSearch
+from pruner.compress.tokens.select import keep_counts
+from pruner.data.collate import Collate, make_batch
+from pruner.evaluation.predict import predict
+from pruner.models.flops import BertShape
+from pruner.training.context import Context
+from pruner.training.distillation import logits_loss
+from pruner.training.stage import Additions, Say, Stage, Trained
+
+CHOICE_ROWS = 512  # training sentences on which schedules are compared
+
+
+@dataclass(frozen=True)
+class TokenPruning(Method):
+    """Drop tokens of a BERT by a schedule that is known before training: given, or fitted to a budget.
+
+    ``source`` says how the schedule was made and ``target`` for which FLOPs reduction, if any. ``start`` says what is
+    trained: the pre-trained model (``pretrained``), or the fine-tuned one of the same seed, whose logits it imitates
+    then (``finetuned``); or all cells of a method and seed share one such training, in which schedules are sampled up to
+    the FLOPs reduction ``reach`` (``sampled``).
+    """
+
+    pruning: Pruning
+    source: str = "given"
+    target: float | None = None
+    start: str = "pretrained"
+    reach: float = 4.0
+    student_learning_rate: float = 1e-3
+
+    model_class: ClassVar[Any] = PrunedBertForSequenceClassification
+
+    @property
+    def name(self) -> str:  # type: ignore[override]  # here it is of the instance
+        return self.pruning.method
+
+    @property
+    def title(self) -> str:  # type: ignore[override]
+        teacher = f" of {self.pruning.teacher}" if self.pruning.teacher else ""
+        return f"{self.name}{teacher}" + (" (padded count)" if self.pruning.count == "padded" else "")
+
+    @property
+    def variant(self) -> str:  # type: ignore[override]
+        return ",".join(f"{rate:g}" for rate in self.pruning.schedule)
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.labelled(schedule_name(self.pruning.schedule))
+
+    def labelled(self, schedule: str) -> str:
+        """Name a folder that says ``schedule`` of the schedule."""
+        teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
+        return f"{self.name}{teacher}_{schedule}" + ("_padded" if self.pruning.count == "padded" else "")
+
+    def settings(self, context: Context) -> dict:
+        start = {"start": self.start, "reach": self.reach if self.start == "sampled" else None, "search": None}
+        return start | self._student_settings()
+
+    def _student_settings(self) -> dict:
+        if not self.pruning.student_layers:
+            return {}
+        widths = list(self.pruning.student_widths)
+        return {"student_widths": widths, "student_learning_rate": self.student_learning_rate}
+
+    def collate(self, context: Context) -> Collate:
+        return context.backbone.collate(context.task, with_lengths=True)
+
+    def stages(self, context: Context, dense: Stage) -> list[Stage]:
+        parent = None if self.start == "pretrained" else dense
+        return [self._sampled_stage(context, dense) if self.start == "sampled" else self._stage(context, parent, parent)]
+
+    def _stage(self, context: Context, start: Stage | None, teacher: Stage | None) -> Stage:
+        settings = context.settings() | self.settings(context) | {"pruning": self.pruning.to_dict(), "target": self.target}
+        return Stage(f"{self.label}_seed{context.seed}", context, self, settings, start, teacher)
+
+    def _sampled_stage(self, context: Context, dense: Stage) -> Stage:
+        """Return the training that the cells of all budgets and schedules share."""
+        pruning = self.pruning.with_schedule([0.5] * len(self.pruning.schedule))
+        recipe = SampledTraining(TokenPruning(pruning, student_learning_rate=self.student_learning_rate), self.reach)
+        settings = context.settings() | self._student_settings() | {"pruning": pruning.to_dict(), "reach": self.reach}
+        name = f"{self.labelled(f'sampled-{self.reach:g}x')}_seed{context.seed}"
+        return Stage(name, context, recipe, settings, dense, dense, shared=True)
+
+    def prepare(self, model: nn.Module, context: Context, told: dict) -> nn.Module:
+        pruned = self.model_class.from_unpruned(model)
+        occurrences = torch.zeros(model.config.vocab_size, dtype=torch.int64)
+        occurrences[: len(context.cache.counts)] = torch.from_numpy(context.cache.counts)
+        return pruned.set_pruning(token_counts=occurrences, **self._pruning(context, told).to_dict())
+
+    def _pruning(self, context: Context, told: dict) -> Pruning:
+        return self.pruning
+
+    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
+        rates = {"students.": self.student_learning_rate} if self.pruning.student_layers else {}
+        return Additions(learning_rates=rates)
+
+    def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
+        model: Any = trained[-1].model
+        return model.set_schedule(self.pruning.schedule) if self.start == "sampled" else model
+
+    def load(self, folder: Path, context: Context) -> nn.Module:
+        return self.model_class.from_pretrained(folder, attn_implementation="sdpa")
+
+    def cost(self, model: Any, context: Context) -> Cost:
+        lengths, pruning = context.dev_lengths, model.pruning
+        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
+        return replace(super().cost(model, context), flops=pruned_flops(BertShape.of_model(model), lengths, kept, pruning))
+
+    def describe(self, model: Any, context: Context) -> dict:
+        section = {
+            "teacher": self.pruning.teacher,
+            "schedule": list(model.pruning.schedule),
+            "schedule_source": self.source,
+            "target_flops_reduction": self.target,
+        }
+        return section | self._measures(model, context)
+
+    def _measures(self, model: Any, context: Context) -> dict:
+        """What pruning keeps; with students, what their teacher would have led to, and how well they imitate it."""
+        pruning, collate = model.pruning, self.collate(context)
+        measures = {"count": pruning.count, "tokens": count_tokens(context.dev_lengths, pruning)}
+        if pruning.teacher:
+            batch_size = context.train_settings.batch_size
+            correlation = rank_correlation(model, context.dev_splits[0], batch_size, collate)
+            measures["teacher_metrics"] = context.metrics(model, collate, follow_teacher=True)
+            measures["student_rank_correlation"] = round(correlation, 4)
+        return measures
+
+    def examples(self, model: Any, context: Context, rows: int) -> list[dict]:
+        split, examples = context.dev_splits[0], []
+        for row in range(min(rows, len(split))):
+            batch = make_batch(split, [row], self.collate(context), next(model.parameters()).device)
+            with torch.no_grad():
+                output = model.eval()(**batch, output_tokens=True)
+            parts = context.backbone.words(context.task, split, row)
+            positions = output.token_positions[-1].split(output.token_counts[-1])
+            kept = [shorten(words, set(at.tolist())) for words, at in zip(parts, positions, strict=False)]
+            examples.append({"sentence": " / ".join(map(" ".join, parts)), "kept": " / ".join(kept)})
+        return examples
+
+
+@dataclass(frozen=True)
+class LearnedPruning(TokenPruning):
+    """Token pruning whose schedule is chosen for a model that was trained with sampled schedules."""
+
+    source: str = "sampled"
+
+    @property
+    def variant(self) -> str:  # type: ignore[override]
+        return f"learned for {self.target:g}x"
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.labelled(f"learned-{self.target:g}x")
+
+    def fit(self, family: ScheduleFamily, context: Context, shape: BertShape) -> list[float]:
+        """Return the schedule of a family that meets the budget on the dev set's lengths."""
+        assert self.target is not None  # of a budget's cell
+        return fit_schedule(family, self.target, context.dev_lengths, shape, self.pruning.with_schedule)
+
+    def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
+        """Choose the schedule with which the model is most like the dense one, on training sentences."""
+        model: Any = trained[-1].model
+        split, batch_size = context.training_subset(CHOICE_ROWS), context.train_settings.batch_size
+        collate, plain = self.collate(context), context.backbone.collate(context.task)
+        teacher_logits = torch.from_numpy(predict(dense, split, batch_size, plain))
+        progress = tqdm(desc="choosing the schedule", unit="schedule")
+
+        def unlikeness(schedule: Sequence[float]) -> float:
+            model.set_schedule(in_all_layers(schedule))
+            progress.update()
+            return logits_loss(torch.from_numpy(predict(model, split, batch_size, collate)), teacher_logits).item()
+
+        shape = BertShape.of_model(model)
+        schedule, least = choose_schedule(len(shape.layers), lambda it: self.fit(it, context, shape), unlikeness)
+        progress.close()
+        say(f"chosen of {progress.n} schedules; unlike the dense model by {least:.4f}")
+        say(f"pruning_schedule = {schedule}")
+        return model.set_schedule(schedule)
+
+
+@dataclass(frozen=True)
+class SoftExtractPruning(LearnedPruning):
+    """Token pruning whose schedule is found by PoWER-BERT's search, for a budget or by the published penalty."""
+
+    source: str = "soft-extract"
+    how: SearchSettings = SearchSettings(None, None, 0.0)
+
+    @property
+    def variant(self) -> str:  # type: ignore[override]
+        return f"soft-extract for {self.target:g}x" if self.target else f"lambda {self.how.penalty:g}"
+
+    @property
+    def label(self) -> str:  # type: ignore[override]
+        return self.labelled(f"soft-extract-{self.target:g}x" if self.target else self.how.name)
+
+    def settings(self, context: Context) -> dict:
+        return super().settings(context) | {"search": asdict(self.how)}
+
+    def stages(self, context: Context, dense: Stage) -> list[Stage]:
+        settings = context.settings() | asdict(self.how)
+        name = f"{self.how.name}_seed{context.seed}"
+        search = Stage(name, context, SoftExtractSearch(self.how), settings, dense, shared=True)
+        last = self._sampled_stage(context, dense) if self.start == "sampled" else self._stage(context, search, dense)
+        return [search, last]
+
+    def _pruning(self, context: Context, told: dict) -> Pruning:
+        return self.pruning.with_schedule(self._schedule(context, told["path"]))
+
+    def _schedule(self, context: Context, path: list[list[float]]) -> list[float]:
+        if self.target is None:
+            return [round(rate, 3) for rate in rates_of_shares(path[-1])]
+        return self.fit(path_family(path), context, context.backbone.shape(context.task))
+
+    def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
+        model: Any = trained[-1].model
+        if self.start == "sampled":
+            model.set_schedule(self._schedule(context, trained[0].result["path"]))
+        say(f"pruning_schedule = {list(model.pruning.schedule)}")
+        return model
+
+
+def shorten(words: Sequence[str], kept: set[int]) -> str:
+    """Join the kept words in order, with ``...`` where some were left out."""
+    shown: list[str] = []
+    for position, word in enumerate(words):
+        if position in kept:
+            shown.append(word)
+        elif not shown or shown[-1] != "...":
+            shown.append("...")
+    return " ".join(shown)

@@ -1,0 +1,109 @@
+"""Cells: a task, a method and a seed each, and the grid that they are part of."""
+
+import hashlib
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pruner.compress.method import Dense, Method, make_methods
+from pruner.report.records import Log, Record, finished_record, mark_outdated
+from pruner.training.context import Context
+from pruner.training.stage import Stage, Stages, unique
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """One evaluation and one record. ``baseline`` is the dense cell that it is compared with, ``None`` for that one."""
+
+    context: Context
+    method: Method
+    baseline: "Cell | None"
+
+    @property
+    def task(self) -> str:
+        return self.context.task.name
+
+    @property
+    def name(self) -> str:
+        """Return the name of its folder: method, schedule or the like, and seed."""
+        return f"{self.method.label}_seed{self.context.seed}"
+
+    @cached_property
+    def dense(self) -> Stage:
+        """Return the plain fine-tuning of its task and seed."""
+        if self.baseline:
+            return self.baseline.dense
+        return Stage(self.name, self.context, self.method, self.context.settings(), shared=True)
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """List the trainings whose models its method gets, the one that is evaluated last."""
+        return self.method.stages(self.context, self.dense)
+
+    @property
+    def lineage(self) -> list[Stage]:
+        """List all trainings that it needs, in order: the dense one is what it is measured against."""
+        return unique([self.dense, *(stage for last in self.stages for stage in last.lineage())])
+
+    def settings(self) -> dict:
+        """Return all that decides its result beside its name; a finished cell must have been made with it."""
+        return self.context.settings() | self.method.settings(self.context)
+
+
+def make_cells(context: Context, names: Sequence[str], options: Namespace) -> list[Cell]:
+    """Make the cells of a task and seed, the baseline before what is compared with it."""
+    baseline = Cell(context, Dense(), None)
+    cells = [Cell(context, method, baseline) for name in names for method in make_methods(name, options, context)]
+    return [baseline, *{cell.name: cell for cell in cells}.values()]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the results of cells go, and how they are measured.
+
+    ``models`` is where trained models are to be kept; without it they are kept in the cache folder.
+    """
+
+    stages: Stages
+    records: Path
+    models: Path | None
+    discard_models: bool
+    latency_repeats: int
+    predict_test: bool
+    force: bool
+    steady: bool
+    log: Log
+
+    def folder(self, cell: Cell) -> Path:
+        return self.records / cell.task / cell.name
+
+    @property
+    def cached_models(self) -> Path:
+        """Return where models are kept, unless the user wants them elsewhere."""
+        return self.stages.root.with_name("models")
+
+    def model_folder(self, cell: Cell) -> Path | None:
+        """Return where the cell's model is to be kept.
+
+        In the cache folder its name goes with its settings, since runs of other settings, with records of their own,
+        have the same cache.
+        """
+        if self.discard_models:
+            return None
+        if self.models:
+            return self.models / cell.task / cell.name
+        key = hashlib.sha256(json.dumps(cell.settings(), sort_keys=True).encode()).hexdigest()[:12]
+        return self.cached_models / cell.task / f"{cell.name}-{key}"
+
+    def finished(self, cell: Cell) -> Record | None:
+        """Return the record of a cell that is not to be run again."""
+        return finished_record(self.folder(cell), cell.settings())
+
+    def forget(self, cell: Cell) -> None:
+        """Let the cell be run again from its beginning."""
+        mark_outdated(self.folder(cell))
+        for stage in cell.lineage:
+            self.stages.remove(stage)

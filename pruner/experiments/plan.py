@@ -1,0 +1,74 @@
+"""What a grid is going to do: shown by ``--dry-run``, and written down for ``python -m pruner.clean``.
+
+``stages/plans/<hash>.json`` lists the cells of one run that had no record when it began: the folders of their records,
+stages and models.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from pruner.experiments.cell import Cell, Grid
+from pruner.training.stage import Stage, unique
+from pruner.utils.files import write_whole
+
+PLANS = "plans"
+FLOAT32 = 4  # bytes of a parameter
+ADAM = 3  # a checkpoint's parameters: the weights and Adam's two moments
+
+
+def write_plan(grid: Grid, unfinished: Sequence[Cell]) -> None:
+    """Write down which kept stages the unfinished cells need."""
+    if not unfinished:
+        return
+    cells = [
+        {
+            "record": grid.folder(cell).resolve().as_posix(),
+            "stages": [stage.place for stage in cell.lineage],
+        }
+        for cell in unfinished
+    ]
+    text = json.dumps(cells, indent=1)
+    key = hashlib.sha256("\n".join(sorted(cell["record"] for cell in cells)).encode()).hexdigest()[:12]
+    write_whole(grid.stages.root / PLANS / f"{key}.json", text.encode())
+
+
+def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:
+    """Print the cells, the stages of each and what they take on disk."""
+    finished = [grid.finished(cell) is not None for cell in cells]
+    shown: set[str] = set()
+    for cell, done in zip(cells, finished, strict=True):
+        print(f"{cell.task}: {cell.name}{' (finished)' if done else ''}")
+        for stage in cell.lineage:
+            where = "as above" if stage.place in shown else describe(grid, stage, done)
+            shown.add(stage.place)
+            print(f"    stage {stage.name}: {where}")
+    waiting = [cell for cell, done in zip(cells, finished, strict=True) if not done]
+    stages = unique(stage for cell in waiting for stage in cell.lineage)
+    to_do = [stage for stage in stages if grid.stages.state(stage) != "finished"]
+    sizes = {cell.task: FLOAT32 * cell.context.backbone.parameters(cell.context.task) for cell in cells}
+    kept = sum(sizes[stage.context.task.name] for stage in to_do if stage.shared)
+    models = 0 if grid.discard_models else sum(sizes[cell.task] for cell in waiting)
+    checkpoints = max((ADAM * sizes[stage.context.task.name] for stage in to_do), default=0)
+    print(f"\n{len(cells)} cells, {sum(finished)} of them finished; {len(to_do)} trainings to do")
+    print(
+        f"they take about {megabytes(kept + models)} on disk: {megabytes(kept)} of stages in {grid.stages.root}/, "
+        f"{megabytes(models)} of models in {grid.models or grid.cached_models}/; and {megabytes(checkpoints)} of "
+        "checkpoints while a stage is trained"
+    )
+
+
+def describe(grid: Grid, stage: Stage, done: bool) -> str:
+    """Say how far a stage is and how long its training is."""
+    state = grid.stages.state(stage)
+    if done and state != "finished":
+        return "finished, not kept"
+    context = stage.context
+    settings, rows = context.train_settings, len(context.training_split)
+    steps = -(-rows // settings.batch_size) * settings.epochs
+    start = f", from {stage.start.name}" if stage.start else ""
+    return f"{state} ({settings.epochs:g} epochs of {rows} rows, {steps:.0f} steps{start})"
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

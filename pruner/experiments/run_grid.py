@@ -1,0 +1,125 @@
+"""Runs a grid, cell by cell: those that are finished are not run again, and other processes may share the work."""
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+
+from pruner import STOPPED
+from pruner.experiments.cell import Cell, Grid
+from pruner.experiments.plan import write_plan
+from pruner.experiments.run_cell import predict_finished, run_cell
+from pruner.report.page import report_grid
+from pruner.report.records import Record, check_writable
+from pruner.report.tables import by_target, markdown, summary
+from pruner.utils.distributed import Lock, from_main, is_main, num_processes
+from pruner.utils.errors import CellError
+
+
+def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
+    """Run the cells that are not finished, baselines before what is compared with them; print the table of all.
+
+    Other processes may be running the same grid, side by side: each cell is computed by one of them.
+
+    Raises:
+        UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
+            the first hour is spent. Or a cell came to no end, when all others have.
+    """
+    finished = from_main(lambda: start(grid, cells))
+    failed: dict[int, str] = {}
+    locks = [Lock(grid.folder(cell)) for cell in cells]
+    started, done = time.monotonic(), 0
+    while (index := from_main(lambda: take_cell(grid, cells, finished, failed, locks))) is not None:
+        cell = cells[index]
+        waiting = sum(record is None for record in finished)
+        left = "" if not done else f", about {(time.monotonic() - started) / done * waiting / 60:.0f} min left"
+        grid.log.start_cell()
+        grid.log(f"\n[{done + 1}/{done + waiting}{left}] {cell.task}: {cell.name}")
+        try:
+            finished[index] = run_cell(grid, cell, finished[cells.index(cell.baseline)] if cell.baseline else None)
+        except KeyboardInterrupt:
+            if not grid.force:
+                raise
+            raise KeyboardInterrupt(STOPPED.replace("again", "again without --force")) from None
+        except CellError as error:
+            if num_processes() > 1:  # the processes may be at different places now
+                raise
+            failed[index] = f"{cell.task}, {cell.name}: {error}"
+            grid.log(failed[index])
+        finally:
+            if is_main():
+                locks[index].release()
+        done += 1
+    if is_main() and any(finished):
+        print_tables([record for record in finished if record])
+        report_grid(grid.records)
+    if failed:
+        more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
+        raise CellError(next(iter(failed.values())) + more)
+
+
+def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
+    """Return the records of all cells, ``None`` for those to run, when everything is found to be in order."""
+    if grid.force:
+        for cell in cells:
+            grid.forget(cell)
+    finished = [grid.finished(cell) for cell in cells]
+    tidy(grid, cells)
+    for folder in filter(None, (grid.records, grid.models, grid.stages.tensorboard)):
+        check_writable(folder)
+    write_plan(grid, [cell for cell, record in zip(cells, finished, strict=True) if record is None])
+    if grid.predict_test:
+        for cell, record in zip(cells, finished, strict=True):
+            if record is not None:
+                predict_finished(grid, cell)
+    waiting = sum(record is None for record in finished)
+    print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
+    return finished
+
+
+def tidy(grid: Grid, cells: Sequence[Cell]) -> None:
+    """Remove what killed processes have left that nothing else in a run would come upon."""
+    for root in filter(None, (grid.records, grid.models, grid.stages.root, grid.cached_models)):
+        for old in root.glob("*/.*.old"):
+            shutil.rmtree(old, ignore_errors=True)
+    folders = {folder for cell in cells for folder in (grid.folder(cell), *map(grid.stages.folder, cell.lineage))}
+    for lock in map(Lock, folders):
+        if lock.file.is_file() and lock.take(wait=False):
+            lock.release()
+
+
+def take_cell(
+    grid: Grid,
+    cells: Sequence[Cell],
+    finished: list[Record | None],
+    failed: Mapping[int, str],
+    locks: Sequence[Lock],
+) -> int | None:
+    """Return the next cell to run, whose lock is ours now; ``None`` if all are finished that can be.
+
+    What other processes have finished goes into ``finished``. They are waited for when they have all that is left.
+    """
+    while True:
+        busy = []
+        for index, cell in enumerate(cells):
+            if finished[index] is not None or index in failed:
+                continue
+            if cell.baseline and finished[cells.index(cell.baseline)] is None:
+                continue  # there is nothing to compare it with yet
+            if not locks[index].take(wait=False):
+                busy.append(index)
+                continue
+            finished[index] = grid.finished(cell)
+            if finished[index] is None:
+                return index
+            locks[index].release()
+        if not busy:
+            return None
+        print(f"waiting for another process, which runs {', '.join(cells[index].name for index in busy)}")
+        locks[busy[0]].take(wait=True)
+        locks[busy[0]].release()
+
+
+def print_tables(records: list[Record]) -> None:
+    """Print the results, in a table or several."""
+    for table in (summary(records), *by_target(records)):
+        print("\n" + markdown(table))

@@ -1,0 +1,63 @@
+"""What all trainings of a task and seed share."""
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+from torch import nn
+
+from pruner.data.cache import Cache, Split
+from pruner.data.collate import Collate, training_rows
+from pruner.data.task import Task
+from pruner.evaluation.metrics import dev_metrics
+from pruner.evaluation.predict import predict_dev
+from pruner.models.backbone import Backbone
+from pruner.training.trainer import TrainSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """Data, plain model and settings of a task and seed."""
+
+    task: Task
+    cache: Cache
+    seed: int
+    backbone: Backbone
+    train_settings: TrainSettings
+    max_train_rows: int | None = None
+
+    @cached_property
+    def training_split(self) -> Split:
+        return training_rows(self.cache.splits["train"], self.max_train_rows)
+
+    def training_subset(self, rows: int) -> Split:
+        """Return some of the training rows, drawn at random, on which methods may choose."""
+        return training_rows(self.training_split, rows)
+
+    @property
+    def dev_splits(self) -> list[Split]:
+        return [self.cache.splits[name] for name in self.task.dev]
+
+    @cached_property
+    def dev_lengths(self) -> list[int]:
+        """Real tokens of the dev sequences; FLOPs and budgets are counted on them."""
+        return self.backbone.lengths(self.dev_splits)
+
+    def settings(self) -> dict:
+        """Return what decides the result of a plain fine-tuning beside task and seed."""
+        available = len(self.cache.splits["train"])
+        settings = asdict(self.train_settings) | {
+            "max_length": self.cache.max_length,
+            "train_rows": min(self.max_train_rows or available, available),
+            "train_rows_available": available,
+        }
+        if self.task.fingerprint:  # of a user's rows: the task's name may have been given to others before
+            settings["data"] = self.task.fingerprint
+        return settings | self.backbone.settings(self.task)
+
+    def predict_dev(self, model: nn.Module, collate: Collate, **options) -> dict:
+        """Compute logits [rows, labels] of each of the task's dev sets."""
+        return predict_dev(model, self.task, self.cache, self.train_settings.batch_size, collate, **options)
+
+    def metrics(self, model: nn.Module, collate: Collate, **options) -> dict[str, float]:
+        """Evaluate a model on the task's dev sets."""
+        return dev_metrics(self.task, self.cache, self.predict_dev(model, collate, **options))

@@ -1,0 +1,233 @@
+"""Stages: the trainings of which cells are made, each run once, resumed after an interruption, kept for others.
+
+A stage is kept as a folder ``<task>/<name>-<hash of its settings and of its parents>`` with the weights and
+``stage.json``, written whole or not at all; beside it, while it is trained, ``....training`` with the checkpoints.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from pruner.data.collate import Collate, SplitDataset
+from pruner.evaluation.predict import predict
+from pruner.training.context import Context
+from pruner.training.curves import Curves
+from pruner.training.train import train, training_device
+from pruner.utils.distributed import Lock, from_main, is_main, locked
+from pruner.utils.errors import UserError
+from pruner.utils.files import remove_folder, whole_folder
+
+Say = Callable[[str], None]
+WEIGHTS, RESULT = "model.safetensors", "stage.json"
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What a recipe adds to a training: callbacks, and learning rates of parts of the model by their names' prefix."""
+
+    callbacks: Sequence[TrainerCallback] = ()
+    learning_rates: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A stage's model on the training device, what its recipe says beside (for JSON), and the loss curve."""
+
+    model: nn.Module
+    result: dict
+    loss: list[dict]
+
+
+class Recipe:
+    """What is done in a stage. The defaults are plain fine-tuning."""
+
+    def collate(self, context: Context) -> Collate:
+        """Return the collator of the model that ``prepare`` makes."""
+        return context.backbone.collate(context.task)
+
+    def prepare(self, model: nn.Module, context: Context, told: dict) -> nn.Module:
+        """Make what is trained out of the backbone's model; ``told`` is the result of the stage that it starts from."""
+        return model
+
+    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
+        return Additions()
+
+    def finish(self, model: nn.Module) -> tuple[nn.Module, dict]:
+        """Return what others build on, and what they are told beside (for JSON)."""
+        return model, {}
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One training. Two stages with the same task, name and key are the same.
+
+    Args:
+        name: with the seed in it; names its folder and its curves in TensorBoard.
+        settings: what decides its result beside its parents; ``Context.settings`` among it.
+        start: the stage whose weights training begins with, ``None`` for the backbone's own.
+        teacher: the stage whose logits are imitated beside the labels, if any.
+        shared: kept for other cells after the cell that it was trained for has its record.
+    """
+
+    name: str
+    context: Context
+    recipe: Recipe
+    settings: dict
+    start: "Stage | None" = None
+    teacher: "Stage | None" = None
+    shared: bool = False
+
+    @property
+    def parents(self) -> list["Stage"]:
+        return [stage for stage in (self.start, self.teacher) if stage]
+
+    @cached_property
+    def key(self) -> str:
+        parts = [self.settings, self.start and self.start.key, self.teacher and self.teacher.key]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def place(self) -> str:
+        """Its folder, relative to where stages are kept."""
+        return f"{self.context.task.name}/{self.name}-{self.key}"
+
+    def lineage(self) -> list["Stage"]:
+        """List the stages that it builds on, each after its own parents, and itself."""
+        return unique([stage for parent in self.parents for stage in parent.lineage()] + [self])
+
+
+def unique(stages: Iterable[Stage]) -> list[Stage]:
+    """Leave out what has come before."""
+    first: dict[str, Stage] = {}
+    for stage in stages:
+        first.setdefault(stage.place, stage)
+    return list(first.values())
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The folder in which stages are kept; runs those that are not there yet."""
+
+    root: Path
+    say: Say
+    tensorboard: Path | None = None
+
+    def folder(self, stage: Stage) -> Path:
+        return self.root / stage.place
+
+    def checkpoints(self, stage: Stage) -> Path:
+        folder = self.folder(stage)
+        return folder.with_name(f"{folder.name}.training")
+
+    def state(self, stage: Stage) -> str:
+        """Say how far a stage is, for ``--dry-run``."""
+        if self.folder(stage).is_dir():
+            return "finished"
+        steps = [path.name.rpartition("-")[2] for path in self.checkpoints(stage).glob("checkpoint-*")]
+        return f"begun, at step {max(map(int, filter(str.isdigit, steps)))}" if any(map(str.isdigit, steps)) else "to do"
+
+    def remove(self, stage: Stage) -> None:
+        """Forget a stage, finished or interrupted, unless another process is at work on it."""
+        folder = self.folder(stage)
+        lock = Lock(folder)
+        if folder.parent.is_dir() and lock.take(wait=False):
+            remove_folder(folder)
+            remove_folder(self.checkpoints(stage))
+            lock.release()
+
+    def obtain(self, stage: Stage) -> Trained:
+        """Return a stage's model: as it was kept, or trained now, its parents before it.
+
+        Raises:
+            UserError: a kept stage cannot be read, or the place cannot be written.
+            CellError: the training came to no end.
+        """
+        context, folder = stage.context, self.folder(stage)
+        with locked(folder, self.say):
+            if from_main(folder.is_dir):
+                self.say(f"stage {stage.name}: as it was kept in {folder}")
+                return self._read(stage)
+            start = self.obtain(stage.start) if stage.start else None
+            data = SplitDataset(context.training_split, self._teacher_logits(stage, start))
+            told = start.result if start else {}
+            model = build(stage, told, start.model.state_dict() if start else None)
+            del start  # not to be in memory beside what is trained
+            self.say(f"stage {stage.name}: training, {context.train_settings.epochs:g} epochs")
+            loss = self._train(stage, model, data)
+            if is_main():
+                with whole_folder(folder) as temporary:
+                    save_file({name: x.contiguous() for name, x in model.state_dict().items()}, temporary / WEIGHTS)
+                    (temporary / RESULT).write_text(json.dumps({"loss": loss, "told": told}), encoding="utf-8")
+                remove_folder(self.checkpoints(stage))
+        return Trained(*stage.recipe.finish(model), loss)
+
+    def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
+        context, collate = stage.context, stage.recipe.collate(stage.context)
+        additions = stage.recipe.additions(model, context, self.say)
+        curves = None
+        if self.tensorboard:
+            folder = self.tensorboard / context.task.name / stage.name
+            curves = Curves(folder, lambda model: context.metrics(model, collate), self.say)
+        return train(
+            model,
+            data,
+            context.train_settings,
+            context.seed,
+            self.checkpoints(stage),
+            collate,
+            context.backbone.decay,
+            additions.callbacks,
+            additions.learning_rates,
+            self.say,
+            curves,
+        )
+
+    def _teacher_logits(self, stage: Stage, start: Trained | None) -> np.ndarray | None:
+        """Compute [rows, labels] of the training rows by the stage's teacher, if it has one."""
+        if stage.teacher is None:
+            return None
+        same = start is not None and stage.start is not None and stage.start.place == stage.teacher.place
+        teacher = start if same else self.obtain(stage.teacher)
+        assert teacher is not None  # either way
+        context, collate = stage.context, stage.teacher.recipe.collate(stage.context)
+        return predict(teacher.model, context.training_split, context.train_settings.batch_size, collate)
+
+    def _read(self, stage: Stage) -> Trained:
+        folder = self.folder(stage)
+        try:
+            kept = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+            if not isinstance(kept["loss"], list) or not isinstance(kept["told"], dict):
+                raise ValueError(f"{RESULT} has no loss curve")
+            weights = load_file(folder / WEIGHTS)
+        except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
+            raise damaged(folder, error) from None
+        model = build(stage, kept["told"])
+        try:
+            model.load_state_dict(weights)
+        except RuntimeError as error:
+            raise damaged(folder, error) from None
+        return Trained(*stage.recipe.finish(model.to(training_device())), kept["loss"])
+
+
+def damaged(folder: Path, error: Exception) -> UserError:
+    reason = str(error).split("\n")[0]
+    return UserError(f"{folder}: not a finished stage ({reason}); remove the folder")
+
+
+def build(stage: Stage, told: dict, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Make a stage's model before training, ``weights`` being those of the stage that it starts from."""
+    transformers.set_seed(stage.context.seed)
+    model = stage.context.backbone.build(stage.context.task)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return stage.recipe.prepare(model, stage.context, told)
