@@ -1,10 +1,12 @@
 """Turn the official AG News files of data/ag_news_csv/ into cache/lstm/: words' ids, lengths, labels, a vocabulary."""
 
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from pruner.data.agnews import AGNEWS_ADDRESS, COLUMNS, TASK, download_agnews, read_agnews
-from pruner.data.prepare import ClosingTable, missing_file, prepare_words
+from pruner.data.agnews import AGNEWS, AGNEWS_ADDRESS, COLUMNS, read_agnews
+from pruner.data.prepare import ClosingTable, missing_file, prepare_words, read_task
 from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
 data_folder = "data/ag_news_csv"  # where train.csv and test.csv are
@@ -39,12 +41,13 @@ def main() -> None:
         raise UserError(f"columns: none; choose from {', '.join(COLUMNS)}")
     data = Path(args.data)
     if args.download:
-        download_agnews(data, args.agnews_address)
-    if missing := missing_file(data, [f"{split}.csv" for split in TASK.splits]):
+        AGNEWS.download(data, args.agnews_address)
+    if missing := missing_file(AGNEWS, data):
         raise UserError(f"{missing}; put the official files there, or run with --download")
-    rows = {split: read_agnews(data, split, tuple(args.columns), args.skip_bad_rows) for split in TASK.splits}
+    task = replace(AGNEWS, reader=partial(read_agnews, columns=args.columns))
+    rows = read_task(task, data, args.skip_bad_rows)
     table = ClosingTable("words")
-    table.add(prepare_words(TASK, rows, args.vocabulary_size, args.max_length, Path(args.cache)), rows)
+    table.add(prepare_words(task, rows, args.vocabulary_size, args.max_length, Path(args.cache)), rows)
     table.print()
 
 

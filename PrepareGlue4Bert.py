@@ -3,17 +3,16 @@
 import sys
 from pathlib import Path
 
-from pruner.data.agnews import BERT_TASKS as TASKS
 from pruner.data.cache import make_cache, write_cache
-from pruner.data.custom import check_own, next_command, own_flags
+from pruner.data.custom import check_table_flags, next_command, own_flags
 from pruner.data.download import GLUE_ADDRESS
 from pruner.data.encode import encode
-from pruner.data.glue import find_task
 from pruner.data.prepare import ClosingTable, read_tasks
+from pruner.data.task import default_tasks, find_task
 from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
-task_names = list(TASKS)  # which tasks; those that are not in data/ are skipped and named
+task_names = default_tasks()  # which tasks; those that are not in data/ are skipped and named
 tsv = None  # a table of your own in place of those: a file of tab-separated values with a header
 text = None  # its column of texts, or a list of two for pairs
 label = None  # its column of classes
@@ -31,7 +30,9 @@ glue_address = GLUE_ADDRESS  # the server that --download asks
 
 def parse_arguments(arguments: list[str]):
     parser = Parser(__doc__)
-    parser.add_argument("--tasks", type=comma_list, help=f"of {', '.join(TASKS)} (default: all that data/ has)")
+    parser.add_argument(
+        "--tasks", type=comma_list, help=f"of {', '.join(default_tasks())} (default: all that data/ has)"
+    )
     own_flags(parser, globals())
     parser.add_argument("--data", default=data_folder, help="the folder of the tasks' folders")
     parser.add_argument("--bert", default=bert, help="whose vocabulary: a folder or a model of the hub")
@@ -45,8 +46,8 @@ def parse_arguments(arguments: list[str]):
 
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
-    check_own(args)
-    tasks = [find_task(name, TASKS) for name in args.tasks or task_names]
+    check_table_flags(args)
+    tasks = [find_task(name) for name in args.tasks or task_names]
     if args.max_length < 4:
         raise UserError(f"max_length: {args.max_length} leaves no room for words; use 4 or more (published: 128)")
     folder = bert_folder(args.bert)

@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from pruner.data.custom import check_own, next_command, own_flags
+from pruner.data.custom import check_table_flags, next_command, own_flags
 from pruner.data.download import GLUE_ADDRESS
-from pruner.data.glue import TASKS, find_task
 from pruner.data.prepare import ClosingTable, prepare_words, read_tasks
+from pruner.data.task import TASKS, default_tasks, find_task
 from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not in data/ are skipped
@@ -27,7 +27,7 @@ glue_address = GLUE_ADDRESS  # the server that --download asks
 
 def parse_arguments(arguments: list[str]):
     parser = Parser(__doc__)
-    classes = [task.name for task in TASKS.values() if task.labels]
+    classes = [name for name in default_tasks() if TASKS[name].labels]
     parser.add_argument("--tasks", type=comma_list, help=f"of {', '.join(classes)} (default: {', '.join(task_names)})")
     own_flags(parser, globals())
     parser.add_argument("--data", default=data_folder, help="the folder of the tasks' folders")
@@ -42,8 +42,8 @@ def parse_arguments(arguments: list[str]):
 
 def main() -> None:
     args = parse_arguments(sys.argv[1:])
-    check_own(args)
-    tasks = [find_task(name, TASKS) for name in args.tasks or task_names]
+    check_table_flags(args)
+    tasks = [find_task(name) for name in args.tasks or task_names]
     for task in tasks:
         if not task.labels:
             raise UserError(f"task_names: {task.name} has scores, not classes; the LSTM is a classifier")

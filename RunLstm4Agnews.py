@@ -2,7 +2,7 @@
 
 import sys
 
-from pruner.data.agnews import TASK
+from pruner.data.agnews import AGNEWS
 from pruner.utils.errors import run_script
 
 pruning_methods = ["student", "gate", "random", "head", "tail", "frequency"]  # one after the other
@@ -40,7 +40,7 @@ def main() -> None:
         run_lstm,
     )
 
-    tasks = {TASK.name: TASK}
+    tasks = {AGNEWS.name: AGNEWS}
     args = parse_arguments(__doc__, globals(), tuple(tasks), sys.argv[1:])
     run_lstm(args, tasks, tuple(tasks), "PrepareAgnews4Lstm.py")
 

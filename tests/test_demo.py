@@ -9,7 +9,7 @@ import time
 import pytest
 from conftest import ROOT
 
-from pruner.data.sample import SIGNAL_WORDS, TASK, TOPICS, make_sentences
+from pruner.data.sample import SAMPLE, SIGNAL_WORDS, TOPICS, make_sentences
 
 WORDS = {word for words in TOPICS.values() for word in words}
 
@@ -114,6 +114,6 @@ def test_sentences_are_seeded_and_their_topics_in_them():
     assert rows == make_sentences(50, seed=1)
     assert rows.texts != make_sentences(50, seed=2).texts
     for (text,), label in zip(rows.texts, rows.labels, strict=True):
-        topic = TOPICS[TASK.labels[label]]
+        topic = TOPICS[SAMPLE.labels[label]]
         assert [word in topic for word in text.split() if word in WORDS] == [True] * SIGNAL_WORDS
         assert 12 <= len(text.split()) <= 60

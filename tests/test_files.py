@@ -61,7 +61,7 @@ from dataclasses import replace
 import numpy as np
 from pruner.utils import files
 from pruner.data.cache import Split
-from pruner.data.glue import TASKS
+from pruner.data.task import TASKS
 from pruner.data.vocabulary import Vocabulary, write_words
 
 def write(words, tokens):

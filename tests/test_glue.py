@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from pruner.data.glue import LONGEST_LINE, TASKS, find_task, read_lines, read_split
+from pruner.data.rows import LONGEST_LINE, read_lines
+from pruner.data.task import TASKS, find_task
 from pruner.evaluation.metrics import compute_metrics
 from pruner.utils.errors import UserError
 
@@ -46,7 +47,7 @@ def test_every_layout(tmp_path, name, ending):
     task = TASKS[name]
     for split in ("train", *task.dev):
         write(tmp_path, f"{split}.tsv", *lines)
-        rows = read_split(task, tmp_path, split)
+        rows = task.read(tmp_path, split)
         cells = row.split("\t")
         assert rows.texts == [tuple(cells[i] for i in ((at,) if isinstance(at, int) else at))]
         assert rows.labels == [label]
@@ -57,14 +58,14 @@ def test_test_files_have_no_labels(tmp_path, name):
     task = TASKS[name]
     header = "index\t" + "\t".join(task.text)
     write(tmp_path, f"{task.test[0]}.tsv", header, "0\t" + "\t".join(f"text {i}" for i in range(len(task.text))))
-    rows = read_split(task, tmp_path, task.test[0])
+    rows = task.read(tmp_path, task.test[0])
     assert rows.labels is None
     assert rows.texts == [tuple(f"text {i}" for i in range(len(task.text)))]
 
 
 def test_separators_inside_a_text_do_not_end_the_line(tmp_path):
     write(tmp_path, "train.tsv", "sentence\tlabel", "one\u2028two\x85three\x0cfour\t1", "\t0")
-    rows = read_split(TASKS["sst-2"], tmp_path, "train")
+    rows = TASKS["sst-2"].read(tmp_path, "train")
     assert rows.texts == [("one\u2028two\x85three\x0cfour",), ("",)]
     assert rows.labels == [1, 0]
 
@@ -93,34 +94,34 @@ def test_separators_inside_a_text_do_not_end_the_line(tmp_path):
 def test_bad_rows_are_named(tmp_path, name, content, line, complaint):
     (tmp_path / "train.tsv").write_text(content, encoding="utf-8")
     with pytest.raises(UserError) as error:
-        read_split(TASKS[name], tmp_path, "train")
+        TASKS[name].read(tmp_path, "train")
     assert complaint in str(error.value)
     assert str(error.value).startswith(f"{tmp_path / 'train.tsv'}:{line}:" if line else f"{tmp_path / 'train.tsv'}:")
 
 
 def test_bad_rows_can_be_left_out_and_are_counted(tmp_path):
     write(tmp_path, "train.tsv", "sentence\tlabel", "fine\t1", "broken", "odd\t7", "dull\t0")
-    rows = read_split(TASKS["sst-2"], tmp_path, "train", skip_bad_rows=True)
+    rows = TASKS["sst-2"].read(tmp_path, "train", skip_bad_rows=True)
     assert (rows.texts, rows.labels, rows.skipped) == ([("fine",), ("dull",)], [1, 0], 2)
     write(tmp_path, "train.tsv", "sentence\tlabel", "broken", "odd\t7")
     with pytest.raises(UserError, match="all 2 rows are bad"):
-        read_split(TASKS["sst-2"], tmp_path, "train", skip_bad_rows=True)
+        TASKS["sst-2"].read(tmp_path, "train", skip_bad_rows=True)
 
 
 def test_qqps_known_broken_rows_are_left_out_but_unknown_labels_are_not(tmp_path):
     header, row, *_ = LAYOUTS["qqp"]
     write(tmp_path, "train.tsv", header, row, "133\t2\t3", row)
-    rows = read_split(TASKS["qqp"], tmp_path, "train")
+    rows = TASKS["qqp"].read(tmp_path, "train")
     assert (len(rows.texts), rows.skipped) == (2, 1)
     write(tmp_path, "train.tsv", header, row.replace("\t0", "\tyes"))
     with pytest.raises(UserError, match="unknown label 'yes'"):
-        read_split(TASKS["qqp"], tmp_path, "train")
+        TASKS["qqp"].read(tmp_path, "train")
 
 
 def test_not_utf8_names_the_line(tmp_path):
     (tmp_path / "train.tsv").write_bytes(b"sentence\tlabel\nfine\t1\ncaf\xe9\t1\n")
     with pytest.raises(UserError, match=r"train\.tsv:3: not UTF-8"):
-        read_split(TASKS["sst-2"], tmp_path, "train")
+        TASKS["sst-2"].read(tmp_path, "train")
 
 
 def test_lines_are_those_of_the_whole_text(tmp_path):
@@ -144,19 +145,19 @@ def test_what_is_no_text_names_the_line(tmp_path):
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match=rf"train\.tsv:{problem}"):
-            read_split(TASKS["sst-2"], tmp_path, "train", skip_bad_rows=True)
+            TASKS["sst-2"].read(tmp_path, "train", skip_bad_rows=True)
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "train.tsv").mkdir()
     with pytest.raises(UserError, match=r"train\.tsv: cannot be read \(Is a directory\)"):
-        read_split(TASKS["sst-2"], tmp_path, "train")
+        TASKS["sst-2"].read(tmp_path, "train")
     write(tmp_path, "dev.tsv", "sentence\tlabel", "fine\t1")
     (tmp_path / "dev.tsv").chmod(0)
     if os.access(tmp_path / "dev.tsv", os.R_OK):
         pytest.skip("this user may read everything")
     with pytest.raises(UserError, match=r"dev\.tsv: cannot be read \(Permission denied\)"):
-        read_split(TASKS["sst-2"], tmp_path, "dev")
+        TASKS["sst-2"].read(tmp_path, "dev")
 
 
 def test_unknown_task():
@@ -183,4 +184,4 @@ def test_the_real_files_have_the_known_counts(shared):
     for name, expected in counts.items():
         task = TASKS[name]
         folder = shared / "data" / "glue" / task.folder
-        assert tuple(len(read_split(task, folder, split).texts) for split in task.splits) == expected
+        assert tuple(len(task.read(folder, split).texts) for split in task.splits) == expected

@@ -11,9 +11,10 @@ import pytest
 from conftest import ROOT, VOCABULARY
 
 from pruner.data import encode
-from pruner.data import vocabulary as words
-from pruner.data.glue import TASKS, Rows, read_split
+from pruner.data.rows import Rows
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
+from pruner.data.vocabulary import Vocabulary
 
 MNLI = TASKS["mnli"]
 COLUMNS = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse"
@@ -64,7 +65,7 @@ def traced(work) -> tuple[int, int]:
 
 def test_reading_takes_no_more_memory_than_what_is_read(tmp_path):
     folder = write_mnli(tmp_path, 5000)
-    left, peak = traced(lambda: read_split(MNLI, folder, "train"))
+    left, peak = traced(lambda: MNLI.read(folder, "train"))
     assert (folder / "train.tsv").stat().st_size > 5_000_000
     assert peak - left < 200_000
     assert left < 5000 * 600
@@ -72,17 +73,16 @@ def test_reading_takes_no_more_memory_than_what_is_read(tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "lstm"])
 def test_ids_take_little_more_memory_than_their_arrays(tmp_path, monkeypatch, kind):
-    """Two copies while parts become one array, and lists of lengths; arrays of each text were ten times that."""
-    monkeypatch.setattr(encode, "STEP", 100)
-    monkeypatch.setattr(words, "STEP", 100)
+    """Two copies while growing arrays become those of NumPy; arrays of each text were ten times that."""
+    monkeypatch.setattr(encode, "TEXTS_AT_A_TIME", 100)
     (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
-    tokenizer, vocabulary = load_tokenizer(tmp_path, 128), words.Vocabulary(tuple(VOCABULARY[5:]))
+    tokenizer, vocabulary = load_tokenizer(tmp_path, 128), Vocabulary(tuple(VOCABULARY[5:]))
 
     def make(number):
         rows = Rows([("good film", "bad")] * number, [1] * number)
         if kind == "bert":
             return encode.encode(rows, MNLI, tokenizer)
-        return words.encode_words(rows, vocabulary.to_ids, 128)
+        return encode.encode_words(rows, vocabulary, 128)
 
     split = make(1)
     bytes_per_row = sum(array.nbytes for array in (split.tokens, split.offsets[1:], split.second, split.labels))
@@ -118,8 +118,6 @@ def full_size(tmp_path_factory):
 def test_mnli_is_prepared_in_2_gib(full_size, script):
     if not Path("/proc/self/status").is_file():
         pytest.skip("only Linux tells the peak of a process")
-    if script == "PrepareGlue4Lstm":
-        pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     command = [sys.executable, "-c", MEASURED, str(ROOT / f"{script}.py"), "--tasks", "mnli"]
     found = subprocess.run(command, cwd=full_size, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr

@@ -14,13 +14,13 @@ from test_run import QUICK, SCHEDULE, records
 from test_run_lstm import SIZES
 from transformers import BertForSequenceClassification
 
-from pruner.data import sample as demo
+from pruner.data import sample
 from pruner.data.cache import read_cache, write_cache
-from pruner.data.custom import hold_out, in_order, read_own_table
-from pruner.data.custom_task import RESERVED, find_own, read_own
-from pruner.data.glue import Rows
+from pruner.data.custom import find_custom_tasks, hold_out, in_order, read_custom_task, read_table
+from pruner.data.encode import encode_words
+from pruner.data.rows import Rows
 from pruner.data.tokenizer import load_tokenizer
-from pruner.data.vocabulary import Vocabulary, encode_words, read_vocabulary, write_words
+from pruner.data.vocabulary import Vocabulary, read_vocabulary, write_words
 from pruner.utils.errors import UserError
 
 OWN = ("--tsv", "reviews.tsv", "--text", "review", "--label", "stars")
@@ -138,7 +138,6 @@ def test_the_rules_of_reading_are_those_of_official_files(run, root):
 
 
 def test_both_prepare_scripts_hold_out_the_same_rows(run, root):
-    pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     assert run("PrepareGlue4Bert", *OWN)[0] == 0
     code, out, err = run("PrepareGlue4Lstm", *OWN)
     assert (code, err) == (0, "")
@@ -213,7 +212,6 @@ def test_a_run_of_bert_from_a_table(run, root):
 
 
 def test_a_run_of_an_lstm_from_a_table(run, root):
-    pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     with (root / "reviews.tsv").open("a", encoding="utf-8") as file:
         file.write("25\t...\t9\tweb\n" * 5)  # no words at all
     assert run("PrepareGlue4Lstm", *OWN)[0] == 0
@@ -234,7 +232,6 @@ def test_a_run_of_an_lstm_from_a_table(run, root):
 
 def test_texts_without_words_are_nothing_for_an_lstm(run, root):
     """As of a column that holds nothing."""
-    pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     write("empty.tsv", HEAD + "\t1\n...\t0\n" * 10)(root)
     code, _, err = run("PrepareGlue4Lstm", "--tsv", "empty.tsv", *COLUMNS)
     assert code == 2
@@ -244,9 +241,9 @@ def test_texts_without_words_are_nothing_for_an_lstm(run, root):
 
 @pytest.fixture
 def words(root):
-    """``cache/lstm`` as ``PrepareGlue4Lstm.py`` would write it, without TensorFlow."""
-    task, rows = read_own_table(flags(root / "reviews.tsv"))
-    splits = {name: encode_words(each, WORDS.to_ids, 128) for name, each in rows.items()}
+    """``cache/lstm`` as ``PrepareGlue4Lstm.py`` would write it."""
+    task, rows = read_table(flags(root / "reviews.tsv"))
+    splits = {name: encode_words(each, WORDS, 128) for name, each in rows.items()}
     write_words(root / "cache" / "lstm", task, splits, WORDS, 128)
     return root
 
@@ -255,12 +252,12 @@ def test_own_tasks_are_for_the_scripts_of_glue(run, words):
     code, _, err = run("RunLstm4Agnews")
     assert (code, err[:45]) == (2, "error: cache/lstm: no prepared tasks; run Pre")
     code, _, err = run("RunLstm4Agnews", "--tasks", "reviews")
-    assert (code, err) == (2, "error: task_names: unknown task 'reviews'; choose from agnews\n")
+    assert (code, err) == (2, "error: tasks: unknown task 'reviews'; choose from agnews\n")
     code, _, err = run("RunLstm4Glue", "--tasks", "reveiws")
     assert code == 2
     assert err == (
-        "error: task_names: unknown task 'reveiws'; choose from cola, sst-2, mrpc, qqp, mnli, qnli, rte, wnli, "
-        "reviews, or prepare your own with PrepareGlue4Lstm.py --tsv\n"
+        "error: tasks: unknown task 'reveiws'; choose from cola, sst-2, mrpc, qqp, mnli, qnli, rte, wnli, "
+        "agnews, reviews, or prepare your own with PrepareGlue4Lstm.py --tsv\n"
     )
 
 
@@ -272,17 +269,17 @@ def test_other_caches_are_no_own_tasks(run, root):
         {"format_version", "kind", "task", "labels", "max_length", "fingerprint", "splits"}  # as it always was
     )
     assert run("PrepareGlue4Bert", *OWN)[0] == 0
-    demo.write_demo(root / "cache" / "bert", root / "demo", 20, 20)
-    demo.make_lstm_demo(root / "cache" / "lstm", 20, 20)
+    sample.make_demo(root / "cache" / "bert")
+    sample.make_lstm_demo(root / "cache" / "lstm")
     shutil.copy(root / "bert" / "model.safetensors", root / "cache" / "bert")
     for name in ("agnews.safetensors", "My reviews.safetensors", "Reviews2.safetensors"):
         shutil.copy(root / "cache" / "bert" / "reviews.safetensors", root / "cache" / "bert" / name)
-    assert list(find_own(root / "cache" / "bert")) == ["reviews"]
-    assert find_own(root / "cache" / "lstm") == find_own(root / "nowhere") == {}
-    assert demo.TASK.name in RESERVED
-    task = read_own(root / "cache" / "bert" / "reviews.safetensors", "")
+    assert list(find_custom_tasks(root / "cache" / "bert")) == ["reviews"]
+    assert find_custom_tasks(root / "cache" / "lstm") == find_custom_tasks(root / "nowhere") == {}
+    task = read_custom_task(root / "cache" / "bert" / "reviews.safetensors", "")
     assert (task.name, task.text, task.label, task.labels) == ("reviews", ("review",), "stars", ("2", "9", "10"))
-    assert (task.dev, task.test, task.metrics, task.own) == (("dev",), ("test",), ("accuracy",), True)
+    assert (task.dev, task.test, task.metrics) == (("dev",), ("test",), ("accuracy",))
+    assert task.fingerprint
 
 
 def test_a_cache_that_is_read_can_be_written_again(run, root):
@@ -294,14 +291,14 @@ def test_a_cache_that_is_read_can_be_written_again(run, root):
 
 
 def test_a_hash_tells_tables_apart(root):
-    first = read_own_table(flags(root / "reviews.tsv"))[0]
-    assert read_own_table(flags(root / "reviews.tsv", name="other"))[0].fingerprint == first.fingerprint
+    first = read_table(flags(root / "reviews.tsv"))[0]
+    assert read_table(flags(root / "reviews.tsv", name="other"))[0].fingerprint == first.fingerprint
     table = (root / "reviews.tsv").read_text(encoding="utf-8")
     for old, new in (("good", "fine"), ("\t2\t", "\t3\t"), ("\t9\t", "\t10\t"), ("0\tthe", "0\tThe")):
         (root / "other.tsv").write_text(table.replace(old, new, 1), encoding="utf-8")
-        assert read_own_table(flags(root / "other.tsv"))[0].fingerprint != first.fingerprint, old
+        assert read_table(flags(root / "other.tsv"))[0].fingerprint != first.fingerprint, old
     # What is predicted may come later.
-    assert read_own_table(flags(root / "reviews.tsv", test_tsv=root / "other.tsv"))[0].fingerprint == first.fingerprint
+    assert read_table(flags(root / "reviews.tsv", test_tsv=root / "other.tsv"))[0].fingerprint == first.fingerprint
 
 
 def test_a_thousand_classes_are_not_too_many(tmp_path):
@@ -309,10 +306,10 @@ def test_a_thousand_classes_are_not_too_many(tmp_path):
         lines = ["review\tstars", *(f"text\t{row % number}" for row in range(2002))]
         (tmp_path / "table.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
         if good:
-            assert len(read_own_table(flags(tmp_path / "table.tsv"))[0].labels) == 1000
+            assert len(read_table(flags(tmp_path / "table.tsv"))[0].labels) == 1000
             continue
         with pytest.raises(UserError, match=r"1001 different labels in column 'stars' \(0, 1, .*, 9 and 991 more\)"):
-            read_own_table(flags(tmp_path / "table.tsv"))
+            read_table(flags(tmp_path / "table.tsv"))
 
 
 P, L, R = "PrepareGlue4Bert", "PrepareGlue4Lstm", "RunBert4Glue"

@@ -17,8 +17,8 @@ from conftest import ROOT, small_bert, write_mrpc
 
 from pruner.data import download
 from pruner.data.cache import read_cache
-from pruner.data.download import download_task, mrpc_files
-from pruner.data.glue import TASKS, read_split
+from pruner.data.download import mrpc_files
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
 from pruner.utils.errors import UserError
 from pruner.utils.files import whole
@@ -132,9 +132,9 @@ def test_download(run, server, tmp_path):
         ["MRPC", "RTE", *["train.tsv", "dev.tsv", "test.tsv"] * 2]
     )
     mrpc = tmp_path / "data" / "MRPC"
-    assert read_split(TASKS["mrpc"], mrpc, "train").texts == [("good film", "fine film")]
-    assert read_split(TASKS["mrpc"], mrpc, "dev").texts == [("bad plot", "fine plot")]
-    test = read_split(TASKS["mrpc"], mrpc, "test")
+    assert TASKS["mrpc"].read(mrpc, "train").texts == [("good film", "fine film")]
+    assert TASKS["mrpc"].read(mrpc, "dev").texts == [("bad plot", "fine plot")]
+    test = TASKS["mrpc"].read(mrpc, "test")
     assert test.labels is None
     assert (mrpc / "test.tsv").read_text(encoding="utf-8").splitlines()[2].split("\t")[0] == "1"
     assert not list(tmp_path.parent.glob("**/escaped.txt"))
@@ -145,16 +145,16 @@ def test_download_keeps_what_is_there_and_reports_what_fails(server, tmp_path):
     folder = tmp_path / "RTE"
     folder.mkdir()
     (folder / "train.tsv").write_text("mine", encoding="utf-8")
-    download_task(TASKS["rte"], folder, address)
+    TASKS["rte"].download(folder, address)
     assert (folder / "train.tsv").read_text(encoding="utf-8") == "mine"
     with pytest.raises(UserError, match=r"WNLI\.zip: download failed .*404"):
-        download_task(TASKS["wnli"], tmp_path / "WNLI", address)
+        TASKS["wnli"].download(tmp_path / "WNLI", address)
     (root / "glue" / "data" / "WNLI.zip").write_bytes(b"not a zip")
     with pytest.raises(UserError, match="not a zip archive"):
-        download_task(TASKS["wnli"], tmp_path / "WNLI", address)
+        TASKS["wnli"].download(tmp_path / "WNLI", address)
     assert not (tmp_path / "WNLI").exists()
     with pytest.raises(UserError, match="download failed"):
-        download_task(TASKS["wnli"], tmp_path / "WNLI", "http://127.0.0.1:1")
+        TASKS["wnli"].download(tmp_path / "WNLI", "http://127.0.0.1:1")
 
 
 def archive(change=None, compression=zipfile.ZIP_DEFLATED, name="RTE/dev.tsv", data=b"0\ta\tb\n" * 9) -> bytes:
@@ -206,7 +206,7 @@ def test_broken_archives_leave_nothing(official, tmp_path, name, monkeypatch):
     monkeypatch.setattr(download, "LARGEST", 1_000_000)
     (official / "glue" / "data" / "RTE.zip").write_bytes(content)
     with pytest.raises(UserError, match=r"RTE\.zip") as error:
-        download_task(TASKS["rte"], tmp_path / "data" / "RTE", official.as_uri())
+        TASKS["rte"].download(tmp_path / "data" / "RTE", official.as_uri())
     assert complaint in str(error.value)
     assert list(tmp_path.iterdir()) == []
 
@@ -214,7 +214,7 @@ def test_broken_archives_leave_nothing(official, tmp_path, name, monkeypatch):
 @pytest.mark.parametrize("name", ["../../RTE/dev.tsv", "/RTE/dev.tsv", "C:\\x/../RTE/dev.tsv", "\x1b[2J/RTE/dev.tsv"])
 def test_strange_paths_lead_nowhere_else(official, tmp_path, name):
     (official / "glue" / "data" / "RTE.zip").write_bytes(archive(name=name))
-    download_task(TASKS["rte"], tmp_path / "data" / "RTE", official.as_uri())
+    TASKS["rte"].download(tmp_path / "data" / "RTE", official.as_uri())
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert found == {f"data/RTE/{split}.tsv" for split in ("train", "dev", "test")}
 
@@ -232,7 +232,7 @@ def test_strange_paths_lead_nowhere_else(official, tmp_path, name):
 def test_broken_files_of_mrpc_leave_nothing(official, tmp_path, place, content, complaint):
     (official / place).write_bytes(content)
     with pytest.raises(UserError) as error:
-        download_task(TASKS["mrpc"], tmp_path / "data" / "MRPC", official.as_uri())
+        TASKS["mrpc"].download(tmp_path / "data" / "MRPC", official.as_uri())
     assert complaint in str(error.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -60,8 +60,6 @@ def assert_same(one: dict[str, dict], other: dict[str, dict]) -> None:
 )
 def test_two_processes_do_what_one_does(run, tmp_path, script, options):
     """24 rows in batches of 7: the shares are uneven, and the last batch is smaller."""
-    if script == "RunLstm4Glue":
-        pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     write_mrpc(tmp_path / "data")
     small_bert(tmp_path / "bert", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     prepare = script.replace("Run", "Prepare").replace("Lstm4Glue", "Glue4Lstm").replace("Bert4Glue", "Glue4Bert")
@@ -130,7 +128,7 @@ class StubGrid:
 
 
 def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
-    from pruner.data.glue import TASKS
+    from pruner.data.task import TASKS
 
     grid, task = StubGrid(tmp_path), TASKS["mrpc"]
     pruning = make_pruning([0.5], "head", 1)

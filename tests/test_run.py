@@ -14,7 +14,7 @@ import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.schedule import METHODS, Learned, SearchSettings, make_pruning, schedule_name
 from pruner.data.cache import read_cache
-from pruner.data.glue import TASKS
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
 from pruner.experiments import grid_run
 from pruner.experiments.grid import Cell

@@ -18,8 +18,9 @@ from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
 from pruner.compress.tokens.schedule import LSTM_METHODS
 from pruner.data.cache import Cache
 from pruner.data.collate import LstmCollator, SplitDataset
-from pruner.data.glue import TASKS, Task, read_split
-from pruner.data.vocabulary import Vocabulary, encode_words, write_words
+from pruner.data.encode import encode_words
+from pruner.data.task import TASKS, Task
+from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.evaluation.metrics import dev_metrics, length_bins, metrics_by_length
 from pruner.experiments import grid
 from pruner.experiments.lstm_cells import RateRamp
@@ -33,12 +34,12 @@ VOCABULARY = Vocabulary(tuple("the film was good actor not bad plot is fine".spl
 
 @pytest.fixture
 def prepared(tmp_path):
-    """``cache/lstm`` with MRPC, as ``PrepareGlue4Lstm.py`` would write it, without TensorFlow."""
+    """``cache/lstm`` with MRPC, as ``PrepareGlue4Lstm.py`` would write it."""
     folder = write_mrpc(tmp_path / "data")
-    rows = {split: read_split(TASKS["mrpc"], folder, split) for split in ("train", "dev")}
+    rows = {split: TASKS["mrpc"].read(folder, split) for split in ("train", "dev")}
     for each in rows.values():
         each.texts[3] = ("the film", "")  # an empty second sentence
-    splits = {split: encode_words(each, VOCABULARY.to_ids, 128) for split, each in rows.items()}
+    splits = {split: encode_words(each, VOCABULARY, 128) for split, each in rows.items()}
     write_words(tmp_path / "cache" / "lstm", TASKS["mrpc"], splits, VOCABULARY, 128)
     return tmp_path
 
@@ -103,7 +104,6 @@ def test_a_finished_cell_of_other_settings_is_an_error(run, prepared, change):
 
 
 def test_agnews_runs_on_its_test_set(run, tmp_path):
-    pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     write_agnews(tmp_path / "data")
     assert run("PrepareAgnews4Lstm")[0] == 0
     code, _, err = run("RunLstm4Agnews", *QUICK, "--methods", "student", "--save-models", "models")

@@ -7,7 +7,7 @@ from test_run import prepared  # noqa: F401
 from transformers import BertForSequenceClassification
 
 from pruner.data.cache import Cache, Split
-from pruner.data.glue import TASKS, read_split
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
 from pruner.evaluation.submission import submission, submission_names
 
@@ -40,7 +40,7 @@ def test_every_row_of_a_test_set_has_its_place(tmp_path):
     """Of QQP's broken rows, those of the test set are kept as empty ones, or all that follow would move up."""
     path = tmp_path / "test.tsv"
     path.write_text("id\tquestion1\tquestion2\n0\ta\tb\n1\tbroken\n2\tc\td\n", encoding="utf-8")
-    rows = read_split(TASKS["qqp"], tmp_path, "test")
+    rows = TASKS["qqp"].read(tmp_path, "test")
     assert rows.texts == [("a", "b"), ("", ""), ("c", "d")]
     assert rows.skipped == 1
 
@@ -89,7 +89,6 @@ def test_predictions_of_a_run_are_those_of_its_model(run, prepared):  # noqa: F8
 
 @pytest.mark.parametrize("script", ["RunLstm4Glue"])
 def test_an_lstm_predicts_too(run, prepared, script):  # noqa: F811
-    pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
     write_test(prepared)
     assert run("PrepareGlue4Lstm")[0] == 0
     options = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1", "--methods", "student", "--predict-test")

@@ -6,7 +6,7 @@ import pytest
 from conftest import VOCABULARY, small_bert
 from transformers import AutoTokenizer
 
-from pruner.data.glue import TASKS, read_split
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.utils.errors import UserError
 
@@ -87,7 +87,7 @@ def test_real_sentences_get_the_ids_of_transformers(shared, tmp_path, without_vo
             (folder / name).write_bytes((source / name).read_bytes())
     own = load_tokenizer(folder, 60).tokenizer
     for name in ("mrpc", "cola"):
-        texts = read_split(TASKS[name], shared / "data" / "glue" / TASKS[name].folder, "dev").texts[:300]
+        texts = TASKS[name].read(shared / "data" / "glue" / TASKS[name].folder, "dev").texts[:300]
         columns = [list(column) for column in zip(*texts, strict=True)]
         expected = stock(*columns, truncation="longest_first", max_length=60, padding=False)
         found = own.encode_batch([text if len(text) == 2 else text[0] for text in texts])

@@ -1,29 +1,29 @@
 """The LSTM's prepare scripts: words and vocabulary as TensorFlow has them, AG News as it comes, vectors."""
 
+import random
 from collections import Counter
 
 import numpy as np
 import pytest
 from conftest import write_agnews, write_mrpc
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
-from pruner.data.agnews import TASK, download_agnews, read_agnews
+from pruner.data.agnews import AGNEWS
 from pruner.data.cache import read_cache
-from pruner.data.glue import TASKS, Rows
+from pruner.data.rows import Rows
 from pruner.data.sample import make_lstm_demo, make_sentences
+from pruner.data.task import TASKS
 from pruner.data.vocabulary import (
+    PUNCTUATION,
     Vocabulary,
-    encode_words,
     learn_vocabulary,
     read_vectors,
     read_vocabulary,
     write_vocabulary,
 )
 from pruner.utils.errors import UserError
-
-
-@pytest.fixture
-def tensorflow():
-    return pytest.importorskip("tensorflow", reason="only TensorFlow makes words as published")
+from pruner.utils.tensorflow import import_tensorflow
 
 
 def load(folder, task):
@@ -35,7 +35,7 @@ def words(cache, vocabulary, split, row):
     return [vocabulary.word(int(number)) for number in cache.splits[split].sentence(row)]
 
 
-def test_glue_from_files_to_cache(run, tmp_path, tensorflow):
+def test_glue_from_files_to_cache(run, tmp_path):
     write_mrpc(tmp_path / "data")
     header = "index\t#1 ID\t#2 ID\t#1 String\t#2 String"
     rows = ["0\t1\t2\tThe FILM, wasn't good!\tnovel plot", "1\t1\t2\tfine\t"]
@@ -61,7 +61,7 @@ def test_glue_from_files_to_cache(run, tmp_path, tensorflow):
     assert table[1].split()[:3] == ["mrpc", "train", "24"]
 
 
-def test_a_full_vocabulary_keeps_the_commonest(run, tmp_path, tensorflow):
+def test_a_full_vocabulary_keeps_the_commonest(run, tmp_path):
     write_mrpc(tmp_path / "data")
     code, _, err = run("PrepareGlue4Lstm", "--vocabulary-size", "5", "--max-length", "6", "--cache", "words")
     assert code == 0, err
@@ -75,18 +75,77 @@ def test_a_full_vocabulary_keeps_the_commonest(run, tmp_path, tensorflow):
     assert (cache.splits["train"].lengths - second).max() == 6  # each sentence is cut by itself
 
 
-def test_words_are_those_of_text_vectorization(tensorflow):
+def test_words_by_hand():
     texts = ["It's GOOD; (really), good.", "good-bye\u00a0Été\\nline <b>html</b> &lt;", "", "?!", " a\tb \u2028 c "]
-    vocabulary, to_ids = learn_vocabulary(texts, 65_000)
-    found = [[vocabulary.word(int(number)) for number in ids] for ids in to_ids(texts)]
-    assert found[0] == ["its", "good", "really", "good"]
-    assert found[1] == ["goodbye\u00a0Été\\nline".replace("\\", ""), "bhtmlb", "lt"]
-    assert found[2:] == [[], [], ["a", "b", "\u2028", "c"]]
-    layer = tensorflow.keras.layers.TextVectorization(max_tokens=65_000)
-    layer.adapt(texts)
-    assert list(vocabulary.words) == [str(word) for word in layer.get_vocabulary()[2:]]
-    for ids, theirs in zip(to_ids(texts), layer(texts).numpy(), strict=True):
-        assert ids.tolist() == theirs[theirs > 0].tolist()
+    vocabulary = learn_vocabulary(texts, 65_000)
+    words = [[vocabulary.word(number) for number in vocabulary.to_ids(text)] for text in texts]
+    assert words[0] == ["its", "good", "really", "good"]
+    assert words[1] == ["goodbye\u00a0Éténline", "bhtmlb", "lt"]
+    assert words[2:] == [[], [], ["a", "b", "\u2028", "c"]]
+    # By their number, then the last in the order of code points first.
+    assert vocabulary.words[:4] == ("good", "\u2028", "really", "lt")
+    assert learn_vocabulary(texts, 4).words == ("good", "\u2028")
+
+
+@pytest.fixture(scope="module")
+def text_vectorization():
+    """What TensorFlow makes of texts: ``(train, size) -> vocabulary, text -> ids``."""
+    pytest.importorskip("tensorflow", reason="TensorFlow is the reference for the words of the LSTM")
+    tensorflow = import_tensorflow("is the reference")
+
+    def learn(train, size=65_000):
+        layer = tensorflow.keras.layers.TextVectorization(max_tokens=size, ragged=True)
+        layer.adapt(tensorflow.data.Dataset.from_tensor_slices(list(train)).batch(4096))
+        return [str(word) for word in layer.get_vocabulary()[2:]], lambda texts: layer(list(texts)).to_list()
+
+    return learn
+
+
+def check_words(text_vectorization, train, texts, size=65_000):
+    """Vocabulary and ids are those that TensorFlow makes."""
+    words, to_ids = text_vectorization(train, size)
+    vocabulary = learn_vocabulary(train, size)
+    assert list(vocabulary.words) == words
+    assert [vocabulary.to_ids(text) for text in texts] == to_ids(texts)
+
+
+# What one of the two might take for white space, a capital letter, or punctuation.
+ODD = "".join(map(chr, [*range(1, 33), 0x7F, 0x85, 0xA0, 0x1680, 0x2003, 0x2028, 0x202F, 0x3000, 0x200B, 0xFEFF]))
+ODD += PUNCTUATION.decode() + "¿«»“”—aAzZÄé\u0130\u0131\u017fßΣΩПя中שﬁ1\u0301\U0001d11e\U0001f600"
+
+
+def test_odd_texts_have_the_ids_of_tensorflow(text_vectorization):
+    generator = random.Random(0)
+    texts = ["".join(generator.choices(ODD, k=generator.randint(0, 12))) for _ in range(3000)]
+    texts += ["", " ", *ODD, *(f"a{character}b" for character in ODD)]
+    for size in (65_000, 50, 3):  # of words that occur equally often, some are left out
+        check_words(text_vectorization, texts[::2], texts, size)
+
+
+def test_real_texts_have_the_ids_of_tensorflow(text_vectorization, shared):
+    rows = AGNEWS.read(shared / "data" / "ag_news_csv", "test").texts[:1000]
+    check_words(text_vectorization, [text for (text,) in rows[:700]], [text for (text,) in rows], 3000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "folder"), [("agnews", "ag_news_csv"), ("sst-2", "glue/SST-2")])
+def test_all_real_texts_have_the_ids_of_tensorflow(text_vectorization, shared, name, folder):
+    train, *others = (TASKS[name].read(shared / "data" / folder, split).texts for split in TASKS[name].splits)
+    texts = [text for split in (train, *others) for (text,) in split]
+    for size in (65_000, 5000):
+        check_words(text_vectorization, texts[: len(train)], texts, size)
+
+
+def unicode_texts():
+    # Surrogates are in no UTF-8 file, and files with a NUL byte are refused.
+    return st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=8)
+
+
+@given(train=unicode_texts(), texts=unicode_texts(), size=st.integers(3, 30))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_texts_have_the_ids_of_tensorflow(text_vectorization, train, texts, size):
+    assume(learn_vocabulary(train, size).words)  # those without words are refused
+    check_words(text_vectorization, train, [*train, *texts], size)
 
 
 def test_the_vocabulary_is_text(tmp_path):
@@ -98,17 +157,15 @@ def test_the_vocabulary_is_text(tmp_path):
     assert Vocabulary(("good",)).fingerprint != vocabulary.fingerprint
 
 
-def test_the_samples_words_are_those_tensorflow_would_make(tmp_path, tensorflow):
-    make_lstm_demo(tmp_path, train_rows=50, dev_rows=20)
+def test_the_samples_words_are_in_its_vocabulary(tmp_path):
+    make_lstm_demo(tmp_path)
     cache, vocabulary = load(tmp_path, "demo")
     rows = make_sentences(50, seed=1)
-    theirs, to_ids = learn_vocabulary([text for (text,) in rows.texts], 65_000)
-    split = encode_words(rows, to_ids, 64)
-    for row in range(50):
-        assert words(cache, vocabulary, "train", row) == [theirs.word(int(i)) for i in split.sentence(row)]
+    for row, (text,) in enumerate(rows.texts):
+        assert words(cache, vocabulary, "train", row) == text.split()
 
 
-def test_agnews_from_files_to_cache(run, tmp_path, tensorflow):
+def test_agnews_from_files_to_cache(run, tmp_path):
     write_agnews(tmp_path / "data")
     code, out, err = run("PrepareAgnews4Lstm")
     assert (code, err) == (0, "")
@@ -128,12 +185,12 @@ def test_agnews_from_files_to_cache(run, tmp_path, tensorflow):
 
 def test_the_official_test_set(shared):
     folder = shared / "data" / "ag_news_csv"
-    rows = read_agnews(folder, "test", ("title", "description"))
+    rows = AGNEWS.read(folder, "test")
     assert len(rows.texts) == 7600
     assert Counter(rows.labels) == dict.fromkeys(range(4), 1900)
     (first,) = rows.texts[0]
     assert first.startswith("Fears for T N pension after talks Unions representing workers at Turner   Newall say")
-    rows = read_agnews(folder, "train", ("title", "description"))
+    rows = AGNEWS.read(folder, "train")
     assert len(rows.texts) == 6912
     assert all(text for (text,) in rows.texts)
 
@@ -142,7 +199,7 @@ def test_bad_rows_of_agnews(tmp_path):
     path = tmp_path / "train.csv"
     good = '"3","a ""quoted"" title","two\nlines, one row"\n'
     path.write_text(good + '"5","t","d"\n' + '"1","t"\n' + '"2"x,"t","d"\n' + good, encoding="utf-8")
-    assert read_agnews(tmp_path, "train", ("title", "description"), skip_bad_rows=True) == Rows(
+    assert AGNEWS.read(tmp_path, "train", skip_bad_rows=True) == Rows(
         [('a "quoted" title two\nlines, one row',)] * 2, [2, 2], 3
     )
     for line, text, problem in (
@@ -154,7 +211,7 @@ def test_bad_rows_of_agnews(tmp_path):
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=rf"train\.csv:{line}: {problem}.*--skip-bad-rows"):
-            read_agnews(tmp_path, "train", ("title", "description"))
+            AGNEWS.read(tmp_path, "train")
     for text, problem in (
         (good + '"3","t","a\0b"\n', ":3: a NUL byte"),
         (good + '"3","t","' + "x" * (1 << 21), ":3: a line of more than"),
@@ -163,23 +220,23 @@ def test_bad_rows_of_agnews(tmp_path):
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=rf"train\.csv{problem}"):
-            read_agnews(tmp_path, "train", ("title", "description"))
+            AGNEWS.read(tmp_path, "train")
     path.write_text('"5","t","d"\n', encoding="utf-8")
     with pytest.raises(UserError, match="all 1 rows are bad"):
-        read_agnews(tmp_path, "train", ("title",), skip_bad_rows=True)
+        AGNEWS.read(tmp_path, "train", skip_bad_rows=True)
 
 
 def test_agnews_is_downloaded(tmp_path, serve):
     source, target = tmp_path / "server", tmp_path / "ag_news_csv"
     write_agnews(source)
     address = serve(source / "ag_news_csv")
-    download_agnews(target, address)
-    for split in TASK.splits:
+    AGNEWS.download(target, address)
+    for split in AGNEWS.splits:
         assert (target / f"{split}.csv").read_bytes() == (source / "ag_news_csv" / f"{split}.csv").read_bytes()
     (target / "train.csv").write_text("mine", encoding="utf-8")
     (target / "test.csv").unlink()
     with pytest.raises(UserError, match=r"nothing/test\.csv: download failed .*404"):
-        download_agnews(target, f"{address}/nothing")
+        AGNEWS.download(target, f"{address}/nothing")
     assert [entry.name for entry in target.iterdir()] == ["train.csv"]
     assert (target / "train.csv").read_text(encoding="utf-8") == "mine"
 

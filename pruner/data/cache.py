@@ -9,21 +9,21 @@ lie end to end, without padding:
     <split>.labels   int64 or float32 [rows], absent from test splits
     counts           int64 [vocabulary] occurrences in the training split
 
-The header of a user's own task defines it too: the run scripts know it from nowhere else.
+The header of a task that is not registered defines it too: the run scripts know it from nowhere else.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pruner.data.agnews import BERT_TASKS as TASKS
-from pruner.data.custom_task import definition
-from pruner.data.glue import Task
+from pruner.data.task import TASKS, Task
 from pruner.utils.errors import UserError
 from pruner.utils.files import cannot_write, write_whole
 
@@ -58,9 +58,8 @@ class Split:
             array = getattr(self, name)
             if array is not None and (array.dtype != kind or array.ndim != 1):
                 raise ValueError(f"{name} are not {kind} in one dimension")
-        if len(self.offsets) < 2 or any(
-            len(each) != len(self) for each in (self.second, self.labels) if each is not None
-        ):
+        arrays = [array for array in (self.second, self.labels) if array is not None]
+        if len(self.offsets) < 2 or any(len(array) != len(self) for array in arrays):
             raise ValueError("no rows, or arrays of different lengths")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (self.offsets[1:] < self.offsets[:-1]).any():
             raise ValueError("offsets do not ascend from 0 to the end")
@@ -85,11 +84,11 @@ class Cache:
     max_length: int
     splits: dict[str, Split]
     counts: np.ndarray
-    definition: str = ""  # of an own task
+    definition: str = ""  # of a task that is not registered
 
     def check(self, sentences: int) -> None:
         """Raise a ValueError if this cannot be the task; a row has at most ``sentences`` of ``max_length`` tokens."""
-        task = TASKS.get(self.task)  # the sample task and own ones are in no list
+        task = TASKS.get(self.task)
         if self.max_length < 1 or (task and self.labels != task.labels):
             raise ValueError("a header of no such task")
         if self.counts.dtype != "int64" or self.counts.ndim != 1:
@@ -105,9 +104,9 @@ class Cache:
 
 
 def make_cache(task: Task, splits: dict[str, Split], vocabulary_size: int, max_length: int) -> Cache:
-    """A task's cache, with the counts of its training split."""
+    """Make a task's cache, with the occurrences of each id in its training split."""
     counts = np.bincount(splits["train"].tokens, minlength=vocabulary_size).astype(np.int64)
-    return Cache(task.name, task.labels, max_length, splits, counts, definition(task))
+    return Cache(task.name, task.labels, max_length, splits, counts, task.definition)
 
 
 def cache_path(folder: Path, task: str) -> Path:
@@ -144,29 +143,42 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
     return path
 
 
+@contextmanager
+def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[tuple[Any, dict[str, str]]]:
+    """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``.
+
+    ``prepare`` is the command that makes it again.
+    """
+    try:
+        with safe_open(path, framework=framework) as file:
+            yield file, file.metadata() or {}
+    except UserError:
+        raise
+    # A foreign header may hold anything, and torch has types that numpy has not.
+    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError, OSError) as error:
+        raise UserError(f"{path}: cut short or not a cache ({error}); run {prepare} again") from None
+
+
 def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: str) -> Cache:
-    """Read what ``write_cache`` wrote.
+    """Read what ``write_cache`` wrote; ``prepare`` is the command that makes it again.
 
     Raises:
-        UserError: no such file, cut short or foreign, of another format version, task or tokenizer. ``prepare`` is
-            the command that makes it again.
+        UserError: no such file, cut short or foreign, of another format version, task or tokenizer.
     """
     path = cache_path(folder, task)
     if not path.is_file():
         raise UserError(f"{path}: no such file; run {prepare} first")
-    again = f"run {prepare} again"
-    try:
-        # Torch's arrays are views of the mapped file: what is not used of it is not read, and nothing is copied.
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            version = header.get("format_version")
-            if version != str(FORMAT_VERSION):
-                raise UserError(f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {again}")
-            if (header["kind"], header["task"]) != (kind, task):
-                raise UserError(f"{path}: holds {header['kind']} data of {header['task']}, not {kind} {task}; {again}")
-            if header["fingerprint"] != fingerprint:
-                raise UserError(f"{path}: made with another vocabulary or casing than the model's; {again}")
-            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+    # Torch's arrays are views of the mapped file: what is not used of it is not read, and nothing is copied.
+    with open_cache(path, prepare, framework="pt") as (file, header):
+        again = f"run {prepare} again"
+        version = header.get("format_version")
+        if version != str(FORMAT_VERSION):
+            raise UserError(f"{path}: format version {version}, this code reads {FORMAT_VERSION}; {again}")
+        if (header["kind"], header["task"]) != (kind, task):
+            raise UserError(f"{path}: holds {header['kind']} data of {header['task']}, not {kind} {task}; {again}")
+        if header["fingerprint"] != fingerprint:
+            raise UserError(f"{path}: made with another vocabulary or casing than the model's; {again}")
+        arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
         splits = {}
         for name in json.loads(header["splits"]):
             tokens, offsets, second = (arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second"))
@@ -174,9 +186,4 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
         labels = tuple(json.loads(header["labels"]))
         cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"], header.get("own", ""))
         cache.check(2 if kind == "lstm" else 1)  # each sentence of a pair is cut by itself there
-        return cache
-    except UserError:
-        raise
-    # A foreign header may hold anything, and torch has types that numpy has not.
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, OSError) as error:
-        raise UserError(f"{path}: cut short or not a cache ({error}); {again}") from None
+    return cache

@@ -1,4 +1,4 @@
-"""A user's own table: a file of tab-separated values with a header, and the flags that make a task of it."""
+"""A user's own table: a file of tab-separated values with a header, the flags that describe it, the task it becomes."""
 
 import argparse
 import hashlib
@@ -9,19 +9,24 @@ import random
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pruner.data.custom_task import METRICS, MOST_LABELS, RESERVED, is_name
-from pruner.data.glue import Rows, Task, parse_label, read_tsv
+from safetensors import SafetensorError, safe_open
+
+from pruner.data.cache import open_cache
+from pruner.data.rows import Rows, read_tsv
+from pruner.data.task import NAME, TASKS, Task
 from pruner.utils.errors import Parser, UserError, comma_list, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
+MOST_LABELS = 1000  # beyond lie scores and texts, not classes
+# No f1: which of two classes it would be of, their names do not tell.
+METRICS = ("accuracy",)
 
 
 def own_flags(parser: Parser, constants: Mapping[str, Any]) -> None:
-    """Add them; ``constants`` are the script's."""
+    """Add the flags; ``constants`` are the script's."""
     add = parser.add_argument
     add("--tsv", default=constants["tsv"], help="a table of your own in place of --tasks")
     add("--text", type=comma_list, default=constants["text"], help="its column of texts, or two as first,second")
@@ -31,8 +36,8 @@ def own_flags(parser: Parser, constants: Mapping[str, Any]) -> None:
     add("--test-tsv", default=constants["test_tsv"], help="what --predict-test predicts; it needs no labels")
 
 
-def check_own(args: argparse.Namespace) -> None:
-    """Complain about flags that do not go together, before anything is read."""
+def check_table_flags(args: argparse.Namespace) -> None:
+    """Raise a ``UserError`` for flags that do not go together, before anything is read."""
     if args.tsv is None:
         for flag in ("text", "label", "name", "dev_tsv", "test_tsv"):
             if getattr(args, flag) is not None:
@@ -45,37 +50,48 @@ def check_own(args: argparse.Namespace) -> None:
         raise UserError(f"tsv: which columns of {args.tsv} are to be used? name them with --text and --label")
     if len(args.text) > 2:
         raise UserError(f"text: {len(args.text)} columns are too many; name one, or two for pairs")
-    own_name(args)
+    table_name(args)
 
 
-def own_name(args: argparse.Namespace) -> str:
+def is_name(name: str) -> bool:
+    """Whether a user's task may have that name."""
+    # Folders that begin with a dot are hidden, and what begins with a dash is taken for a flag.
+    return bool(NAME.fullmatch(name)) and name[0] not in ".-" and name == name.lower() and name not in TASKS
+
+
+def table_name(args: argparse.Namespace) -> str:
     """The task's name: what was given, or that of the file, in lower case."""
     name = (Path(args.tsv).stem if args.name is None else args.name).lower()
-    if name in RESERVED:
+    if name in TASKS:
         raise UserError(f"name: {name!r} is the name of another task; give yours a different one with --name")
     if not is_name(name):
         raise UserError(f"name: {name!r} would not do for a folder; name the task with --name, of letters and digits")
     return name
 
 
-def read_own_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
-    """The task that the flags describe and its splits; its labels are those of the training rows.
+def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
+    """Read the table that the flags describe -> a task, whose labels are those of the training rows, and its splits.
 
     Raises:
         UserError: files that ``read_tsv`` refuses, a label that only the dev file has, a column that holds no classes,
             or too few rows to hold any out.
     """
-    name, path = own_name(args), Path(args.tsv)
-    task = Task(name, name, tuple(args.text), args.label, (), METRICS, own=True)
-    numbers: dict[str, int] = {}  # of the labels, in the order in which they come
+    name, path = table_name(args), Path(args.tsv)
+    task = Task(name, name, tuple(args.text), args.label, (), METRICS)
+    ids: dict[str, int] = {}  # of the labels, in the order in which they come
 
-    def number(label: str) -> int:
+    def read(file: str, flag: str, parse) -> Rows:
+        if not os.path.lexists(file):
+            raise UserError(f"{file}: no such file; name one that is there with --{flag}")
+        return read_tsv(task, Path(file), parse, args.skip_bad_rows, "name them with --text and --label")
+
+    def label_id(label: str) -> int:
         if not label.strip():
             raise ValueError("no label")
-        return numbers.setdefault(label, len(numbers))
+        return ids.setdefault(label, len(ids))
 
-    rows = {"train": read_tsv(task, existing(path, "tsv"), number, args.skip_bad_rows)}
-    labels = in_order(numbers)
+    rows = {"train": read(args.tsv, "tsv", label_id)}
+    labels = in_order(ids)
     if not 2 <= len(labels) <= MOST_LABELS:
         raise UserError(
             f"{path}: {len(labels)} different labels in column {task.label!r} ({listed(labels)}); name a column of 2 "
@@ -83,31 +99,24 @@ def read_own_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
         )
     print(f"{name}: {len(labels)} classes in column {task.label!r}: {listed(labels)}")
     task = replace(task, labels=tuple(labels))
-    places = {numbers[label]: place for place, label in enumerate(labels)}
-    rows["train"].labels = [places[int(label)] for label in rows["train"].labels or ()]
+    new_ids = {ids[label]: new_id for new_id, label in enumerate(labels)}
+    rows["train"].labels = [new_ids[int(label)] for label in rows["train"].labels or ()]
 
     if args.dev_tsv is None:
         rows = hold_out(rows["train"], path)
-        held, left = (len(rows[split].texts) for split in ("dev", "train"))
-        print(f"{name}: {held} of {held + left} rows, drawn at random, held out to evaluate on; --dev-tsv names others")
+        num_dev, num_train = (len(rows[split].texts) for split in ("dev", "train"))
+        part = f"{num_dev} of {num_dev + num_train} rows"
+        print(f"{name}: {part}, drawn at random, held out to evaluate on; --dev-tsv names others")
     else:
-        dev = existing(Path(args.dev_tsv), "dev-tsv")
-        rows["dev"] = read_tsv(task, dev, partial(parse_label, task), args.skip_bad_rows)
+        rows["dev"] = read(args.dev_tsv, "dev-tsv", task.parse_label)
     task = replace(task, fingerprint=fingerprint(task, rows))
     if args.test_tsv is not None:
-        rows["test"] = read_tsv(task, existing(Path(args.test_tsv), "test-tsv"), None, args.skip_bad_rows)
+        rows["test"] = read(args.test_tsv, "test-tsv", None)
     return task, rows
 
 
-def existing(path: Path, flag: str) -> Path:
-    """A path at which there is something, or a complaint."""
-    if not os.path.lexists(path):
-        raise UserError(f"{path}: no such file; name one that is there with --{flag}")
-    return path
-
-
 def in_order(labels: Collection[str]) -> list[str]:
-    """Labels by their value if all are numbers, else as texts are sorted."""
+    """Sort labels by their value if all are numbers, else as texts."""
     try:
         values = {label: float(label) for label in labels}
     except ValueError:
@@ -118,36 +127,67 @@ def in_order(labels: Collection[str]) -> list[str]:
 
 
 def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
-    """``train`` and ``dev``; the rows of dev are the same ones whenever there are as many, for BERT and the LSTM."""
-    assert rows.labels is not None  # those of training rows are there
-    total = len(rows.texts)
+    """Split into ``train`` and ``dev``; as many rows always give the same ones of dev, for BERT and the LSTM."""
+    labels, total = rows.labels, len(rows.texts)
+    assert labels is not None  # those of training rows are there
     if total < HOLD_OUT:
         raise UserError(
             f"{path}: {total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
         )
-    held = set(random.Random(0).sample(range(total), total // HOLD_OUT))
+    held_out = set(random.Random(0).sample(range(total), total // HOLD_OUT))
 
     def part(numbers: Collection[int], skipped: int = 0) -> Rows:
         return Rows([rows.texts[row] for row in numbers], [labels[row] for row in numbers], skipped)
 
-    labels = rows.labels
-    return {"train": part([row for row in range(total) if row not in held], rows.skipped), "dev": part(sorted(held))}
+    train = [row for row in range(total) if row not in held_out]
+    return {"train": part(train, rows.skipped), "dev": part(sorted(held_out))}
 
 
 def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
-    """A hash of all that training and evaluation are told of the data."""
-    found = hashlib.sha256(json.dumps(task.labels).encode())
+    """A hash of all that training and evaluation learn of the data."""
+    content = hashlib.sha256(json.dumps(task.labels).encode())
     for name, split in rows.items():
-        found.update(f"{name}\n".encode())
+        content.update(f"{name}\n".encode())
         for texts, label in zip(split.texts, split.labels or (), strict=True):
-            found.update("\t".join([*texts, f"{label}\n"]).encode())
-    return found.hexdigest()[:16]
+            content.update("\t".join([*texts, f"{label}\n"]).encode())
+    return content.hexdigest()[:16]
 
 
 def next_command(args: argparse.Namespace, constants: Mapping[str, Any], script: str) -> str:
     """The ``script`` to run next, with what the preparing one was told of places that both need."""
-    command = ["python", script, "--tasks", own_name(args)]
+    command = ["python", script, "--tasks", table_name(args)]
     for flag, constant in (("bert", "bert"), ("cache", "cache_folder")):
         if getattr(args, flag, None) != constants.get(constant):
             command += [f"--{flag}", getattr(args, flag)]
     return shlex.join(command)
+
+
+def find_custom_tasks(folder: Path) -> dict[str, Path]:
+    """The caches of users' tasks by their names. Damaged ones are among them: ``read_custom_task`` refuses those."""
+
+    def may_define_task(path: Path) -> bool:
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return "own" in (file.metadata() or {})
+        except (SafetensorError, OSError):
+            return True
+
+    paths = sorted(folder.glob("*.safetensors"))
+    return {path.stem: path for path in paths if is_name(path.stem) and may_define_task(path)}
+
+
+def read_custom_task(path: Path, prepare: str) -> Task:
+    """Read the task that a cache's header defines; ``prepare`` is the command that makes it again.
+
+    Raises:
+        UserError: a header that defines none.
+    """
+    with open_cache(path, prepare) as (_, header):
+        definition, labels = json.loads(header["own"]), json.loads(header["labels"])
+        text, label, rows = definition["text"], definition["label"], definition["fingerprint"]
+        if not isinstance(text, list) or not isinstance(labels, list):
+            raise ValueError("columns or labels that are no lists")
+        "".join([*text, label, rows, *labels]).encode()  # an error unless all are text
+        if len(text) not in (1, 2) or not 2 <= len(set(labels)) == len(labels) <= MOST_LABELS:
+            raise ValueError("too few or too many columns or labels")
+    return Task(path.stem, path.stem, tuple(text), label, tuple(labels), METRICS, fingerprint=rows)

@@ -1,4 +1,4 @@
-"""Fetching the official GLUE files into ``data/``: what a server sends is not trusted, and all files come or none."""
+"""Downloads of official files into ``data/``: what a server sends is not trusted, and all files come or none."""
 
 import os
 import stat
@@ -11,13 +11,11 @@ from urllib.request import urlopen
 
 from tqdm import tqdm
 
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.utils.errors import UserError
 from pruner.utils.files import temporary, whole
 
 GLUE_ADDRESS = "https://dl.fbaipublicfiles.com"
-ARCHIVES = {"qqp": "QQP-clean.zip", "qnli": "QNLIv2.zip"}  # the others are named after their folder
-OPTIONAL = {"diagnostic"}  # splits that an archive may lack
 MRPC_FILES = (
     "senteval/senteval_data/msr_paraphrase_train.txt",
     "senteval/senteval_data/msr_paraphrase_test.txt",
@@ -68,19 +66,29 @@ def too_large(place: str, largest: int) -> UserError:
     return UserError(f"{place}: more than {largest} bytes; is this the official file?")
 
 
-def download_task(task: Task, folder: Path, address: str = GLUE_ADDRESS) -> None:
-    """Put the official files of ``task`` into ``folder``; files that are there already stay."""
-    wanted = [split for split in task.splits if not os.path.isfile(folder / f"{split}.tsv")]
-    if not set(wanted) - OPTIONAL:
-        return
-    if task.name == "mrpc":
-        texts = mrpc_files(*(fetch_text(f"{address}/{path}", folder) for path in MRPC_FILES))
-        write_splits(folder, ((split, [texts[split].encode()]) for split in wanted))
-    else:
-        archive = ARCHIVES.get(task.name, f"{task.folder}.zip")
+def missing_splits(task: Task, folder: Path) -> list[str]:
+    return [split for split in task.splits if not os.path.isfile(folder / task.file(split))]
+
+
+def download_archive(
+    task: Task, folder: Path, address: str, archive: str | None = None, optional: Sequence[str] = ()
+) -> None:
+    """Put a task's files from its archive at GLUE's server into ``folder``; files that are there already stay.
+
+    The archive is named after the task's folder, or ``archive``; it may lack the splits that are ``optional``.
+    """
+    missing, archive = missing_splits(task, folder), archive or f"{task.folder}.zip"
+    if set(missing) - set(optional):
         with temporary(folder / archive) as path:
             fetch(f"{address}/glue/data/{archive}", path)
-            write_splits(folder, archive_files(path, task, wanted, archive))
+            write_splits(folder, archive_files(path, task, missing, archive, optional))
+
+
+def download_mrpc(task: Task, folder: Path, address: str) -> None:
+    """Make MRPC's files of the original ones, since GLUE's server has no archive of them."""
+    if missing := missing_splits(task, folder):
+        texts = mrpc_files(*(fetch_text(f"{address}/{path}", folder) for path in MRPC_FILES))
+        write_splits(folder, ((split, [texts[split].encode()]) for split in missing))
 
 
 def write_splits(folder: Path, files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
@@ -101,19 +109,21 @@ def fetch_text(address: str, folder: Path) -> str:
             raise UserError(f"{address}: not UTF-8 ({error}); try the download again later") from None
 
 
-def archive_files(path: Path, task: Task, wanted: Sequence[str], archive: str) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """The ``wanted`` splits in a GLUE archive. Members are looked up by name, so none can be written anywhere else."""
+def archive_files(
+    path: Path, task: Task, splits: Sequence[str], archive: str, optional: Sequence[str]
+) -> Iterator[tuple[str, Iterable[bytes]]]:
+    """Read splits from an archive. Members are looked up by name, so none can be written anywhere else."""
     try:
         opened = zipfile.ZipFile(path)
     except Exception as error:  # zipfile's own, and whatever a damaged list of members leads to
         raise broken(archive, error) from None
     with opened:
-        for split in wanted:
-            ending = f"{task.folder}/{split}.tsv"
-            member = next((each for each in opened.infolist() if each.filename.endswith(ending)), None)
+        for split in splits:
+            ending = f"{task.folder}/{task.file(split)}"
+            member = next((member for member in opened.infolist() if member.filename.endswith(ending)), None)
             if member is not None:
                 yield split, read_member(opened, member, archive)
-            elif split not in OPTIONAL:
+            elif split not in optional:
                 raise UserError(f"{archive}: does not hold the files of {task.folder}; put them into data/ by hand")
 
 
@@ -148,8 +158,8 @@ def mrpc_files(train: str, test: str, dev_ids: str) -> dict[str, str]:
     ids = {tuple(line.split("\t")) for line in split_lines(dev_ids)}
     header, *rows = split_lines(train) or [""]
     test_header, *test_rows = split_lines(test) or [""]
-    for name, found in (("train", header), ("test", test_header)):
-        if not found.startswith("Quality\t"):
+    for name, columns in (("train", header), ("test", test_header)):
+        if not columns.startswith("Quality\t"):
             raise UserError(f"msr_paraphrase_{name}.txt: not MRPC's file; put the official files into data/ by hand")
     parts: dict[str, list[str]] = {"train": [header], "dev": [header]}
     for row in rows:

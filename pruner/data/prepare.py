@@ -7,30 +7,32 @@ from pathlib import Path
 
 import numpy as np
 
-from pruner.data import agnews
 from pruner.data.cache import Cache
-from pruner.data.custom import read_own_table
-from pruner.data.download import download_task
-from pruner.data.glue import Rows, Task, read_split
-from pruner.data.vocabulary import encode_words, learn_vocabulary, write_words
+from pruner.data.custom import read_table
+from pruner.data.download import GLUE_ADDRESS
+from pruner.data.encode import encode_words
+from pruner.data.rows import Rows
+from pruner.data.task import Task
+from pruner.data.vocabulary import learn_vocabulary, write_words
 from pruner.utils.errors import UserError
 
 
 def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:
-    """The tasks whose files are in ``data``, fetched from ``address`` first if that is given; others are named.
+    """Find the tasks whose files are in ``data``; say which are not. They are fetched first if ``address`` is given.
+
+    That is the address of GLUE's server; tasks of other servers are fetched from those, but only if they are ``named``.
 
     Raises:
         UserError: files of a task are missing that was ``named`` by the user, or of all tasks.
     """
-    if address:
-        for task in tasks:
-            if task is not agnews.TASK:
-                download_task(task, data / task.folder, address)
-            elif named:  # it is on another server
-                agnews.download_agnews(data / task.folder)
     found = []
     for task in tasks:
-        missing = missing_file(data / task.folder, [f"{name}.{task.extension}" for name in ("train", *task.dev)])
+        folder = data / task.folder
+        if address and task.address == GLUE_ADDRESS:
+            task.download(folder, address)
+        elif address and named:
+            task.download(folder)
+        missing = missing_file(task, folder)
         if missing is None:
             found.append(task)
         elif named:
@@ -45,26 +47,27 @@ def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | Non
     return found
 
 
-def missing_file(folder: Path, names: Sequence[str]) -> str | None:
-    """What is not there of the files of ``folder``, or ``None``."""
+def missing_file(task: Task, folder: Path) -> str | None:
+    """What of the task's files is not in ``folder``, or ``None``."""
+    if not task.files:
+        return None
     # Unlike Path's own, these take a place that may not be looked into, or a name that is too long, for nothing there.
     if not os.path.isdir(folder):
         return f"{folder}: no such folder"
+    names = map(task.file, ("train", *task.dev))
     return next((f"{folder}: no {name}" for name in names if not os.path.isfile(folder / name)), None)
 
 
 def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:
-    """Every split of a task that is there; of AG News all columns."""
-    if task is agnews.TASK:
-        return {split: agnews.read_agnews(folder, split, agnews.COLUMNS, skip_bad_rows) for split in task.splits}
-    names = [name for name in task.splits if name not in task.test or (folder / f"{name}.tsv").is_file()]
-    return {name: read_split(task, folder, name, skip_bad_rows) for name in names}
+    """Read every split of a task that is there."""
+    splits = [split for split in task.splits if split not in task.test or (folder / task.file(split)).is_file()]
+    return {split: task.read(folder, split, skip_bad_rows) for split in splits}
 
 
 def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Rows]]]:
-    """Those of ``tasks`` that are there, or the user's own, one after the other with its rows."""
+    """Read those of ``tasks`` that are there, or the user's own table, one after the other."""
     if args.tsv is not None:
-        yield read_own_table(args)
+        yield read_table(args)
         return
     data = Path(args.data)
     for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
@@ -95,10 +98,10 @@ def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_l
         raise UserError(f"vocabulary_size: {vocabulary_size} leaves no room for words; use 3 or more")
     if max_length < 1:
         raise UserError(f"max_length: {max_length} leaves no words; use 1 or more (published: 128)")
-    vocabulary, to_ids = learn_vocabulary([text for texts in rows["train"].texts for text in texts], vocabulary_size)
+    vocabulary = learn_vocabulary((text for texts in rows["train"].texts for text in texts), vocabulary_size)
     if not vocabulary.words:
         raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")
-    splits = {name: encode_words(each, to_ids, max_length) for name, each in rows.items()}
+    splits = {name: encode_words(split, vocabulary, max_length) for name, split in rows.items()}
     cache, path = write_words(folder, task, splits, vocabulary, max_length)
     print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")
     return cache

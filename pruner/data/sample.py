@@ -3,20 +3,18 @@
 import random
 from pathlib import Path
 
-import torch
-from transformers import BertConfig, BertModel
-
 from pruner.data.cache import cache_path, make_cache, write_cache
-from pruner.data.encode import encode
-from pruner.data.glue import Rows, Task
+from pruner.data.encode import encode, encode_words
+from pruner.data.rows import Rows
+from pruner.data.task import Task
 from pruner.data.tokenizer import load_tokenizer
-from pruner.data.vocabulary import Vocabulary, encode_words, write_words
-from pruner.utils.distributed import locked
+from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.utils.files import whole_folder
 
 MAX_LENGTH = 64
 LAYERS = 3
 SIGNAL_WORDS = 3  # of each sentence
+NUM_ROWS = {"train": 3000, "dev": 500}
 
 TOPICS = {
     "food": ("bread", "cheese", "soup"),
@@ -24,8 +22,6 @@ TOPICS = {
     "sea": ("harbour", "ship", "wave"),
     "sport": ("goal", "referee", "stadium"),
 }
-TASK = Task("demo", "demo", ("sentence",), "label", tuple(TOPICS), ("accuracy",))
-
 FILLER = """
 a about actor after all also an and another around as at audience back because been before book both but by came
 camera cast character city could crew day dialogue director do during each early edit end even ever every evening
@@ -37,61 +33,72 @@ start still story street such take tell than that the their them then there they
 title to two under until up use very was watch way we week well went were what when where which while who will
 with word work world would write year yet you
 """.split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = (*FILLER, *(word for words in TOPICS.values() for word in words))
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_sentences(number: int, seed: int) -> Rows:
-    """Sentences of 12 to 60 words: filler, and anywhere among it the few words that tell the topic."""
+    """Make sentences of 12 to 60 words: filler, and anywhere among it the few words that tell the topic."""
     generator = random.Random(seed)
     texts: list[tuple[str, ...]] = []
     labels: list[float] = []
     for _ in range(number):
         label = generator.randrange(len(TOPICS))
         words = generator.choices(FILLER, k=generator.randint(12, 60) - SIGNAL_WORDS)
-        for word in generator.choices(TOPICS[TASK.labels[label]], k=SIGNAL_WORDS):
+        for word in generator.choices(TOPICS[SAMPLE.labels[label]], k=SIGNAL_WORDS):
             words.insert(generator.randint(0, len(words)), word)
         texts.append((" ".join(words),))
         labels.append(label)
     return Rows(texts, labels)
 
 
-def make_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> Path:
+def read_sample(task: Task, folder: Path, split: str, skip_bad_rows: bool) -> Rows:
+    return make_sentences(NUM_ROWS[split], seed=1 + task.splits.index(split))
+
+
+SAMPLE = Task(
+    *("demo", "demo", ("sentence",), "label", tuple(TOPICS), ("accuracy",)), test=(), files="", reader=read_sample
+)
+
+
+def make_demo(folder: Path) -> Path:
     """Write the sample task's cache and a small, untrained BERT under ``folder``; return the BERT's folder.
 
     What is there already stays: another run may be reading it.
     """
+    from pruner.utils.distributed import locked  # in here, since all scripts import this module for its task
+
     bert = folder / "bert"
     with locked(bert, print):
-        if not (bert.is_dir() and cache_path(folder, TASK.name).is_file()):
-            write_demo(folder, bert, train_rows, dev_rows)
+        if not (bert.is_dir() and cache_path(folder, SAMPLE.name).is_file()):
+            write_bert(bert)
+            tokenizer = load_tokenizer(bert, MAX_LENGTH)
+            splits = {split: encode(SAMPLE.read(folder, split), SAMPLE, tokenizer) for split in SAMPLE.splits}
+            cache = make_cache(SAMPLE, splits, tokenizer.size, MAX_LENGTH)
+            write_cache(folder, cache, "bert", tokenizer.fingerprint)
     return bert
 
 
-def write_demo(folder: Path, bert: Path, train_rows: int, dev_rows: int) -> None:
-    vocabulary = [*SPECIAL, *FILLER, *(word for words in TOPICS.values() for word in words)]
+def write_bert(folder: Path) -> None:
+    import torch
+    from transformers import BertConfig, BertModel
+
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(SPECIAL) + len(WORDS),
         hidden_size=64,
         num_hidden_layers=LAYERS,
         num_attention_heads=4,
         intermediate_size=256,
         max_position_embeddings=MAX_LENGTH,
     )
-    with whole_folder(bert) as new:
+    with whole_folder(folder) as new:
         BertModel(config).save_pretrained(new)
-        (new / "vocab.txt").write_text("\n".join(vocabulary) + "\n", encoding="utf-8")
-    tokenizer = load_tokenizer(bert, MAX_LENGTH)
-    splits = {
-        "train": encode(make_sentences(train_rows, seed=1), TASK, tokenizer),
-        "dev": encode(make_sentences(dev_rows, seed=2), TASK, tokenizer),
-    }
-    write_cache(folder, make_cache(TASK, splits, tokenizer.size, MAX_LENGTH), "bert", tokenizer.fingerprint)
+        (new / "vocab.txt").write_text("\n".join((*SPECIAL, *WORDS)) + "\n", encoding="utf-8")
 
 
-def make_lstm_demo(folder: Path, train_rows: int = 3000, dev_rows: int = 500) -> None:
+def make_lstm_demo(folder: Path) -> None:
     """Write the same sentences as words for the LSTM under ``folder``, with their vocabulary."""
-    vocabulary = Vocabulary((*FILLER, *(word for words in TOPICS.values() for word in words)))
-    rows = {"train": make_sentences(train_rows, seed=1), "dev": make_sentences(dev_rows, seed=2)}
-    splits = {name: encode_words(each, vocabulary.to_ids, MAX_LENGTH) for name, each in rows.items()}
-    write_words(folder, TASK, splits, vocabulary, MAX_LENGTH)
+    vocabulary = Vocabulary(WORDS)
+    splits = {split: encode_words(SAMPLE.read(folder, split), vocabulary, MAX_LENGTH) for split in SAMPLE.splits}
+    write_words(folder, SAMPLE, splits, vocabulary, MAX_LENGTH)

@@ -1,29 +1,31 @@
-"""Words for the LSTM: the vocabulary that TensorFlow's ``TextVectorization`` learns, kept as text, and ids of texts."""
+"""Words for the LSTM, as TensorFlow's ``TextVectorization`` reads them: the vocabulary, kept as text, and word ids."""
 
 import hashlib
 import math
 import string
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from pruner.data.cache import Cache, Split, make_cache, write_cache
-from pruner.data.glue import Rows, Task, read_lines
+from pruner.data.rows import read_lines
+from pruner.data.task import Task
 from pruner.utils.errors import UserError
 from pruner.utils.files import write_whole
-from pruner.utils.tensorflow import import_tensorflow
 
 # Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
+PUNCTUATION = string.punctuation.encode()
 
-# ``TextVectorization`` makes ASCII letters small, and no others.
-AS_READ = str.maketrans(string.ascii_uppercase, string.ascii_lowercase, string.punctuation)
 
-STEP = 8192  # texts at a time: bounds the memory that their words take
-
-ToIds = Callable[[Sequence[str]], list[np.ndarray]]  # texts -> the ids of their words
+def split_words(text: str) -> list[bytes]:
+    """Split a text at ASCII white space into words, with ASCII letters in lower case and without ASCII punctuation."""
+    # Methods of bytes know ASCII alone, as TensorFlow does; those of str would also lower and split what is beyond.
+    return text.encode().lower().translate(None, PUNCTUATION).split()
 
 
 @dataclass(frozen=True)
@@ -40,60 +42,33 @@ class Vocabulary:
     def fingerprint(self) -> str:
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:16]
 
+    @cached_property
+    def _ids(self) -> dict[bytes, int]:
+        return {word.encode(): number for word, number in self.numbers().items()}
+
     def word(self, number: int) -> str:
         return self.words[number - FIRST_WORD] if number >= FIRST_WORD else "[UNK]"
 
     def numbers(self) -> dict[str, int]:
         """The id of each word."""
-        return {word: index for index, word in enumerate(self.words, start=FIRST_WORD)}
+        return {word: number for number, word in enumerate(self.words, start=FIRST_WORD)}
 
-    def to_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """For texts that are lower-case words between spaces already; ``learn_vocabulary`` has TensorFlow's way."""
-        number = self.numbers()
-        return [np.array([number.get(word, UNKNOWN) for word in text.split()], dtype=np.int32) for text in texts]
-
-
-def lower_and_strip(word: str) -> str:
-    """What ``TextVectorization`` reads of a word, a text without ASCII white space; nothing of mere punctuation."""
-    return word.translate(AS_READ)
+    def to_ids(self, text: str) -> list[int]:
+        """The ids of a text's words."""
+        ids = self._ids
+        return [ids.get(word, UNKNOWN) for word in split_words(text)]
 
 
-def learn_vocabulary(texts: Sequence[str], size: int) -> tuple[Vocabulary, ToIds]:
-    """The commonest words of ``texts``, at most ``size`` with padding and unknown, and TensorFlow's way to their ids.
+def learn_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
+    """Take the commonest words of ``texts``, at most ``size`` with padding and unknown.
 
-    Words are lower-case and without punctuation, by ``TextVectorization``'s own rules.
-
-    Raises:
-        UserError: TensorFlow is not installed.
+    Of words that occur equally often, the last in the order of code points comes first, as TensorFlow has it.
     """
-    tf = import_tensorflow("makes words as published")
-    layer = tf.keras.layers.TextVectorization(max_tokens=size, ragged=True)
-    layer.adapt(
-        tf.data.Dataset.from_generator(
-            lambda: (list(texts[start : start + STEP]) for start in range(0, len(texts), STEP)),
-            output_signature=tf.TensorSpec([None], tf.string),
-        )
-    )
-
-    def to_ids(texts: Sequence[str]) -> list[np.ndarray]:
-        ragged = layer(tf.constant(list(texts)))
-        return np.split(ragged.values.numpy().astype(np.int32), ragged.row_splits.numpy()[1:-1])
-
-    return Vocabulary(tuple(str(word) for word in layer.get_vocabulary()[FIRST_WORD:])), to_ids
-
-
-def encode_words(rows: Rows, to_ids: ToIds, max_length: int) -> Split:
-    """Texts of one or two sentences -> ids, end to end, each sentence cut to ``max_length`` words."""
-    parts, lengths, second = [], [], []
-    for start in range(0, len(rows.texts), STEP):
-        texts = zip(*rows.texts[start : start + STEP], strict=True)
-        columns = [[ids[:max_length] for ids in to_ids(column)] for column in texts]
-        second += [len(ids) for ids in columns[0]]
-        lengths += [sum(map(len, sentences)) for sentences in zip(*columns, strict=True)]
-        parts += [np.concatenate([ids for sentences in zip(*columns, strict=True) for ids in sentences])]
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    labels = None if rows.labels is None else np.array(rows.labels, dtype=np.int64)
-    return Split(np.concatenate(parts).astype(np.int32), offsets, np.array(second, dtype=np.int32), labels)
+    occurrences: Counter[bytes] = Counter()
+    for text in texts:
+        occurrences.update(split_words(text))
+    commonest = sorted(occurrences, key=lambda word: (occurrences[word], word), reverse=True)
+    return Vocabulary(tuple(word.decode() for word in commonest[: size - FIRST_WORD]))
 
 
 def vocabulary_path(folder: Path, task: str) -> Path:
@@ -101,7 +76,7 @@ def vocabulary_path(folder: Path, task: str) -> Path:
 
 
 def write_vocabulary(folder: Path, task: str, vocabulary: Vocabulary) -> Path:
-    """One word per line."""
+    """Write one word per line."""
     path = vocabulary_path(folder, task)
     write_whole(path, "".join(f"{word}\n" for word in vocabulary.words).encode())
     return path
@@ -110,7 +85,7 @@ def write_vocabulary(folder: Path, task: str, vocabulary: Vocabulary) -> Path:
 def write_words(
     folder: Path, task: Task, splits: dict[str, Split], vocabulary: Vocabulary, max_length: int
 ) -> tuple[Cache, Path]:
-    """Write a task's vocabulary and its cache, with the word counts of the training split.
+    """Write a task's vocabulary and its cache.
 
     The vocabulary comes first: a cache that was made with another one is refused when it is read.
     """
@@ -120,7 +95,7 @@ def write_words(
 
 
 def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
-    """What ``write_vocabulary`` wrote; ``prepare`` is the command that makes it again."""
+    """Read what ``write_vocabulary`` wrote; ``prepare`` is the command that makes it again."""
     path = vocabulary_path(folder, task)
     if not path.is_file():
         raise UserError(f"{path}: no such file; run {prepare} first")
@@ -128,15 +103,15 @@ def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np.ndarray]:
-    """Pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id.
+    """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id.
 
     Raises:
         UserError: no such file, a line of another width or with something that is no number, none of the words in it.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; download vectors in GloVe's text format, or set vectors to None")
-    number = vocabulary.numbers()
-    found: dict[int, np.ndarray] = {}
+    numbers = vocabulary.numbers()
+    vectors: dict[int, np.ndarray] = {}
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for line, text in enumerate(file, start=1):
             parts = text.rstrip().split(" ")
@@ -145,14 +120,14 @@ def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np
             word = " ".join(parts[:-width])  # a few of GloVe's words have spaces in them
             if len(parts) <= width or (line <= 2 and len(parts) != width + 1):
                 raise UserError(f"{path}:{line}: {len(parts) - 1} numbers; set embedding_size to the vectors' width")
-            if word in number:
+            if word in numbers:
                 try:
                     vector = np.array(parts[-width:], dtype=np.float32)
                 except ValueError:
                     raise UserError(f"{path}:{line}: not a word and {width} numbers; download the file again") from None
                 if not math.isfinite(float(vector.sum())):
                     raise UserError(f"{path}:{line}: a number is not finite; download the file again")
-                found[number[word]] = vector
-    if not found:
+                vectors[numbers[word]] = vector
+    if not vectors:
         raise UserError(f"{path}: none of the vocabulary's {len(vocabulary.words)} words is in it; is this the file?")
-    return found
+    return vectors

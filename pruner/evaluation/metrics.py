@@ -7,7 +7,7 @@ from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from pruner.data.cache import Cache
-from pruner.data.glue import Task
+from pruner.data.task import Task
 
 LENGTH_BINS = 5
 
@@ -29,19 +29,19 @@ FUNCTIONS = {
 
 
 def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Named metrics of [N, labels] logits against [N] labels; one column of logits is a regression."""
+    """Compute metrics of [N, labels] logits against [N] labels; one column of logits is a regression."""
     predictions = logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
     return {name: FUNCTIONS[name](labels, predictions) for name in names}
 
 
 def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: np.ndarray | None = None) -> dict:
-    """The task's metrics of its dev sets; where there are two, as MNLI's, the name of the set is in theirs.
+    """Compute the task's metrics of its dev sets; where there are two, as MNLI's, they bear the name of their set.
 
     Args:
         logits: [N, labels] of each dev set.
-        rows: which rows of all dev sets, one after the other, count [all rows] (booleans); ``None``: all.
+        rows: which rows of all dev sets, one after the other, to use [all rows] (booleans); ``None``: all.
     """
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     start = 0
     for name in task.dev:
         labels = cache.splits[name].labels
@@ -49,29 +49,30 @@ def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: n
         inside = slice(None) if rows is None else rows[start : start + len(labels)]
         start += len(labels)
         if len(labels[inside]):
-            metrics = compute_metrics(task.metrics, logits[name][inside], labels[inside])
+            values = compute_metrics(task.metrics, logits[name][inside], labels[inside])
             suffix = name.removeprefix("dev") if len(task.dev) > 1 else ""
-            found |= {f"{metric}{suffix}": round(value, 6) for metric, value in metrics.items()}
-    return found
+            metrics |= {f"{metric}{suffix}": round(value, 6) for metric, value in values.items()}
+    return metrics
 
 
 def length_bins(lengths: np.ndarray, bins: int = LENGTH_BINS) -> np.ndarray:
-    """The bin of each row [rows]: consecutive ranges of lengths that hold about equally many rows.
+    """Sort rows into bins by length -> the bin of each [rows].
 
-    Rows of the same length share a bin, so that one may hold more than another, or none.
+    They are consecutive ranges of lengths that hold about equally many rows. Rows of the same length share a bin, so
+    that one may hold more than another, or none.
     """
     edges = np.quantile(lengths, np.arange(1, bins) / bins, method="inverted_cdf")
     return np.searchsorted(edges, lengths, side="left")
 
 
 def metrics_by_length(task: Task, cache: Cache, logits: dict[str, np.ndarray]) -> list[dict]:
-    """As ``dev_metrics``, for each of ``length_bins`` with its range of ``tokens`` and its number of ``rows``."""
+    """Compute ``dev_metrics`` for each of ``length_bins``, with its range of ``tokens`` and its number of ``rows``."""
     lengths = np.concatenate([cache.splits[name].lengths for name in task.dev])
     bins = length_bins(lengths)
-    found = []
+    entries = []
     for inside in (bins == number for number in range(LENGTH_BINS)):
         if inside.any():
             span = [int(lengths[inside].min()), int(lengths[inside].max())]
             entry = {"tokens": span, "rows": int(inside.sum())}
-            found.append(entry | dev_metrics(task, cache, logits, inside))
-    return found
+            entries.append(entry | dev_metrics(task, cache, logits, inside))
+    return entries

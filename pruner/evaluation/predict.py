@@ -11,7 +11,7 @@ from pruner.compress.tokens.schedule import Pruning
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Cache, Split
 from pruner.data.collate import Collate, make_batch, sorted_batches, sorted_rows
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.utils.errors import CellError, NotFiniteError
 
 

@@ -19,7 +19,7 @@ from pruner.compress.tokens.select import keep_counts
 from pruner.compress.tokens.soft_extract import SoftBert
 from pruner.data.cache import Cache
 from pruner.data.collate import BertCollator, Collate, SplitDataset, make_batch, training_rows
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.data.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.evaluation.metrics import dev_metrics
 from pruner.evaluation.predict import count_tokens, predict, predict_dev

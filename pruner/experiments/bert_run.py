@@ -19,9 +19,8 @@ from pruner.compress.tokens.schedule import (
 )
 from pruner.compress.tokens.scores import TEACHERS
 from pruner.data import sample as sample
-from pruner.data.agnews import BERT_TASKS as TASKS
 from pruner.data.cache import Cache, read_cache
-from pruner.data.glue import Task
+from pruner.data.task import TASKS, Task, default_tasks
 from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.experiments.bert_cells import BertGrid, dev_lengths
 from pruner.experiments.flags import (
@@ -57,7 +56,11 @@ demo_settings = {
 def parse_arguments(description: str | None, constants: Mapping[str, Any], arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description)
     common_flags(
-        parser, constants, ", ".join((*TASKS, "or your own")), f"{', '.join(METHODS)}; or a+b for two layers", "BERT"
+        parser,
+        constants,
+        ", ".join((*default_tasks(), "or your own")),
+        f"{', '.join(METHODS)}; or a+b for two layers",
+        "BERT",
     )
     add = parser.add_argument
     add(
@@ -187,16 +190,14 @@ def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
     """Train, evaluate, measure and record every cell; ``default`` are the names of the tasks to run."""
     args.seeds, budgets = check_numbers(args), check_budgets(args)
     steady = start_run()
-    known = TASKS
     if args.demo:
         from_main(lambda: sample.make_demo(Path(args.cache)))
-        known = {sample.TASK.name: sample.TASK}
 
     tokenizer_folder = bert_folder(args.bert)
     shape = BertShape.of(check_bert(args.bert, tokenizer_folder))
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     prepare = "PrepareGlue4Bert.py"
-    tasks = prepared_tasks(args, known, default, prepare, with_own=not args.demo)
+    tasks = prepared_tasks(args, TASKS, default, prepare, with_own=not args.demo)
     grid = BertGrid(
         bert=args.bert,
         weights=weights_fingerprint(args.bert),

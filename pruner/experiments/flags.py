@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from pruner.data.cache import cache_path
-from pruner.data.custom_task import find_own, read_own
-from pruner.data.glue import Task, find_task
+from pruner.data.custom import find_custom_tasks, read_custom_task
+from pruner.data.task import Task, find_task
 from pruner.evaluation.latency import steady_allocator
 from pruner.report.records import Log
 from pruner.training.curves import check_tensorboard
@@ -169,11 +169,11 @@ def prepared_tasks(
         UserError: an unknown task was asked for, or nothing is prepared; ``prepare`` is the script to run first.
     """
     folder, found = Path(args.cache), []
-    own = find_own(folder) if with_own else {}
+    own = find_custom_tasks(folder) if with_own else {}
     more = (*own, f"or prepare your own with {prepare} --tsv") if with_own else ()
     for name in args.tasks or (*default, *own):
         path = own.get(name.lower())
-        task = read_own(path, prepare) if path else find_task(name, tasks, more)
+        task = read_custom_task(path, prepare) if path else find_task(name, tasks, more)
         if args.tasks or cache_path(folder, task.name).is_file():
             found.append(task)
         else:

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 from pruner.compress.tokens.schedule import Learned, Pruning, schedule_name
 from pruner.data.cache import Cache
 from pruner.data.collate import Collate, SplitDataset, training_rows
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.evaluation.metrics import dev_metrics
 from pruner.evaluation.predict import predict_dev
 from pruner.report.records import Log, finished_record, mark_outdated
@@ -194,7 +194,7 @@ class Grid(ABC, Generic[Model]):
             "train_rows": min(self.max_train_rows or available, available),
             "train_rows_available": available,
         }
-        if cell.task.own:
+        if cell.task.fingerprint:
             settings["data"] = cell.task.fingerprint  # its name may have been given to other rows before
         if cell.pruning and "student" in cell.pruning.methods:
             return settings | {"student_widths": list(cell.pruning.student_widths)}

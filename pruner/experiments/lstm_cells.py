@@ -15,7 +15,7 @@ from pruner.compress.tokens.schedule import Pruning
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Cache, Split
 from pruner.data.collate import Collate, LstmCollator, make_batch
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.data.vocabulary import Vocabulary, vocabulary_path
 from pruner.evaluation.predict import count_tokens
 from pruner.experiments.grid import EXAMPLES, Cell, Grid, shorten

@@ -8,7 +8,7 @@ from typing import Any
 from pruner.compress.tokens.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
 from pruner.data import sample as sample
 from pruner.data.cache import Cache, read_cache
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.data.vocabulary import Vocabulary, read_vectors, read_vocabulary
 from pruner.experiments.flags import (
     LARGEST_SIZE,
@@ -79,7 +79,7 @@ def run_lstm(
     folder = Path(args.cache)
     if args.demo:
         from_main(lambda: sample.make_lstm_demo(folder))
-        tasks = {sample.TASK.name: sample.TASK}
+        tasks = {sample.SAMPLE.name: sample.SAMPLE}
 
     found: list[tuple[Task, Cache, Vocabulary]] = []
     for task in prepared_tasks(args, tasks, default, prepare, with_own and not args.demo):

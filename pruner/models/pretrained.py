@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import BertConfig, BertForSequenceClassification
 from transformers.activations import ACT2FN
 
-from pruner.data.glue import Task
+from pruner.data.task import Task
 from pruner.data.tokenizer import bert_folder
 from pruner.models.config import WEIGHTS, read_config
 from pruner.utils.errors import UserError

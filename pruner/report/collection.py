@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruner.data.glue import NAME
+from pruner.data.task import NAME
 from pruner.report.figure_data import ORDER, WAYS, made, pictures
 from pruner.report.records import AS_BEFORE, OUTDATED, read_record
 from pruner.report.tables import grouped, method_name, schedule_text

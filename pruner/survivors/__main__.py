@@ -10,9 +10,9 @@ from pathlib import Path
 
 import transformers
 
-from pruner.data.agnews import BERT_TASKS as TASKS
 from pruner.data.cache import cache_path, read_cache
-from pruner.data.glue import check_text
+from pruner.data.rows import check_text
+from pruner.data.task import TASKS
 from pruner.report.collection import find
 from pruner.report.figures import check_matplotlib
 from pruner.report.records import read_record

@@ -15,9 +15,9 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator, Collate, LstmCollator
-from pruner.data.glue import read_lines
+from pruner.data.rows import read_lines
 from pruner.data.tokenizer import load_tokenizer
-from pruner.data.vocabulary import UNKNOWN, Vocabulary, lower_and_strip
+from pruner.data.vocabulary import Vocabulary
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json
 
@@ -152,14 +152,14 @@ class LstmReader(Reader):
     def __init__(self, folder: Path, max_length: int | None) -> None:
         super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder))
         self.vocabulary, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
-        self.numbers, self.fingerprint = self.vocabulary.numbers(), self.vocabulary.fingerprint
+        self.fingerprint = self.vocabulary.fingerprint
         self.collates = (LstmCollator(pairs=True),) * 2  # of what is no pair, the second sentence is empty
 
     def read(self, text: str, second: str | None = None) -> Sentence:
         parts = []
         for each in (text, second or ""):
-            found = [(word, lower_and_strip(word)) for word in re.findall(r"\S+", each, flags=re.ASCII)]
-            ids = [(word, self.numbers.get(stripped, UNKNOWN)) for word, stripped in found if stripped]
+            words = re.findall(r"\S+", each, flags=re.ASCII)
+            ids = [(word, number) for word in words for number in self.vocabulary.to_ids(word)]
             parts.append(ids[: self.max_length])
         return _pair(*parts)
 

@@ -1,0 +1,110 @@
+"""The registry of tasks: what a task's files hold, how they are read and fetched, and how results are measured."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pruner.data.rows import Rows, read_split
+from pruner.utils.errors import UserError, listed
+
+NAME = re.compile(r"[\w.+-]+")  # of a task or a method: folders and tables of records have it
+
+
+@dataclass(frozen=True)
+class Task:
+    """One or two texts to classify, or to score on a scale."""
+
+    name: str  # in lower case
+    folder: str  # of its files, in data/
+    text: tuple[str, ...]  # the column of texts, or two for pairs
+    label: str  # the column of labels
+    labels: tuple[str, ...]  # the classes, in the order of their ids; none: a regression on scores
+    metrics: tuple[str, ...]
+    score_range: tuple[float, float] = (0.0, 5.0)  # of a regression
+    dev: tuple[str, ...] = ("dev",)  # splits that are evaluated on
+    test: tuple[str, ...] = ("test",)  # splits without labels
+    submission: tuple[str, ...] = ()  # names of the test splits' files of predictions; none: that of the folder
+    files: str = "{split}.tsv"  # their names; empty: there are none, and ``reader`` makes the rows
+    header: tuple[str, ...] = ()  # of train and dev, where the files have none
+    broken_rows: bool = False  # the official files are known to hold rows of the wrong width
+    reader: Callable[["Task", Path, str, bool], Rows] = read_split
+    downloader: Callable[["Task", Path, str], None] | None = None
+    address: str = ""  # of the server that has the files
+    fingerprint: str = ""  # of the rows of a task that is not registered, since its name does not tell which they are
+
+    @property
+    def num_labels(self) -> int:
+        return max(1, len(self.labels))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return ("train", *self.dev, *self.test)
+
+    @property
+    def submission_files(self) -> dict[str, str]:
+        """The name of each test split's file of predictions."""
+        names = self.submission or (self.folder,) * len(self.test)
+        return {split: f"{name}.tsv" for split, name in zip(self.test, names, strict=True)}
+
+    @property
+    def definition(self) -> str:
+        """What a cache's header says, beside the labels, of a task that is not registered; else nothing."""
+        if not self.fingerprint:
+            return ""
+        return json.dumps({"text": self.text, "label": self.label, "fingerprint": self.fingerprint})
+
+    def file(self, split: str) -> str:
+        return self.files.format(split=split)
+
+    def read(self, folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
+        """Read a split from the task's ``folder``."""
+        return self.reader(self, folder, split, skip_bad_rows)
+
+    def download(self, folder: Path, address: str = "") -> None:
+        """Fetch the files that are not in ``folder`` yet, if they can be; ``address`` names another server."""
+        if self.downloader:
+            self.downloader(self, folder, address or self.address)
+
+    def parse_label(self, text: str) -> float:
+        """The id of a class, or a score; a ValueError if it is neither."""
+        if self.labels:
+            if text in self.labels:
+                return self.labels.index(text)
+            expected = listed(self.labels)
+        else:
+            low, high = self.score_range
+            try:
+                score = float(text)
+            except ValueError:
+                score = math.nan
+            if low <= score <= high:
+                return score
+            expected = f"a number from {low:g} to {high:g}"
+        raise ValueError(f"unknown label {text!r} (expected {expected})")
+
+
+TASKS: dict[str, Task] = {}
+
+
+def register_task(task: Task) -> Task:
+    """Make a task known to all scripts, by its name."""
+    if not NAME.fullmatch(task.name) or task.name != task.name.lower() or task.name in TASKS:
+        raise ValueError(f"{task.name!r} is the name of another task, or not one for a folder")
+    TASKS[task.name] = task
+    return task
+
+
+def default_tasks() -> list[str]:
+    """Names of the tasks that scripts offer, and run if none is named: those that have files, so not the sample."""
+    return [name for name, task in TASKS.items() if task.files]
+
+
+def find_task(name: str, tasks: Mapping[str, Task] = TASKS, more: Sequence[str] = ()) -> Task:
+    """Look a task up; ``more`` is what else an unknown name may have meant."""
+    if name.lower() not in tasks:
+        choices = [*(name for name, task in tasks.items() if task.files), *more]
+        raise UserError(f"tasks: unknown task {name!r}; choose from {', '.join(choices)}")
+    return tasks[name.lower()]
