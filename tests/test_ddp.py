@@ -103,9 +103,8 @@ def fit(settings: TrainSettings) -> dict:
     torch.distributed.all_reduce = all_reduce
     try:
         with tempfile.TemporaryDirectory() as folder:
-            rates = {"students.": 3e-3}
-            collate, folder = BertCollator(True), Path(folder)
-            curve = train(model, make_data(), settings, 1, folder, collate, "linear", [watch], rates)
+            places = Path(folder), BertCollator(True)
+            curve = train(model, make_data(), settings, 1, *places, "linear", [watch], {"students.": 3e-3})
     finally:
         torch.distributed.all_reduce = real
     kept = ("loss", "student_loss", "retained_tokens")
