@@ -10,10 +10,15 @@ What reads and writes files stands beside that line: files, processes, glue, agn
 config, tokenizer, words, quiet_tensorflow, cache, encode, prepare, google, demo.
 """
 
+import os
 import sys
 from pathlib import Path
 
 STOPPED = "stopped: run the same command again, finished work is kept"
+
+if "WORLD_SIZE" in os.environ:
+    # DDP would warn that a step left out no parameter: some steps may. PyTorch reads this when it is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def _say_stopped(kind, error, trace) -> None:

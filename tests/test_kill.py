@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 
 from pruner.data.cache import read_cache
 from pruner.data.tokenizer import load_tokenizer
-from pruner.training.train import last_checkpoint
+from pruner.training.checkpoints import last_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")]
 KILLS = int(os.environ.get("KILLS", "24"))

@@ -76,6 +76,7 @@ def test_two_processes_do_what_one_does(run, tmp_path, script, options):
     assert together.returncode == 0, err
     assert out.count("[2/2") == 1  # one of them speaks
     assert "%|" in err
+    assert "Warning" not in err
     found, expected = records(tmp_path / "two"), records(tmp_path / "one")
     assert found.keys() == expected.keys()
     assert len(found) == 2

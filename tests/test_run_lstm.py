@@ -224,13 +224,13 @@ def test_bins_partition_the_rows_and_their_metrics_are_the_rows_own():
 def test_learning_rates_are_constant(run, prepared, monkeypatch):
     seen = []
 
-    def watch(model, data, settings, seed, folder, collate, decay, *rest, **options):
-        seen.append((decay, settings.clip, settings.learning_rate, settings.student_learning_rate))
-        return train(model, data, settings, seed, folder, collate, decay, *rest, **options)
+    def watch(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, **options):
+        seen.append((decay, settings.clip, settings.learning_rate, learning_rates))
+        return train(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, **options)
 
     monkeypatch.setattr(grid, "train", watch)
     assert run("RunLstm4Glue", *QUICK, "--methods", "student")[0] == 0
-    assert seen == [("constant", None, 1e-3, 1e-3)] * 2
+    assert seen == [("constant", None, 1e-3, {"students.": 1e-3})] * 2
 
 
 def test_the_constants_are_the_published_ones():

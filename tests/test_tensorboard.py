@@ -218,27 +218,6 @@ def test_an_interrupted_training_goes_on_with_its_curves(run, prepared, read, mo
     assert_metrics(found, records(prepared / "records")[name], [3, 6, 9])
 
 
-def test_memory_that_runs_out_counts_no_token_twice(run, prepared, read, monkeypatch):  # noqa: F811
-    """A step is computed again when its first half has been already."""
-    real, halves = PrunedBertForSequenceClassification.forward, []
-
-    def forward(self, input_ids, **inputs):
-        if self.training and len(input_ids) == 12:
-            halves.append(input_ids)
-            if len(halves) == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-        return real(self, input_ids, **inputs)
-
-    options = (*BERT, *LOGGED, "--accumulation-steps", "2")
-    assert run("RunBert4Glue", *options, "--records", "enough")[0] == 0
-    enough = read(prepared / "curves" / "mrpc" / STUDENT)["train/retained_tokens"]
-    monkeypatch.setattr(PrunedBertForSequenceClassification, "forward", forward)
-    code, out, _ = run("RunBert4Glue", *options, "--records", "short")
-    assert code == 0
-    assert "out of memory in step 1: its 24 sentences and all later ones in 4 parts" in out
-    assert read(prepared / "curves" / "mrpc" / STUDENT)["train/retained_tokens"] == pytest.approx(enough, abs=1e-6)
-
-
 def test_dev_is_evaluated_in_the_precision_of_the_weights(run, prepared, read, monkeypatch):  # noqa: F811
     """Mixed precision is for training; so the last metric of a curve is the record's."""
     real, seen = PrunedBertForSequenceClassification.forward, []

@@ -21,6 +21,7 @@ from pruner.training.trainer import TrainSettings
 
 SCHEDULE = [0.5, 0, 0.3, 0, 0, 0]
 QUICK = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3)
+STUDENTS = {"students.": 1e-3}
 
 
 def make_split(rows: int = 48, labels: int = 3, seed: int = 0) -> Split:
@@ -43,7 +44,8 @@ def trained(tmp_path, method, settings=QUICK, seed=1, labels=3, schedule=SCHEDUL
     model = PrunedBertForSequenceClassification(config)
     model.set_pruning(schedule, method, token_counts=torch.arange(config.vocab_size))
     folder = tempfile.mkdtemp(dir=tmp_path)  # where others were trained, this one would go on from them
-    curve = train(model, SplitDataset(make_split(labels=labels)), settings, seed, Path(folder), BertCollator(True))
+    data = SplitDataset(make_split(labels=labels))
+    curve = train(model, data, settings, seed, Path(folder), BertCollator(True), learning_rates=STUDENTS)
     return model, curve
 
 
@@ -64,7 +66,8 @@ def test_students_do_not_move_the_main_model(tmp_path, teacher):
     model = PrunedBertForSequenceClassification(copy.deepcopy(alone.config))
     model.set_pruning(SCHEDULE, "student", teacher)
     before = copy.deepcopy(model.students.state_dict())
-    curve = train(model, SplitDataset(make_split()), QUICK, 1, tmp_path, BertCollator(True))
+    data, collate = SplitDataset(make_split()), BertCollator(True)
+    curve = train(model, data, QUICK, 1, tmp_path, collate, learning_rates=STUDENTS)
     assert all("student_loss" in entry for entry in curve)
     for name, value in alone.state_dict().items():
         assert torch.equal(value, model.state_dict()[name]), name

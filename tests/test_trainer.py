@@ -1,37 +1,39 @@
-"""Steps computed in parts: where memory is short, by several processes; and numbers that are none."""
+"""Steps computed in parts, memory that runs out, losses and scores that are not finite, interrupted trainings."""
 
 import copy
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import transformers
 from conftest import small_config
-from test_train import QUICK, SCHEDULE, assert_same_training, make_split
+from test_train import QUICK, SCHEDULE, STUDENTS, assert_same_training, make_split
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
 from pruner.compress.tokens.schedule import make_lstm_pruning
 from pruner.data.collate import BertCollator, LstmCollator, SplitDataset, training_rows
 from pruner.evaluation.predict import predict
+from pruner.training import checkpoints
 from pruner.training.train import train
 from pruner.training.trainer import PruningTrainer, TrainSettings
-from pruner.utils.errors import UserError
+from pruner.utils.errors import CellError, UserError
 
 
 class ShortOfMemory:
-    """Raises as a GPU does, for more than ``rows`` sentences at a time, and once in the ``call``-th."""
+    """Raises as a GPU does, for more than ``rows`` sentences at a time."""
 
-    def __init__(self, model, rows, call=0):
-        self.forward, self.rows, self.call, self.calls = model.forward, rows, call, 0
+    def __init__(self, model, rows):
+        self.forward, self.rows, self.calls = model.forward, rows, 0
         model.forward = self
 
     def __call__(self, input_ids=None, **inputs):
         self.calls += 1
         output = self.forward(input_ids=input_ids, **inputs)
-        if len(input_ids) > self.rows or self.calls == self.call:
+        if len(input_ids) > self.rows:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return output
 
@@ -68,51 +70,40 @@ def assert_same_gradients(one: dict, other: dict) -> None:
         assert torch.allclose(gradient, other[name], atol=1e-5), name
 
 
-def fit(model, collate, tmp_path, name, settings=QUICK):
-    said: list[str] = []
+def fit(model, collate, folder, settings=QUICK):
     split = make_split(rows=44)  # the last batch is smaller
     data = SplitDataset(split, np.random.default_rng(0).standard_normal((44, 3)).astype(np.float32))
-    curve = train(model, data, settings, 1, tmp_path / name, collate, say=said.append)
+    said: list[str] = []
+    curve = train(model, data, settings, 1, folder, collate, learning_rates=STUDENTS, say=said.append)
     return model.state_dict(), curve, said
 
 
-@pytest.mark.parametrize("short", [{"rows": 3}, {"rows": 8, "call": 4}, {"rows": 1}])
+@pytest.mark.parametrize("parts", [4, 8])
 @pytest.mark.parametrize(("make", "collate"), [(bert, BertCollator(True)), (lstm, LstmCollator(True))])
-def test_short_memory_changes_nothing(tmp_path, make, collate, short, first_gradients):
+def test_parts_change_nothing(tmp_path, make, collate, parts, first_gradients):
     """Not for the students either, though the parts of a batch have different numbers of tokens."""
-    whole, curve, said = fit(make(), collate, tmp_path, "whole")
-    assert said == []
+    whole, curve, _ = fit(make(), collate, tmp_path / "whole")
     model = make()
-    ShortOfMemory(model, **short)
-    parts, again, said = fit(model, collate, tmp_path, "parts")
+    watch = ShortOfMemory(model, rows=8 // parts)
+    again, other, _ = fit(model, collate, tmp_path / "parts", replace(QUICK, accumulation_steps=parts))
+    assert watch.calls == 5 * parts + 4
     assert_same_gradients(*first_gradients)
     main = {name: value for name, value in whole.items() if not name.startswith("students.")}
-    assert_same_training(main, parts, [curve, again])
-    students = [entry["student_loss"] for entry in curve]
-    assert np.allclose(students, [entry["student_loss"] for entry in again], atol=1e-4)
-    wanted = {3: [2, 4], 8: [2], 1: [2, 4, 8]}[short["rows"]]
-    assert [int(re.search(r"in (\d+) parts", line)[1]) for line in said] == wanted
-    first_step = 1 if short["rows"] < 8 else 4
-    assert all(line.startswith(f"out of memory in step {first_step}: its 8 sentences") for line in said)
+    assert_same_training(main, again, [curve, other])
+    students = [[entry["student_loss"] for entry in entries] for entries in (curve, other)]
+    assert np.allclose(*students, atol=1e-4)
 
 
-def test_accumulation_steps_are_the_parts_to_begin_with(tmp_path, first_gradients):
-    _, curve, _ = fit(bert(), BertCollator(True), tmp_path, "whole")
-    model = bert()
-    watch = ShortOfMemory(model, rows=2)
-    settings = TrainSettings(epochs=1, batch_size=8, learning_rate=1e-3, accumulation_steps=4)
-    _, again, said = fit(model, BertCollator(True), tmp_path, "parts", settings)
-    assert said == []
-    assert watch.calls == 5 * 4 + 4
-    assert_same_gradients(*first_gradients)
-    assert np.allclose(*[[entry["loss"] for entry in each] for each in (curve, again)], atol=1e-3)
-
-
-def test_a_sentence_that_does_not_fit_is_an_error(tmp_path):
-    model = bert()
+@pytest.mark.parametrize(
+    ("parts", "advice"), [(1, "set it to 2, or take"), (2, "set it to 3, or take"), (3, "set it to 6"), (6, "take")]
+)
+def test_memory_that_runs_out_is_one_line_about_accumulation_steps(tmp_path, parts, advice):
+    """It advises the next number of parts that divides the batch."""
+    model, settings = bert("attention"), replace(QUICK, batch_size=6, accumulation_steps=parts)
     ShortOfMemory(model, rows=0)
-    with pytest.raises(UserError, match="out of memory with one sentence at a time"):
-        fit(model, BertCollator(True), tmp_path, "none")
+    line = f"training: out of memory with accumulation_steps {parts}, batches of 6; {advice}"
+    with pytest.raises(CellError, match=f"^{line}.* a smaller model$"):
+        fit(model, BertCollator(True), tmp_path, settings)
 
 
 def test_evaluation_halves_its_batches_too():
@@ -128,7 +119,7 @@ def test_evaluation_halves_its_batches_too():
 
 
 def spoil(model, row, split, place):
-    """Make the model's numbers for one sentence none: in its logits, or in the scores of its second pruned layer."""
+    """Make one sentence's logits, or the scores of its second pruned layer, NaN."""
     wanted = torch.from_numpy(split.sentence(row).astype(np.int64))
     real = model.forward
 
@@ -148,7 +139,7 @@ def spoil(model, row, split, place):
 
 
 @pytest.mark.parametrize(("place", "what"), [("logits", "the loss is nan"), ("scores", "a score is not finite")])
-def test_numbers_that_are_none_stop_the_training_with_step_and_rows(tmp_path, place, what):
+def test_nan_stops_the_training_with_step_and_rows(tmp_path, place, what):
     split = training_rows(make_split(rows=60), 40)
     model = bert()
     spoil(model, 17, split, place)
@@ -168,7 +159,7 @@ def test_numbers_that_are_none_stop_the_training_with_step_and_rows(tmp_path, pl
 
 
 @pytest.mark.parametrize(("place", "what"), [("logits", "a logit"), ("scores", "a score")])
-def test_numbers_that_are_none_stop_the_evaluation(place, what):
+def test_nan_stops_the_evaluation(place, what):
     split, model = make_split(rows=40), bert("attention")
     spoil(model, 17, split, place)
     with pytest.raises(UserError, match=rf"evaluation: {what} is not finite \(rows .*\b17\b.*, counted from 0\)"):
@@ -176,7 +167,7 @@ def test_numbers_that_are_none_stop_the_evaluation(place, what):
 
 
 @pytest.mark.parametrize("method", ["student", "attention", "emission", "gradient"])
-def test_a_score_that_is_none_is_seen_in_every_method(method):
+def test_a_score_of_nan_is_seen_in_every_method(method):
     """The loss may be finite, since a sort takes NaN for the largest: the output must tell."""
     model = bert(method).eval()
     inputs = {"input_ids": torch.tensor([[2, 7, 8, 9, 3]]), "lengths": [5]}
@@ -206,14 +197,12 @@ def test_equal_scores_keep_the_right_number():
 
 def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
     """A checkpoint at every logged step, and a stop between two of them: weights and curve are as without it."""
-    from pruner.training import train as module
-
     settings = TrainSettings(epochs=2, batch_size=8, learning_rate=1e-3)
     transformers.set_seed(1)
     first = PrunedBertForSequenceClassification(small_config(num_labels=3)).set_pruning(SCHEDULE, "student")
     models = [first, copy.deepcopy(first), copy.deepcopy(first)]
-    whole, curve, _ = fit(models[0], BertCollator(True), tmp_path, "whole", settings)
-    monkeypatch.setattr(module, "CHECKPOINT_SECONDS", 0)
+    whole, curve, _ = fit(models[0], BertCollator(True), tmp_path / "whole", settings)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_SECONDS", 0)
     real, steps = models[1].forward, []
 
     def stop_in_step_4(**inputs):
@@ -224,8 +213,9 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
 
     models[1].forward = stop_in_step_4
     with pytest.raises(KeyboardInterrupt):
-        fit(models[1], BertCollator(True), tmp_path, "broken", settings)
+        fit(models[1], BertCollator(True), tmp_path / "broken", settings)
     assert os.listdir(tmp_path / "broken") == ["checkpoint-3"]
-    resumed, again, _ = fit(models[2], BertCollator(True), tmp_path, "broken", settings)
+    resumed, again, said = fit(models[2], BertCollator(True), tmp_path / "broken", settings)
+    assert said == [f"training resumes from {tmp_path / 'broken' / 'checkpoint-3'}"]
     assert curve == again
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

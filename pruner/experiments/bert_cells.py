@@ -26,8 +26,9 @@ from pruner.evaluation.predict import count_tokens, predict, predict_dev
 from pruner.experiments.grid import EXAMPLES, Cell, Grid, shorten, train_cell
 from pruner.models.pretrained import load_model
 from pruner.report.tables import metric_text
+from pruner.training.distillation import logits_loss
 from pruner.training.steps import read_step, remove_step, step_folder, training_folder, write_step
-from pruner.training.trainer import TrainSettings, logits_loss
+from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import from_main, is_main, locked
 
 CHOICE_ROWS = 512  # training sentences on which schedules are compared

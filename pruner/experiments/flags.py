@@ -126,6 +126,7 @@ def grid_options(args: argparse.Namespace, steady: bool) -> dict[str, Any]:
         check_tensorboard()
     return {
         "max_train_rows": args.max_train_rows,
+        "student_learning_rate": args.student_learning_rate,
         "latency_repeats": args.latency_repeats,
         "records": Path(args.records),
         "models": Path(args.save_models) if args.save_models else None,
@@ -151,7 +152,6 @@ def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
         args.epochs,
         batch_size,
         args.learning_rate,
-        args.student_learning_rate,
         args.clip,
         args.accumulation_steps,
         args.train_dtype,

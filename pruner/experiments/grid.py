@@ -80,6 +80,7 @@ class Grid(ABC, Generic[Model]):
     """
 
     max_train_rows: int | None
+    student_learning_rate: float
     latency_repeats: int
     records: Path
     models: Path | None
@@ -197,8 +198,8 @@ class Grid(ABC, Generic[Model]):
         if cell.task.fingerprint:
             settings["data"] = cell.task.fingerprint  # its name may have been given to other rows before
         if cell.pruning and "student" in cell.pruning.methods:
-            return settings | {"student_widths": list(cell.pruning.student_widths)}
-        del settings["student_learning_rate"]
+            settings["student_learning_rate"] = self.student_learning_rate
+            settings["student_widths"] = list(cell.pruning.student_widths)
         return settings
 
     def finished(self, cell: Cell, cache: Cache) -> dict | None:
@@ -226,6 +227,7 @@ def train_cell(grid: Grid[Model], cell: Cell, cache: Cache, name: str | None = N
             grid.collate(cell),
             grid.decay,
             grid.callbacks(model, cell, cache),
+            {"students.": grid.student_learning_rate},
             say=grid.log,
             curves=grid.curves(name or cell.name, cell.task, cache, grid.collate(cell)),
         )

@@ -20,7 +20,7 @@ from pruner.report.records import Log, check_writable, environment, finite, writ
 from pruner.report.tables import by_target, markdown, metric_text, summary
 from pruner.training.steps import training_folder
 from pruner.training.train import training_device
-from pruner.utils.distributed import Lock, count, from_main, is_main, locked
+from pruner.utils.distributed import Lock, from_main, is_main, locked, num_processes
 from pruner.utils.errors import CellError, UserError
 from pruner.utils.files import remove_folder, whole_folder, write_whole
 
@@ -172,7 +172,7 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
                 raise
             raise KeyboardInterrupt(STOPPED.replace("again", "again without --force")) from None
         except CellError as error:
-            if count() > 1:  # the processes may be at different places now
+            if num_processes() > 1:  # the processes may be at different places now
                 raise
             failed[cell] = f"{cell.task.name}, {cell.name}: {error}"
             grid.log(failed[cell])

@@ -16,7 +16,7 @@ import transformers
 from tqdm import tqdm
 
 from pruner.report.tables import budgets, summary
-from pruner.utils.distributed import count
+from pruner.utils.distributed import num_processes
 from pruner.utils.errors import NotFiniteError, UserError
 from pruner.utils.files import cannot_write, whole_folder
 
@@ -120,7 +120,7 @@ def environment(steady: bool) -> dict:
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
-        "processes": count(),
+        "processes": num_processes(),
         "steady_allocator": steady,
         "git_commit": git_commit(),
     }

@@ -14,10 +14,10 @@ from pruner.utils.files import cannot_write
 
 
 def check_tensorboard() -> None:
-    """Complain where curves cannot be written.
+    """Check that tensorboard can be imported, without TensorFlow.
 
     Raises:
-        UserError: tensorboard cannot be imported.
+        UserError: it cannot.
     """
     # It would import TensorFlow, where that is installed, to write a file: seconds, memory, and pages of output. This
     # is how it can be told not to.
@@ -31,18 +31,18 @@ def check_tensorboard() -> None:
 
 
 class Curves(TensorBoardCallback):
-    """Writes what is logged into ``folder``, which is one training's, and has the model evaluated after each epoch."""
+    """Write what one training logs into ``folder``, and have the model evaluated after each epoch."""
 
     def __init__(
         self, folder: Path, measure: Callable[[nn.Module], dict[str, float]], say: Callable[[str], None]
     ) -> None:
-        """``measure`` gives a model's metrics on dev; ``say`` is told, in a line, why there are none."""
+        """``measure`` returns a model's metrics on dev; ``say`` prints a line where there are none."""
         check_tensorboard()
         super().__init__()
         self.folder, self.measure, self.say = folder, measure, say
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """The metrics of a model in training; none where they cannot be had: that ends no training."""
+        """Measure a model in training. A failure is no reason to end the training: it returns no metrics."""
         try:
             with without_mixed_precision(model):
                 return self.measure(model)
@@ -53,7 +53,7 @@ class Curves(TensorBoardCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         with self._writing():
             if state.is_world_process_zero:
-                # What was logged from this step on, before a training was interrupted or run anew, is not shown again.
+                # Hide what was logged from this step on before the training was interrupted or run anew.
                 self.tb_writer = self._SummaryWriter(str(self.folder), purge_step=state.global_step + 1)
             super().on_train_begin(args, state, control, **kwargs)
 
@@ -74,7 +74,7 @@ class Curves(TensorBoardCallback):
 
 @contextmanager
 def without_mixed_precision(model: nn.Module) -> Iterator[None]:
-    """Take out of the model's ``forward`` what Accelerate has put into it for training, for a while."""
+    """Use the model's own ``forward`` for a while, in place of the one that Accelerate put there for training."""
     in_training, own = model.forward, vars(model).get("_original_forward")
     if own is None:
         yield

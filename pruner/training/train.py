@@ -1,7 +1,5 @@
-"""Training a model on a prepared split: interrupted, it goes on from its last checkpoint."""
+"""Train a model on a prepared split; an interrupted training resumes from its last checkpoint."""
 
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -13,14 +11,12 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from pruner.data.collate import Collate, SplitDataset
+from pruner.training.checkpoints import CheckpointCallback, last_checkpoint
 from pruner.training.curves import Curves
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
 from pruner.utils.errors import CellError, NotFiniteError
 from pruner.utils.files import remove_folder
-
-CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
-CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 class LossBar(ProgressCallback):
@@ -32,43 +28,8 @@ class LossBar(ProgressCallback):
             self.training_bar.set_postfix(shown)
 
 
-class Checkpoints(TrainerCallback):
-    """One after each epoch and every few minutes, always when the loss has just been logged, so that none is lost."""
-
-    def __init__(self) -> None:
-        self.saved_at, self.saved_step = time.monotonic(), 0
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if control.should_log:
-            control.should_save = from_main(lambda: time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS)
-
-    def on_epoch_end(self, args, state, control, **kwargs):
-        control.should_log = True
-        control.should_save = state.global_step != self.saved_step  # never over one that is whole
-
-    def on_save(self, args, state, control, **kwargs):
-        self.saved_at, self.saved_step = time.monotonic(), state.global_step
-
-
-def last_checkpoint(folder: Path) -> str | None:
-    """The newest of ``Trainer``'s checkpoints in a folder that was written to its end."""
-    found = [path for path in folder.glob("checkpoint-*") if is_whole(path)]
-    return str(max(found, key=lambda path: int(path.name.rpartition("-")[2]))) if found else None
-
-
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all files are there; the one that tells the step is written last."""
-    if not all((checkpoint / name).is_file() for name in CHECKPOINT_FILES) or not any(checkpoint.glob("rng_state*")):
-        return False
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        return checkpoint.name == f"checkpoint-{state['global_step']}"
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
-
-
 def training_device() -> torch.device:
-    """Where ``train`` leaves a model."""
+    """Return the device on which ``train`` leaves a model."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -88,19 +49,19 @@ def train(
     """Train ``model`` in place and leave it on the training device. Several processes train it together.
 
     Args:
-        folder: where the checkpoints are. If it has one, training goes on from there, as if it had not been
+        folder: where the checkpoints are. If it has one, training resumes from there, as if it had not been
             interrupted.
         collate: rows of ``data`` -> what the model's ``forward`` takes.
         decay: of the learning rates: ``linear`` to 0, or ``constant``.
-        learning_rates: of parts of the model, by the beginning of their parameters' names.
-        say: is told what the user should know, in a line.
-        curves: where the training is logged for TensorBoard, if it is.
+        learning_rates: of parts of the model, by the prefix of their parameters' names; each is clipped by itself.
+        say: prints or logs a line for the user.
+        curves: logs the training for TensorBoard.
 
     Returns:
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
 
     Raises:
-        CellError: the loss or a score was not finite, or memory was short for a single sentence.
+        CellError: the loss or a score was not finite, or memory ran out.
         UserError: the checkpoints cannot be written or read.
     """
     on_gpu = torch.cuda.is_available()
@@ -120,7 +81,7 @@ def train(
         seed=seed,
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,
-        save_strategy="no",  # see Checkpoints
+        save_strategy="no",  # see CheckpointCallback
         save_total_limit=1,
         report_to="none",
         remove_unused_columns=False,
@@ -128,6 +89,7 @@ def train(
         log_level="error",
         log_level_replica="error",
         ddp_broadcast_buffers=False,  # they are the same everywhere
+        ddp_find_unused_parameters=True,  # a step may leave some out: they then get no gradient, as in one process
         ddp_timeout=int(PATIENCE.total_seconds()),
     )
     if arguments.n_gpu > 1:
@@ -137,23 +99,34 @@ def train(
         return {**collate(sentences), "rows": [sentence["row"] for sentence in sentences]}
 
     trainer = PruningTrainer(
-        settings, learning_rates, say, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
+        settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
     )
-    for callback in (LossBar(), *callbacks, Checkpoints()):
+    for callback in (LossBar(), *callbacks, CheckpointCallback()):
         trainer.add_callback(callback)
     if curves:
         trainer.measure = curves.evaluate
         trainer.add_callback(curves)
+    checkpoint = from_main(lambda: last_checkpoint(folder))
+    if checkpoint:
+        say(f"training resumes from {checkpoint}")
     try:
-        trainer.train(resume_from_checkpoint=from_main(lambda: last_checkpoint(folder)))
+        trainer.train(resume_from_checkpoint=checkpoint)
         trainer.check_last_step()
     except NotFiniteError:
-        remove_folder(folder)  # there is nothing to go on from
+        remove_folder(folder)  # there is nothing to resume from
         raise
-    except torch.OutOfMemoryError as error:
-        raise CellError(f"training: out of memory for the model itself ({error}); take a smaller one") from None
+    except torch.OutOfMemoryError:
+        raise CellError(out_of_memory(settings)) from None
     # Mixed precision is for training: Accelerate would leave it in the model's forward.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     keys = ("step", "loss", "student_loss")
     return [{key: round(float(entry[key]), 5) for key in keys if key in entry} for entry in history]
+
+
+def out_of_memory(settings: TrainSettings) -> str:
+    """Say what to do where a step does not fit into memory: the next larger number of parts divides the batch."""
+    parts, size = settings.accumulation_steps, settings.batch_size
+    larger = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+    advice = f"set it to {larger}, or take a smaller model" if larger else "take a smaller model"
+    return f"training: out of memory with accumulation_steps {parts}, batches of {size}; {advice}"

@@ -1,7 +1,7 @@
-"""Several processes that work on one grid together, as ``torchrun`` starts them, or independently side by side.
+"""Processes that train together, as ``torchrun`` starts them, or work independently side by side.
 
-Alone, a process is the main one, and waits for nobody. What is read from or written to files is the main process's;
-the others learn of it by ``from_main``, and take part in the training.
+Of those that train together, only the main one reads and writes files, evaluates and measures; ``from_main`` tells the
+others what they need. A single process is the main one.
 """
 
 import os
@@ -21,12 +21,12 @@ from filelock import FileLock, Timeout
 from pruner.utils.files import cannot_write
 
 T = TypeVar("T")
-# The others wait that long for the main process, which evaluates and measures alone.
+# How long the others wait for the main process, which evaluates and measures alone.
 PATIENCE = timedelta(days=7)
 
 
-def count() -> int:
-    """How many processes ``torchrun`` has started."""
+def num_processes() -> int:
+    """Return how many processes ``torchrun`` has started."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -35,8 +35,8 @@ def is_main() -> bool:
 
 
 def join() -> None:
-    """Meet the other processes; only the main one is heard from now on."""
-    if count() == 1:
+    """Join the other processes; from now on only the main one prints."""
+    if num_processes() == 1:
         return
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # transformers gives it
     PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
@@ -46,22 +46,21 @@ def join() -> None:
 
 
 def from_main(answer: Callable[[], T]) -> T:
-    """What ``answer`` gives in the main process, in all of them. It must not call ``from_main`` itself."""
-    if count() == 1:
+    """Call ``answer`` in the main process; return its result in all. It must not call ``from_main`` itself."""
+    if num_processes() == 1:
         return answer()
-    box = [answer() if is_main() else None]
-    return broadcast_object_list(box)[0]
+    return broadcast_object_list([answer() if is_main() else None])[0]
 
 
 class Lock:
-    """A claim on ``path``, by a hidden file beside it. It ends with the process, however that ends."""
+    """A lock on ``path``, by a hidden file beside it. It ends with the process, however that ends."""
 
     def __init__(self, path: Path) -> None:
         self.file = path.with_name(f".{path.name}.lock")
         self._lock = FileLock(self.file)
 
     def take(self, wait: bool) -> bool:
-        """Whether the claim is ours now; another process may have it for hours.
+        """Acquire the lock, which another process may hold for hours; return whether it is ours now.
 
         Raises:
             UserError: the place cannot be written.
@@ -83,7 +82,7 @@ class Lock:
 
 @contextmanager
 def locked(path: Path, log: Callable[[str], None]) -> Iterator[None]:
-    """Work on ``path`` while no other process does, but for those that work on it together with this one."""
+    """Hold the lock on ``path``; processes that train together hold it together."""
     if not is_main():
         yield
         return

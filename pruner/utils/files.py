@@ -22,15 +22,6 @@ def cannot_read(path: Path, error: OSError) -> UserError:
 
 
 @contextmanager
-def readable(checkpoint: str | None) -> Iterator[None]:
-    """Every kind of error that reading a file of a checkpoint may end with, as a ``UserError``."""
-    try:
-        yield
-    except Exception as error:  # safetensors, pickle and torch each raise their own
-        raise UserError(f"{checkpoint}: cannot be resumed ({error}); remove the folder") from None
-
-
-@contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write under; folders are made. Whatever is left there in the end is removed.
 
