@@ -16,13 +16,14 @@ from pruner.evaluation.predict import predict_dev, rank_correlation
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.grid import Cell, Grid
 from pruner.report.page import report_grid
-from pruner.report.records import Log, check_writable, environment, finite, write_record
+from pruner.report.records import Log, Record, finite, write_record
 from pruner.report.tables import by_target, markdown, metric_text, summary
 from pruner.training.steps import training_folder
 from pruner.training.train import training_device
 from pruner.utils.distributed import Lock, count, from_main, is_main, locked
+from pruner.utils.environment import environment
 from pruner.utils.errors import CellError, UserError
-from pruner.utils.files import remove_folder, whole_folder, write_whole
+from pruner.utils.files import check_writable, remove_folder, whole_folder, write_whole
 
 
 def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dict | None:
