@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -14,9 +14,10 @@ from tqdm import tqdm
 from pruner.report.schema import SCHEMA, VERSION
 from pruner.report.upgrade import upgrade
 from pruner.utils.errors import NotFiniteError, UserError
-from pruner.utils.files import whole_folder
+from pruner.utils.files import cannot_read, whole_folder
 
 OUTDATED = "outdated"  # a file beside a record that is to be replaced
+NOT_OURS = "published", "speed"  # in a folder named records: what came with the code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,52 @@ def mark_outdated(folder: Path) -> None:
     """Let the cell be run again. Its record stays until then, and a run that is stopped knows what was left."""
     if (folder / "record.json").is_file():
         (folder / OUTDATED).touch()
+
+
+def find_records(root: Path) -> Iterator[Path]:
+    """Find the folders below ``root`` with a ``record.json``, but no hidden ones: those are being written.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise cannot_read(Path(error.filename), error)
+
+    visited = set()  # links may lead in circles
+    for folder, inside, files in os.walk(root, onerror=refuse, followlinks=True):
+        hidden = NOT_OURS if Path(folder) == root and root.resolve().name == "records" else ()
+        inside[:] = sorted(name for name in inside if not name.startswith(".") and name not in hidden)
+        if os.path.realpath(folder) in visited:
+            inside.clear()
+        elif "record.json" in files + inside:
+            yield Path(folder)
+        visited.add(os.path.realpath(folder))
+
+
+def read_records(root: Path) -> tuple[dict[str, Record], list[str]]:
+    """Read the records below ``root``, by their folders relative to it; and name the files that are none.
+
+    Raises:
+        UserError: no such folder, or no record in it.
+    """
+    if not os.path.isdir(root):
+        raise UserError(f"{root}: no such folder; name the one that the runs wrote to with --records")
+    records, skipped = {}, []
+    for folder in sorted(find_records(root)):
+        name = folder.relative_to(root).as_posix()
+        try:
+            record = read_record(folder)
+        except UserError:
+            record = None
+        if record:
+            records[name] = record
+        elif os.path.lexists(folder / "record.json") and not (folder / OUTDATED).is_file():
+            skipped.append(f"{name}/record.json")
+    if not records:
+        more = f" (of {len(skipped)} files none is whole, as {skipped[0]})" if skipped else ""
+        raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
+    return records, skipped
 
 
 def finite(values: dict[str, float], where: str) -> dict[str, float]:

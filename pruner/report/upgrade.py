@@ -28,7 +28,7 @@ def upgrade(old: dict[str, Any]) -> dict[str, Any]:
     elif source in ("sampled", "soft-extract"):
         way = "learned" if source == "sampled" else source
         variant = f"{way} for {target:g}x" if target else f"lambda {search['penalty']:g}"
-    if pruned and old["latency"] is None or "schedule" in old and not bert:
+    if (pruned and old["latency"] is None) or ("schedule" in old and not bert):
         raise ValueError("not as version 1 was written")
     title = f"{old['method']} of {old['teacher']}" if old["teacher"] else old["method"]
     return old | {
