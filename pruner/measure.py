@@ -23,10 +23,10 @@ from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.flags import check_widths, start_run
 from pruner.models.pretrained import load_model
-from pruner.report.records import check_writable, environment
 from pruner.report.tables import markdown
+from pruner.utils.environment import environment
 from pruner.utils.errors import Parser, UserError, comma_list, run_script
-from pruner.utils.files import write_whole
+from pruner.utils.files import check_writable, write_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths

@@ -18,8 +18,8 @@ from test_run import prepared, records  # noqa: F401
 from pruner.compress.tokens.schedule import make_pruning
 from pruner.experiments import grid_run
 from pruner.experiments.grid import Cell
-from pruner.report.records import Log, write_record
 from pruner.utils.distributed import Lock
+from pruner.utils.files import write_whole
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 QUICK = ("--epochs", "2", "--batch-size", "7", "--latency-repeats", "1", "--learning-rate", "1e-3")
@@ -143,7 +143,7 @@ def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
         taken.set()
         go.wait(10)
         time.sleep(0.5)
-        write_record(grid.folder(cells[0][0]), {"theirs": True}, Log())
+        write_whole(grid.folder(cells[0][0]) / "record.json", b'{"theirs": true}')
         lock.release()
 
     thread = threading.Thread(target=work_elsewhere)

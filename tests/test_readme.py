@@ -14,6 +14,7 @@ from make_readme import (
     PUBLISHED,
     TABLES,
     budget_records,
+    lstm_records,
     published,
     rewrite,
     speed,
@@ -24,7 +25,6 @@ from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.select import keep_counts
-from pruner.report.tables import way
 from pruner.utils.errors import UserError
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -70,29 +70,19 @@ def test_the_hardware_of_the_speed_tables_is_named(name):
 
 
 def test_budgets_are_met():
-    for record in budget_records():
-        assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
+    records = budget_records()
+    assert records["flops.reduction"].tolist() == pytest.approx(records["target_flops_reduction"].tolist(), rel=0.03)
 
 
 def test_the_text_compares_power_berts_search_with_the_learned_schedules():
-    learned = [
-        f"{100 * record['metrics']['accuracy']:.1f}"
-        for task in ("mrpc", "sst-2")
-        for record in budget_records()
-        if (record["task"], record["method"], way(record), record["seed"]) == (task, "attention", "learned", 1)
-        and record["target_flops_reduction"] == 2
-    ]
+    records = budget_records().set_index(["task", "method", "way", "target_flops_reduction", "seed"])["score"]
+    learned = [f"{records[task, 'attention', 'learned', 2.0, 1]:.1f}" for task in ("mrpc", "sst-2")]
     assert f"the learned schedules have {' and '.join(learned)}" in README
 
 
 def test_the_budgets_are_what_the_text_says():
     """Up to 2x: whoever chooses is above chance, late above the first layer, and on SST-2 above one rate for all."""
-    means: dict[tuple, list[float]] = {}
-    for record in budget_records():
-        lost = next(record["metrics"][name] - record["baseline_metrics"][name] for name in record["metrics"])
-        key = record["task"], record["method"], way(record), record["target_flops_reduction"]
-        means.setdefault(key, []).append(100 * lost)
-    mean = {key: sum(values) / len(values) for key, values in means.items()}
+    mean = budget_records().groupby(["task", "method", "way", "target_flops_reduction"])["lost"].mean()
     for task in ("mrpc", "cola", "sst-2"):
         for method in ("attention", "student"):
             for budget in (1.5, 2.0):
@@ -114,10 +104,7 @@ def test_the_budgets_are_what_the_text_says():
 
 
 def test_the_published_schedule_does_what_the_text_says():
-    found = {
-        (record["task"], record["method"]): next(iter(record["metrics"].values()))
-        for record in published("mrpc", "sst-2", "cola")
-    }
+    found = published("BERT/*/*", ("mrpc", "sst-2", "cola")).groupby(["task", "method"])["score"].mean()
     for task in ("mrpc", "sst-2", "cola"):
         controls = [found[task, name] for name in ("random", "head", "tail") if (task, name) in found]
         assert found[task, "student"] > max(controls)
@@ -127,17 +114,14 @@ def test_the_published_schedule_does_what_the_text_says():
 
 def test_the_lstms_results_are_what_the_text_says():
     """At 0.9 the student is above random and head, and on AG News' test set in batches of 256 four times as fast."""
-    records = [r for r in published(*LSTM_TASKS, model="LSTM") if r["target_prune_rate"] == 0.9]
+    records = lstm_records()
+    records = records[records["target_prune_rate"] == 0.9]
+    means = records.groupby(["task", "method"])["score"].mean()
     for task in LSTM_TASKS:
-        means = {}
-        for method in ("student", "random", "head"):
-            found = [r["metrics"]["accuracy"] for r in records if (r["task"], r["method"]) == (task, method)]
-            means[method] = sum(found) / len(found)
-        assert means["student"] > max(means["random"], means["head"]), task
-    for record in records:
-        if (record["task"], record["method"]) == ("agnews", "student"):
-            assert record["latency"]["speedup"] > 4
-            assert record["latency"]["batch_size"] == 256
+        assert means[task, "student"] > max(means[task, "random"], means[task, "head"]), task
+    student = records[(records["task"] == "agnews") & (records["method"] == "student")]
+    assert (student["latency.speedup"] > 4).all()
+    assert (student["latency.batch_size"] == 256).all()
 
 
 def test_committed_records_name_no_place_of_the_machine_they_were_made_on():
@@ -206,8 +190,8 @@ def test_links_lead_somewhere():
 
 
 def test_the_hardware_of_the_lstms_times_is_named():
-    for record in published(*LSTM_TASKS, model="LSTM"):
-        assert f"{record['environment']['cpu']} with {record['environment']['threads']} thread," in README
+    for cpu, threads in lstm_records().groupby(["environment.cpu", "environment.threads"]).groups:
+        assert f"{cpu} with {threads} thread," in README
 
 
 def test_a_fine_tuned_bert_is_pruned_and_served_in_under_ten_lines(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from pruner.data.collate import Collate, SplitDataset, training_rows
 from pruner.data.task import Task
 from pruner.evaluation.metrics import dev_metrics
 from pruner.evaluation.predict import predict_dev
-from pruner.report.records import Log, finished_record, mark_outdated
+from pruner.report.records import Log, Record, finished_record, mark_outdated
 from pruner.training.curves import Curves
 from pruner.training.steps import read_step, remove_step, step_folder, training_folder, write_step
 from pruner.training.train import train, training_device
@@ -202,7 +202,7 @@ class Grid(ABC, Generic[Model]):
             settings["student_widths"] = list(cell.pruning.student_widths)
         return settings
 
-    def finished(self, cell: Cell, cache: Cache) -> dict | None:
+    def finished(self, cell: Cell, cache: Cache) -> Record | None:
         """The record of a cell that is not to be run again."""
         return finished_record(self.folder(cell), self.settings(cell, cache))
 

@@ -16,16 +16,17 @@ from pruner.evaluation.predict import predict_dev, rank_correlation
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.grid import Cell, Grid
 from pruner.report.page import report_grid
-from pruner.report.records import Log, check_writable, environment, finite, write_record
-from pruner.report.tables import by_target, markdown, metric_text, summary
+from pruner.report.records import Log, Record, finite, write_record
+from pruner.report.tables import comparisons, markdown, metric_text, summary, to_frame
 from pruner.training.steps import training_folder
 from pruner.training.train import training_device
-from pruner.utils.distributed import Lock, from_main, is_main, locked, num_processes
+from pruner.utils.distributed import Lock, count, from_main, is_main, locked
+from pruner.utils.environment import environment
 from pruner.utils.errors import CellError, UserError
-from pruner.utils.files import remove_folder, whole_folder, write_whole
+from pruner.utils.files import check_writable, remove_folder, whole_folder, write_whole
 
 
-def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dict | None:
+def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: Record | None) -> Record | None:
     """Train, evaluate, measure and record one cell; ``baseline`` is the finished record of its baseline.
 
     The main process alone does what comes after the training, and returns the record.
@@ -46,7 +47,7 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dic
         "seed": cell.seed,
         "status": "complete",
         "metrics": metrics,
-        "baseline_metrics": baseline["metrics"] if baseline else metrics,
+        "baseline_metrics": baseline.metrics if baseline else metrics,
         "metrics_by_length": metrics_by_length(task, cache, logits),
         "latency": None,
     }
@@ -84,9 +85,10 @@ def run_cell(grid: Grid, cell: Cell, cache: Cache, baseline: dict | None) -> dic
         "environment": environment(grid.steady),
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_record(grid.folder(cell), record, log, files)
+    finished = Record.from_json(record)
+    write_record(grid.folder(cell), finished, log, files)
     remove_folder(training_folder(grid.step(cell, cache)))
-    return record
+    return finished
 
 
 def keep_model(grid: Grid, model: nn.Module, cell: Cell, cache: Cache) -> str | None:
@@ -172,7 +174,7 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
                 raise
             raise KeyboardInterrupt(STOPPED.replace("again", "again without --force")) from None
         except CellError as error:
-            if num_processes() > 1:  # the processes may be at different places now
+            if count() > 1:  # the processes may be at different places now
                 raise
             failed[cell] = f"{cell.task.name}, {cell.name}: {error}"
             grid.log(failed[cell])
@@ -189,7 +191,7 @@ def run_grid(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
         raise CellError(next(iter(failed.values())) + more)
 
 
-def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, dict | None]:
+def start(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> dict[Cell, Record | None]:
     """The records of all cells, ``None`` for those to run, when everything is found to be in order."""
     if grid.force:
         for cell, cache in cells:
@@ -221,7 +223,7 @@ def tidy(grid: Grid, cells: Sequence[tuple[Cell, Cache]]) -> None:
 def take_cell(
     grid: Grid,
     cells: Sequence[tuple[Cell, Cache]],
-    finished: dict[Cell, dict | None],
+    finished: dict[Cell, Record | None],
     failed: Mapping[Cell, str],
     locks: Mapping[Cell, Lock],
 ) -> int | None:
@@ -250,9 +252,10 @@ def take_cell(
         locks[busy[0]].release()
 
 
-def print_tables(records: list[dict]) -> None:
+def print_tables(records: list[Record]) -> None:
     """What was found, in a table or several."""
     if not records:
         return
-    for table in (summary(records), *by_target(records)):
+    frame = to_frame(records)
+    for table in (summary(frame), *comparisons(frame)):
         print("\n" + markdown(table))

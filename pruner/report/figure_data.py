@@ -1,223 +1,171 @@
-"""What the figures of one table's records show: lines, means and deviations over seeds. Nothing is drawn here.
-
-Each record has a ``label`` here, the name of its method as the table has it.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from itertools import pairwise
+"""What the figures of one table show, as data frames of lines: means and deviations over seeds. Nothing is drawn here."""
 
 import numpy as np
+import pandas as pd
 
-from pruner.compress.tokens.schedule import LSTM_METHODS, METHODS, schedule_name
-from pruner.report.figures import BASELINE, Line, Panel, Picture
-from pruner.report.tables import grouped, schedule_text, way
+from pruner.compress.tokens.schedule import schedule_name
+from pruner.report.figures import BASELINE, PANEL, Chart
+from pruner.report.tables import METHOD_ORDER, WAYS
 
-ORDER = ("baseline", *dict.fromkeys((*LSTM_METHODS[:2], *METHODS)))  # of methods, in tables and in legends
-WAYS = ("learned", "uniform", "first layer", "soft-extract", "")  # of making schedules; the last is by hand
 MOST_PANELS = 12  # of a figure
 MOST_LINES = 9  # of a panel of schedules
 NOISY = 0.03  # a loss that changes by this share of its range from point to point, on average
 NEIGHBOURS = 5  # that are averaged then
 
 
-def pictures(title: str, records: Sequence[dict]) -> list[Picture]:
-    """The figures for which there is something to show. ``records`` are of one table and in its order."""
-    found = (frontier(title, records), by_length(title, records), kept(title, records), loss(title, records))
-    return [picture for picture in found if picture]
+def charts(title: str, frame: pd.DataFrame) -> dict[str, Chart]:
+    """Make the charts for which there is something to show, by their names.
+
+    Args:
+        frame: made by ``labelled``.
+    """
+    ways = {way: dash for dash, way in enumerate(WAYS.values())}
+    frame = frame.assign(
+        look=frame["label"].map(looks(frame)),
+        setting=[setting(row) for _, row in frame.iterrows()],
+        way_dash=[ways.get(way, len(ways)) for way in frame["way"]],
+        panel="",
+        ticks="",
+    )
+    made = {"frontier": frontier(frame), "by-length": by_length(frame), "tokens": tokens(frame), "loss": loss(frame)}
+    return {name: limited(chart._replace(title=title)) for name, chart in made.items() if chart}
 
 
-def made(record: dict) -> str:
-    """How the schedule was made; nothing where it was given by hand or is a single rate."""
-    source, target = record.get("schedule_source"), record.get("target_flops_reduction")
-    return way(record) if source == "learned" or target else ""
+def limited(chart: Chart) -> Chart:
+    numbers = chart.lines.groupby(PANEL, sort=False).ngroup()
+    if numbers.max() < MOST_PANELS:
+        return chart
+    title = f"{chart.title} (the first {MOST_PANELS} of {numbers.max() + 1} settings)"
+    return chart._replace(title=title, lines=chart.lines[numbers < MOST_PANELS])
 
 
-def setting(record: dict) -> str:
-    """What methods are compared at: a schedule, a rate, or a way of meeting a budget."""
-    if target := record.get("target_flops_reduction"):
-        return f"{way(record)} for {target:g}x"
-    if "schedule" not in record:
-        return f"rate {record['target_prune_rate']:g}"
-    return schedule_text(record) if made(record) else schedule_name(record["schedule"])
+def setting(row: pd.Series) -> str:
+    """Name what methods are compared at: a schedule, a rate, or a way of meeting a budget."""
+    target, rate = row["target_flops_reduction"], row["target_prune_rate"]
+    if not row["pruned"]:
+        return ""
+    if row["way"] and target > 0:
+        return f"{row['way']} for {target:g}x"
+    if rate >= 0:
+        return f"rate {rate:g}"
+    return schedule_name(row["schedule"]) if isinstance(row["schedule"], list) and not row["way"] else row["variant"]
 
 
-def looks(records: Sequence[dict]) -> dict[str, int]:
-    """A marker and a colour for each label: those of its method, the same in all figures, as far as they go."""
-    found: dict[str, int] = {}
-    for label, method in {record["label"]: record["method"] for record in records}.items():
-        if method == "baseline":
-            found[label] = BASELINE
-            continue
-        wanted = ORDER.index(method) - 1 if method in ORDER else len(ORDER) - 1
-        while wanted in found.values():
-            wanted = len(ORDER) - 1 if wanted < len(ORDER) - 1 else wanted + 1
-        found[label] = wanted
-    return found
+def looks(frame: pd.DataFrame) -> dict[str, int]:
+    """Choose a marker and a colour for each label: those of its method, the same in all figures, as far as they go."""
+    last, chosen = len(METHOD_ORDER) - 1, dict[str, int]()
+    for label, method in frame.drop_duplicates("label")[["label", "method"]].itertuples(index=False):
+        look = METHOD_ORDER.index(method) - 1 if method in METHOD_ORDER else last
+        while method != "baseline" and look in chosen.values():
+            look = max(look + 1, last)
+        chosen[label] = look
+    return chosen
 
 
-def split(records: Iterable[dict]) -> tuple[list[dict], list[dict]]:
-    """The baselines, and what is compared with them."""
-    records = list(records)
-    unpruned = [record for record in records if record["method"] == "baseline"]
-    return unpruned, [record for record in records if record["method"] != "baseline"]
+def averaged(points: pd.DataFrame, by: list[str], values: list[str]) -> pd.DataFrame:
+    """Average over seeds; each value gets a column with its standard deviation, 0 of a single one."""
+    groups = points.groupby(by, sort=False)[values]
+    return groups.mean().join(groups.std().fillna(0).add_suffix("_error")).reset_index()
 
 
-def average(rows: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Means and standard deviations (0 of a single row) of each column."""
-    values = np.array(rows, dtype=float)
-    deviation = values.std(axis=0, ddof=1) if len(values) > 1 else np.zeros(values.shape[1])
-    return tuple(values.mean(axis=0).tolist()), tuple(deviation.tolist())
+def score_label(frame: pd.DataFrame) -> str:
+    metric = frame["metric"].iloc[0]
+    return f"{metric} (%)" if metric.startswith(("accuracy", "f1")) else f"{metric}, times 100"
 
 
-def first_metric(records: Sequence[dict]) -> tuple[str, str]:
-    """Its name, and that of an axis for a hundred times of it."""
-    name = next(iter(records[0]["metrics"]))
-    return name, f"{name} (%)" if name.startswith(("accuracy", "f1")) else f"{name}, times 100"
-
-
-def frontier(title: str, records: Sequence[dict]) -> Picture | None:
-    """The metric against what is saved: one line per method and way of making schedules, its points by their saving."""
-    unpruned, pruned = split(records)
-    if not pruned:
+def frontier(frame: pd.DataFrame) -> Chart | None:
+    """Show the metric against what is saved, with a line per method and way of making schedules."""
+    if not frame["pruned"].any():
         return None
-    name, y_label = first_metric(records)
-    look = looks(records)
-    axes = (("FLOPs reduction (times)", "flops", "reduction"), ("measured speed-up (times)", "latency", "speedup"))
-    panels = []
-    for x_label, part, key in axes:
-        lines = []
-        for label, cells in grouped(unpruned, lambda record: record["label"]).items():
-            height, error = average([[100 * cell["metrics"][name]] for cell in cells])
-            lines.append(Line(label, (1.0,), height, (0.0,), error, BASELINE, level=True))
-        for (label, how), cells in grouped(pruned, lambda record: (record["label"], made(record))).items():
-            points = []
-            for same in grouped(cells, setting).values():
-                mean, error = average([[cell[part][key], 100 * cell["metrics"][name]] for cell in same])
-                points.append((*mean, *error))
-            x, y, x_error, y_error = zip(*sorted(points), strict=True)
-            # Dashes tell the ways of making schedules apart where there are such, else they help with the methods.
-            dash = WAYS.index(how) if any(map(made, pruned)) else look[label]
-            lines.append(Line(f"{label}, {how}" if how else label, x, y, x_error, y_error, look[label], dash))
-        panels.append(Panel("", x_label, tuple(lines)))
-    return Picture("frontier", title, y_label, tuple(panels))
+    # Dashes tell the ways of making schedules apart where there are such, else they help with the methods.
+    dash = frame["way_dash"] if frame["way"].any() else frame["look"]
+    label = frame["label"].where(frame["way"] == "", frame["label"] + ", " + frame["way"])
+    points = frame.assign(dash=dash, label=label, y=frame["score"])
+    savings = {"FLOPs reduction (times)": "flops.reduction", "measured speed-up (times)": "latency.speedup"}
+    panels = [points.assign(x_label=name, x=frame[key].where(frame["pruned"], 1.0)) for name, key in savings.items()]
+    by = [*PANEL, "label", "look", "dash", "setting"]
+    return Chart(averaged(pd.concat(panels).dropna(subset="x"), by, ["x", "y"]), score_label(frame))
 
 
-def compared(records: Sequence[dict], line: Callable[[Sequence[dict]], Line]) -> dict[str, tuple[Line, ...]]:
-    """By setting, the lines of the baselines and of all methods; ``line`` makes one of the seeds of a label."""
-    unpruned, pruned = split(records)
-
-    def of(cells: Sequence[dict]) -> list[Line]:
-        found = (line(same) for same in grouped(cells, lambda record: record["label"]).values())
-        return [replace(each, dash=max(each.look, 0)) for each in found]
-
-    base = of(unpruned)
-    found = {name: tuple(base + of(cells)) for name, cells in grouped(pruned, setting).items()}
-    return {name: lines for name, lines in found.items() if len(lines) > len(base)} or {"": tuple(base)}
+def compared(lines: pd.DataFrame) -> pd.DataFrame:
+    """Give each setting a panel, with the baselines in all of them."""
+    baselines, others = lines[lines["look"] == BASELINE], lines[lines["look"] != BASELINE]
+    panels = [pd.concat([baselines, part]).assign(panel=name) for name, part in others.groupby("setting", sort=False)]
+    return pd.concat(panels or [baselines]).assign(dash=lambda all_lines: all_lines["look"].clip(lower=0))
 
 
-def limited(title: str, panels: Sequence[Panel]) -> tuple[str, tuple[Panel, ...]]:
-    more = f" (the first {MOST_PANELS} of {len(panels)} settings)" if len(panels) > MOST_PANELS else ""
-    return title + more, tuple(panels[:MOST_PANELS])
-
-
-def by_length(title: str, records: Sequence[dict]) -> Picture | None:
-    """The metric by sentence length: a panel for each setting, a line per method, the baseline in all of them."""
-    name, y_label = first_metric(records)
-    look = looks(records)
-    panels = []
-    with_bins = [record for record in records if len(record.get("metrics_by_length") or ()) > 1]
-    for spans, cells in grouped(with_bins, bins).items():
-
-        def line(same: Sequence[dict]) -> Line:
-            rows = [[100 * entry.get(name, np.nan) for entry in cell["metrics_by_length"]] for cell in same]
-            y, error = average(rows)
-            label = same[0]["label"]
-            return Line(label, tuple(map(float, range(len(y)))), y, (), error, look[label])
-
-        ticks = tuple(f"{first}-{last}" if first < last else f"{first}" for first, last in spans)
-        for at, lines in compared(cells, line).items():
-            panels.append(Panel(at, "sentence length (tokens)", lines, ticks))
-    title, shown = limited(title, panels)
-    return Picture("by-length", title, y_label, shown) if shown else None
-
-
-def bins(record: dict) -> tuple[tuple[int, int], ...]:
-    return tuple((first, last) for first, last in (entry["tokens"] for entry in record["metrics_by_length"]))
-
-
-def kept(title: str, records: Sequence[dict]) -> Picture | None:
-    """The share of tokens that each layer computes: by budget, where schedules were made for one, else by schedule."""
-    _, pruned = split(records)
-    depths = Counter(len(record["tokens"].get("kept_by_layer") or ()) for record in pruned)
-    depth = max((depth for depth in depths if depth > 1), key=lambda depth: depths[depth], default=0)
-    pruned = [record for record in pruned if depth and len(record["tokens"].get("kept_by_layer") or ()) == depth]
-    look = looks(records)
-    panels: list[tuple[str, list[Line]]] = []
-    by_budget = grouped(pruned, lambda record: record.get("target_flops_reduction"))
-    for target in sorted(filter(None, by_budget)):
-        lines = []
-        for (label, how), same in grouped(by_budget[target], lambda record: (record["label"], made(record))).items():
-            line = layers(f"{label}, {how}", same, look[label])
-            lines.append(replace(line, dash=WAYS.index(how)))
-        panels.append((f"FLOPs reduction {target:g}x", lines))
-    given = [line for cells in grouped(by_budget.get(None, []), setting).values() for line in at_setting(cells)]
-    given = [replace(line, look=number, dash=number) for number, line in enumerate(given)]
-    panels += [("", given[start : start + MOST_LINES]) for start in range(0, len(given), MOST_LINES)]
-    shown = [Panel(name, "layer", tuple(lines), whole_numbers=True) for name, lines in panels]
-    if all(len(set(line.y)) == 1 for panel in shown for line in panel.lines):
-        return None  # all tokens leave before the first layer, as the tables say
-    title, limit = limited(title, shown)
-    return Picture("tokens", title, "real tokens computed (%)", limit, (0, 104))
-
-
-def layers(label: str, cells: Sequence[dict], look: int = 0) -> Line:
-    y, error = average([[100 * share for share in cell["tokens"]["kept_by_layer"]] for cell in cells])
-    return Line(label, tuple(float(number + 1) for number in range(len(y))), y, (), error, look)
-
-
-def at_setting(cells: Sequence[dict]) -> list[Line]:
-    """One line for all methods, if they keep equally many, as they do with a schedule that was given."""
-    lines = [layers(label, same) for label, same in grouped(cells, lambda record: record["label"]).items()]
-    name = setting(cells[0])
-    if len({tuple(round(share, 6) for share in line.y) for line in lines}) == 1:
-        return [replace(lines[0], label=name)]
-    return [replace(line, label=f"{line.label}, {name}") for line in lines]
-
-
-def loss(title: str, records: Sequence[dict]) -> Picture | None:
-    """The training loss, the mean over seeds; one panel for all settings that share their trainings."""
-    with_loss = [record for record in records if len(curve(record)[0]) > 1]
-    if not with_loss:
+def by_length(frame: pd.DataFrame) -> Chart | None:
+    """Show the metric by sentence length: a panel for each setting, a line per method, the baseline in all of them."""
+    frame = frame[frame["metrics_by_length"].str.len() > 1]
+    if frame.empty:
         return None
-    smooth, look = any(noisy(curve(record)[1]) for record in with_loss), looks(records)
+    bins = [[entry["tokens"] for entry in entries] for entries in frame["metrics_by_length"]]
+    ticks = [" ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in spans) for spans in bins]
+    points = frame.assign(ticks=ticks, x=[range(len(spans)) for spans in bins], x_label="sentence length (tokens)")
+    points = points.explode(["metrics_by_length", "x"])
+    points["y"] = [100 * entry.get(name, np.nan) for name, entry in points[["metric", "metrics_by_length"]].to_numpy()]
+    lines = averaged(points, [*PANEL, "label", "look", "setting", "x"], ["y"])
+    return Chart(pd.concat(compared(part) for _, part in lines.groupby("ticks", sort=False)), score_label(frame))
 
-    def line(same: Sequence[dict]) -> Line:
-        steps = curve(same[0])[0]
-        y: np.ndarray = np.mean([np.interp(steps, *curve(cell)) for cell in same], axis=0)
+
+def tokens(frame: pd.DataFrame) -> Chart | None:
+    """Show the share of tokens that each layer computes: by budget, where schedules were made for one, else by schedule.
+
+    Without a difference between layers there is no chart: all tokens leave before the first one, as tables say.
+    """
+    layers = frame["tokens.kept_by_layer"].str.len()
+    layers = layers[frame["pruned"] & (layers > 1)]
+    frame = frame.loc[layers.index[layers == layers.mode().max()]]
+    shares = frame["tokens.kept_by_layer"]
+    if all(len(set(kept)) == 1 for kept in shares):
+        return None
+    points = frame.assign(x=[range(1, len(kept) + 1) for kept in shares], y=shares, x_label="layer").explode(["x", "y"])
+    points["y"] *= 100
+    by = [*PANEL, "label", "look", "setting", "x"]
+
+    budgets = points.dropna(subset="target_flops_reduction").sort_values("target_flops_reduction", kind="stable")
+    budgets["panel"] = budgets["target_flops_reduction"].map("FLOPs reduction {:g}x".format)
+    budgets["label"] += ", " + budgets["way"]
+    budgets = averaged(budgets.rename(columns={"way_dash": "dash"}), [*by, "dash"], ["y"])
+
+    given = averaged(points[points["target_flops_reduction"].isna()], by, ["y"])
+    # With a schedule that was given, all methods keep equally many, which is one line.
+    shapes = given.groupby(["setting", "label"])["y"].agg(lambda y: tuple(y.astype(float).round(6)))
+    differ = given["setting"].map(shapes.groupby("setting").nunique()) > 1
+    given["label"] = given["setting"].where(~differ, given["label"] + ", " + given["setting"])
+    given = given.drop_duplicates(["label", "x"])
+    number = pd.Series(pd.factorize(given["label"])[0], index=given.index)
+    first = number // MOST_LINES * MOST_LINES + 1
+    if number.max() >= MOST_LINES:
+        given["panel"] = "schedules from number " + first.astype(str)
+    given = given.assign(look=number, dash=number)
+    return Chart(pd.concat([budgets, given]), "real tokens computed (%)", y_limits=(0, 104))
+
+
+def loss(frame: pd.DataFrame) -> Chart | None:
+    """Show the training loss, the mean over seeds; a panel for all settings that share their trainings."""
+    frame = frame[frame["loss"].str.len() > 1]
+    if frame.empty:
+        return None
+    curves = [pd.DataFrame(entries).set_index("step")["loss"] for entries in frame["loss"]]
+    frame, smooth = frame.assign(curve=curves, x_label="training step"), any(map(is_noisy, curves))
+    parts = []
+    by = [*PANEL, "label", "look", "setting"]
+    for key, cells in frame.groupby(by, sort=False):
+        x = cells["curve"].iloc[0].index
+        y = pd.Series(np.mean([np.interp(x, curve.index, curve) for curve in cells["curve"]], axis=0))
         if smooth:
-            weights = np.convolve(np.ones(len(y)), np.ones(NEIGHBOURS), "same")
-            y = np.convolve(y, np.ones(NEIGHBOURS), "same") / weights
-        return Line(same[0]["label"], tuple(steps), tuple(np.round(y, 6).tolist()), (), (), look[same[0]["label"]])
-
-    names: dict[tuple[Line, ...], list[str]] = {}
-    for name, lines in compared(with_loss, line).items():
-        names.setdefault(lines, []).append(name)
-    panels = [Panel(shared(found) if len(names) > 1 else "", "training step", lines) for lines, found in names.items()]
-    title, shown = limited(title, panels)
-    return Picture("loss", title, f"training loss{f' (mean of {NEIGHBOURS} neighbours)' if smooth else ''}", shown)
-
-
-def shared(names: Sequence[str]) -> str:
-    return names[0] + (f" and {len(names) - 1} more settings" if len(names) > 1 else "")
+            y = y.rolling(NEIGHBOURS, center=True, min_periods=1).mean()
+        parts.append(pd.DataFrame({"x": x, "y": y.round(6)}).assign(**dict(zip(by, key, strict=True))))
+    lines = compared(pd.concat(parts))
+    names: dict[str, list[str]] = {}  # of the panels that show the same
+    for name, panel in lines.groupby("panel", sort=False):
+        names.setdefault(panel[["label", "x", "y"]].to_csv(), []).append(name)
+    titles = {same[0]: same[0] + (f" and {len(same) - 1} more settings" if same[1:] else "") for same in names.values()}
+    lines = lines[lines["panel"].isin(titles)]
+    lines["panel"] = lines["panel"].map(titles) if len(titles) > 1 else ""
+    return Chart(lines, "training loss" + (f" (mean of {NEIGHBOURS} neighbours)" if smooth else ""))
 
 
-def curve(record: dict) -> tuple[list[float], list[float]]:
-    entries = [entry for entry in record.get("loss") or () if "loss" in entry]
-    return [float(entry["step"]) for entry in entries], [float(entry["loss"]) for entry in entries]
-
-
-def noisy(values: Sequence[float]) -> bool:
-    changes = [abs(after - before) for before, after in pairwise(values)]
-    return float(np.mean(changes)) > NOISY * (max(values) - min(values)) and len(values) > 3 * NEIGHBOURS
+def is_noisy(curve: pd.Series) -> bool:
+    return len(curve) > 3 * NEIGHBOURS and curve.diff().abs().mean() > NOISY * (curve.max() - curve.min())

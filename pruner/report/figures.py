@@ -1,9 +1,10 @@
-"""Figures drawn from plain data, as PNG and SVG. They know no record; matplotlib is loaded with the first of them."""
+"""Draw charts as PNG and SVG. They know no record; Matplotlib is loaded with the first of them."""
 
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
 
 from pruner.utils.errors import UserError
 
@@ -22,55 +23,33 @@ DASHES: tuple = (
 )
 DASHES += (0, (9, 2, 1, 2, 1, 2)), (0, (5, 5)), (0, (1, 3)), (0, (12, 2, 3, 2))  # as many as colours
 DODGE = 0.045  # between the lines of a panel with named ticks, so that their bars do not lie on each other
-PANEL = 4.1, 3.1  # inches
+WIDTH, HEIGHT = 4.1, 3.1  # of a panel, in inches
 DENSE = 20  # points of a line from which not each gets a marker
 RESOLUTION = 150  # dots per inch of a PNG
 # Of Matplotlib, in all figures: the same bytes whenever they are drawn, and a dollar in a name begins no formula.
 SETTINGS: dict = {"svg.hashsalt": "pruner", "text.parse_math": False, "text.usetex": False}
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a panel; errors are standard deviations, 0 where there is one seed only.
+PANEL = ["panel", "x_label", "ticks"]  # what lines that share axes have in common
 
-    ``look`` chooses marker and colour, ``dash`` the line's style; what is the same in several panels looks the same.
-    ``level`` draws the height of its first point through the whole panel.
+
+class Chart(NamedTuple):
+    """A figure's content.
+
+    ``lines`` has a row per point. Those of a line share its ``label``; those of a panel its title, ``panel``, the
+    ``x_label`` of its axis and ``ticks``, names for 0, 1, ... in place of numbers ("" for none). ``x`` and ``y`` have
+    standard deviations, ``x_error`` and ``y_error``, or none. ``look`` chooses marker and colour, ``dash`` the line's
+    style: what is the same in several panels looks the same. A baseline of a single point is level.
     """
 
-    label: str
-    x: tuple[float, ...]
-    y: tuple[float, ...]
-    x_error: tuple[float, ...] = ()
-    y_error: tuple[float, ...] = ()
-    look: int = 0
-    dash: int = 0
-    level: bool = False
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One pair of axes. ``ticks`` are names for 0, 1, ... on the x axis, in place of numbers."""
-
-    title: str
-    x_label: str
-    lines: tuple[Line, ...]
-    ticks: tuple[str, ...] = ()
-    whole_numbers: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: panels with a common y axis and one legend. ``name`` says what it shows, ``title`` of what."""
-
-    name: str
-    title: str
+    lines: pd.DataFrame
     y_label: str
-    panels: tuple[Panel, ...]
+    title: str = ""
     y_limits: tuple[float, float] | None = None
 
 
 def check_matplotlib() -> None:
-    """Complain where figures cannot be drawn.
+    """Check that figures can be drawn.
 
     Raises:
         UserError: matplotlib cannot be imported.
@@ -81,80 +60,77 @@ def check_matplotlib() -> None:
         raise UserError(f"matplotlib: {error}; pip install -r requirements.txt brings it") from None
 
 
-def draw(picture: Picture) -> dict[str, bytes]:
-    """The picture's ``png`` and ``svg``: the same bytes for the same picture."""
+def draw(chart: Chart) -> dict[str, bytes]:
+    """Draw the chart's ``png`` and ``svg``: the same bytes for the same chart."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    panels = list(chart.lines.groupby(PANEL, sort=False))
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    names = chart.lines.sort_values("look", kind="stable")["label"].unique()
+    beside = 0.6 + 0.075 * max(map(len, names))
     with rc_context(SETTINGS | {"font.size": 9, "axes.titlesize": 9, "figure.titlesize": 10}):
-        columns = 2 if len(picture.panels) == 4 else min(3, len(picture.panels))
-        rows = -(-len(picture.panels) // columns)
-        lines = sorted((line for panel in picture.panels for line in panel.lines), key=lambda line: line.look)
-        names = list(dict.fromkeys(line.label for line in lines))
-        beside = 0.6 + 0.075 * max(map(len, names))
-        figure = Figure(figsize=(columns * PANEL[0] + beside, rows * PANEL[1] + 0.4), layout="constrained")
+        figure = Figure(figsize=(columns * WIDTH + beside, rows * HEIGHT + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         handles: dict[str, Any] = {}
-        for place, axes in enumerate(grid.flat):
-            if place < len(picture.panels):
-                handles |= draw_panel(axes, picture.panels[place]) | handles
-                if place % columns == 0:
-                    axes.set_ylabel(picture.y_label)
-            else:
-                axes.set_axis_off()
-        if picture.y_limits:
-            grid[0, 0].set_ylim(*picture.y_limits)
-        figure.suptitle(picture.title)
+        for axes, (names_of_panel, lines) in zip(grid.flat, panels, strict=False):
+            handles = draw_panel(axes, *names_of_panel, lines) | handles
+        for axes in grid[:, 0]:
+            axes.set_ylabel(chart.y_label)
+        for axes in grid.flat[len(panels) :]:
+            axes.set_axis_off()
+        if chart.y_limits:
+            grid[0, 0].set_ylim(*chart.y_limits)
+        figure.suptitle(chart.title)
         figure.legend([handles[name] for name in names], names, loc="outside right upper", handlelength=3.2)
         return as_files(figure)
 
 
 def as_files(figure: Any) -> dict[str, bytes]:
-    """A figure of Matplotlib's as ``png`` and ``svg``."""
-    found = {}
+    """Save a figure of Matplotlib's as ``png`` and ``svg``."""
+    files = {}
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         file = io.BytesIO()
         figure.savefig(file, format=kind, dpi=RESOLUTION, metadata=metadata)
-        found[kind] = file.getvalue()
-    return found
+        files[kind] = file.getvalue()
+    return files
 
 
-def draw_panel(axes, panel: Panel) -> dict[str, Any]:
-    """Draw the panel's lines; a handle for the legend of each label."""
-    from matplotlib.ticker import MaxNLocator
-
-    handles: dict[str, Any] = {}
-    axes.set(title=panel.title, xlabel=panel.x_label)
+def draw_panel(axes, title: str, x_label: str, ticks: str, lines: pd.DataFrame) -> dict[str, Any]:
+    """Draw the panel's lines; return a handle for the legend of each label."""
+    axes.set(title=title, xlabel=x_label)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    if panel.ticks:
-        axes.set_xticks(range(len(panel.ticks)), panel.ticks)
-    elif panel.whole_numbers:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for number, line in enumerate(panel.lines):
-        shift = DODGE * (number - (len(panel.lines) - 1) / 2) if panel.ticks else 0.0
-        handles.setdefault(line.label, draw_line(axes, line, number, shift))
-    return handles
+    if ticks:
+        axes.set_xticks(range(len(ticks.split())), ticks.split())
+    elif (lines["x"] % 1 == 0).all():
+        axes.locator_params(axis="x", integer=True)
+    groups = lines.groupby("label", sort=False)
+    shifts = DODGE * (np.arange(len(groups)) - (len(groups) - 1) / 2) * bool(ticks)
+    return {label: draw_line(axes, line, n, shifts[n]) for n, (label, line) in enumerate(groups)}
 
 
-def draw_line(axes, line: Line, number: int, shift: float) -> Any:
-    """Draw the ``number``-th line of a panel, a little to the right; its handle for the legend."""
-    base = line.look == BASELINE
-    colour = "black" if base else COLOURS[line.look % len(COLOURS)]
-    if line.level:
-        axes.axhline(line.y[0], color="0.45", linewidth=0.8, linestyle=DASHES[2], zorder=1)
+def draw_line(axes, line: pd.DataFrame, number: int, shift: float) -> Any:
+    """Draw the ``number``-th line of a panel, a little to the right; return its handle for the legend."""
+    line = line.sort_values("x", kind="stable")
+    look, dash = int(line["look"].iloc[0]), int(line["dash"].iloc[0])
+    base = look == BASELINE
+    colour = "black" if base else COLOURS[look % len(COLOURS)]
+    if base and len(line) == 1:
+        axes.axhline(line["y"].iloc[0], color="0.45", linewidth=0.8, linestyle=DASHES[2], zorder=1)
     drawn = axes.errorbar(
-        [x + shift for x in line.x],
-        line.y,
-        xerr=bars(line.x_error),
-        yerr=bars(line.y_error),
+        (line["x"] + shift).to_numpy(float),
+        line["y"].to_numpy(float),
+        xerr=bars(line, "x_error"),
+        yerr=bars(line, "y_error"),
         color=colour,
-        marker="*" if base else MARKERS[line.look % len(MARKERS)],
+        marker="*" if base else MARKERS[look % len(MARKERS)],
         markersize=9 if base else 5.5,
         # Filled and hollow in turn, where markers lie on each other.
-        markerfacecolor=colour if base or line.look % 2 == 0 else "white",
-        markevery=(number * 2 % 7, 7) if len(line.x) >= DENSE else None,
-        linestyle=DASHES[line.dash % len(DASHES)] if len(line.x) > 1 else "none",
+        markerfacecolor=colour if base or look % 2 == 0 else "white",
+        markevery=(number * 2 % 7, 7) if len(line) >= DENSE else None,
+        linestyle=DASHES[dash % len(DASHES)] if len(line) > 1 else "none",
         linewidth=1.3,
         elinewidth=0.8,
         capsize=2,
@@ -163,5 +139,5 @@ def draw_line(axes, line: Line, number: int, shift: float) -> Any:
     return drawn.lines[0]
 
 
-def bars(errors: Sequence[float]) -> Sequence[float] | None:
-    return errors if any(errors) else None
+def bars(line: pd.DataFrame, column: str) -> pd.Series | None:
+    return line[column] if column in line and line[column].gt(0).any() else None

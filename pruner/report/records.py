@@ -1,28 +1,92 @@
-"""Records: one folder per cell, written whole or not at all; the screen's text beside it."""
+"""Records: what a finished cell has found, checked, in one folder per cell that is written whole or not at all."""
 
 import json
 import math
 import os
-import platform
-import subprocess
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
-import numpy as np
-import torch
-import transformers
 from tqdm import tqdm
 
-from pruner.report.tables import budgets, summary
-from pruner.utils.distributed import num_processes
+from pruner.report.schema import SCHEMA, VERSION
+from pruner.report.upgrade import upgrade
 from pruner.utils.errors import NotFiniteError, UserError
-from pruner.utils.files import cannot_write, whole_folder
+from pruner.utils.files import cannot_read, whole_folder
 
-# What settings that some records are older than were, before there was a choice.
-AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
 OUTDATED = "outdated"  # a file beside a record that is to be replaced
+NOT_OURS = "published", "speed"  # in a folder named records: what came with the code
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """The result of one finished cell, checked when it is made.
+
+    Raises:
+        ValueError: a key is not as said here, or the ``section`` has a key of all records.
+    """
+
+    model: str  # the backbone: "bert" or "lstm"
+    task: str
+    method: str  # its name in the registry; "baseline" is the unpruned model
+    title: str  # the method as tables show it: "student of emission"
+    variant: str  # what tells cells of one method apart, as tables show it: "0.6,0,0", "learned for 2x", "unpruned"
+    seed: int
+    metrics: dict[str, float]  # from -1 to 1, by name; tables by budget or rate and figures show the first
+    baseline_metrics: dict[str, float]  # the same of the unpruned model of the same settings and seed
+    flops: dict[str, float]  # baseline, pruned, reduction
+    settings: dict[str, Any]  # all that decides the result; a finished cell is only skipped by a run that has the same
+    metrics_by_length: list[dict] = field(default_factory=list)  # {"tokens": [first, last], "rows", metrics}
+    parameters: dict[str, int] | None = None  # baseline, pruned
+    bytes: dict[str, int] | None = None  # baseline, pruned
+    latency: dict[str, Any] | None = None  # baseline_ms, pruned_ms, speedup and how it was measured; None: it was not
+    examples: list[dict[str, str]] = field(default_factory=list)
+    model_folder: str | None = None  # where the model was kept, if it was
+    loss: list[dict[str, float]] = field(default_factory=list)  # thinned: step, loss
+    environment: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0  # that the cell took
+    status: str = "complete"
+    version: int = VERSION
+    section: dict[str, Any] = field(default_factory=dict)  # the method's own keys, which stand beside those above
+
+    def __post_init__(self) -> None:
+        if shared := self.section.keys() & COMMON:
+            raise ValueError(f"{', '.join(sorted(shared))}: in a method's section, but a key of all records")
+        content = self.to_json()
+        for key, check in SCHEMA.items():
+            if key in content and not check(content[key]):
+                raise ValueError(f"{key}: {content[key]!r:.60} cannot stand in a record")
+        if self.metrics.keys() != self.baseline_metrics.keys():
+            raise ValueError("baseline_metrics: not those that metrics has")
+        json.dumps(content, allow_nan=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what ``record.json`` holds: the common keys, and the section's beside them."""
+        return {key: getattr(self, key) for key in COMMON if key != "section"} | self.section
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Record":
+        """Make a record of what ``to_json`` gave, or an older version of it.
+
+        Raises:
+            ValueError: it is no record.
+        """
+        try:
+            content = content if "version" in content else upgrade(content) | {"version": VERSION}
+            common = {key: value for key, value in content.items() if key in COMMON}
+            return cls(**common, section={key: value for key, value in content.items() if key not in COMMON})
+        except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            raise ValueError(f"not a record ({error})") from None
+
+    @property
+    def pruned(self) -> bool:
+        """Whether it is of a method that is compared with the unpruned baseline."""
+        return self.method != "baseline"
+
+
+COMMON = {entry.name: entry for entry in fields(Record)}
 
 
 class Log:
@@ -39,121 +103,116 @@ class Log:
         self.lines = []
 
 
-def check_writable(folder: Path) -> None:
-    """Complain before the work, not after it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise cannot_write(folder, error) from None
-
-
-def write_record(folder: Path, record: dict, log: Log, files: Mapping[str, str] = MappingProxyType({})) -> None:
+def write_record(folder: Path, record: Record, log: Log, files: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write ``record.json``, ``run.log`` and other ``files`` into ``folder``, all or none.
 
     Raises:
         UserError: the place cannot be written.
     """
     with whole_folder(folder) as temporary:
-        text = json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        text = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
         (temporary / "record.json").write_text(text, encoding="utf-8")
         (temporary / "run.log").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
-        for name, content in files.items():
-            (temporary / name).write_text(content, encoding="utf-8", newline="")
+        for file, content in files.items():
+            (temporary / file).write_text(content, encoding="utf-8", newline="")
 
 
-def read_record(folder: Path) -> dict | None:
-    """The record of a finished cell, or ``None``.
+def read_record(folder: Path) -> Record | None:
+    """Return the record of a finished cell; ``None`` where it is not finished, or is to be run again.
 
     Raises:
-        UserError: a file that is no record, or one that the tables could not show.
+        UserError: a file that is no record.
     """
     path = folder / "record.json"
     if not os.path.lexists(path) or (folder / OUTDATED).is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["status"] != "complete":
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("status", "complete") != "complete":
             return None
-        summary([record])
-        budgets([record])
-        kinds = {"task": str, "seed": int, "settings": dict, "target_flops_reduction": int | float | None}
-        whole = record["metrics"] and record["metrics"].keys() == record["baseline_metrics"].keys()
-        if not whole or not all(isinstance(record.get(key), kind) for key, kind in kinds.items()):
-            raise ValueError
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, StopIteration, OSError):
+        return Record.from_json(content)
+    except (ValueError, RecursionError, OSError):
         raise UserError(f"{path}: not a record; remove its folder or run with --force") from None
-    return record
 
 
-def mark_outdated(folder: Path) -> None:
-    """Let the cell be run again. Until it has been, its record stays; a run that is stopped knows what was left."""
-    if (folder / "record.json").is_file():
-        (folder / OUTDATED).touch()
+def finished_record(folder: Path, settings: dict) -> Record | None:
+    """Return ``read_record``'s; one made with other settings is an error: it must not pass for this run's.
 
-
-def finished_record(folder: Path, settings: dict) -> dict | None:
-    """As ``read_record``, but a record made with other settings is an error: it must not pass for this run's."""
+    Raises:
+        UserError: other settings, or a file that is no record.
+    """
     record = read_record(folder)
     if record is None:
         return None
-    wanted = json.loads(json.dumps(settings))
-    have = {key: value for key, value in AS_BEFORE.items() if key in wanted} | record["settings"]
-    for key in sorted(wanted.keys() | have.keys()):
-        if wanted.get(key) != have.get(key):
+    settings = json.loads(json.dumps(settings))
+    for key in sorted(settings.keys() | record.settings.keys()):
+        if settings.get(key) != record.settings.get(key):
             raise UserError(
-                f"{folder}: finished with {key} = {have.get(key)}, this run has {wanted.get(key)}; "
+                f"{folder}: finished with {key} = {record.settings.get(key)}, this run has {settings.get(key)}; "
                 "replace it with --force or write elsewhere with --records"
             )
     return record
 
 
-def environment(steady: bool) -> dict:
-    """Versions, hardware and commit. ``steady`` says that ``latency.steady_allocator`` was in effect."""
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "numpy": np.__version__,
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpu": cpu_name(),
-        "threads": torch.get_num_threads(),
-        "gpu": gpu,
-        "processes": num_processes(),
-        "steady_allocator": steady,
-        "git_commit": git_commit(),
-    }
+def mark_outdated(folder: Path) -> None:
+    """Let the cell be run again. Its record stays until then, and a run that is stopped knows what was left."""
+    if (folder / "record.json").is_file():
+        (folder / OUTDATED).touch()
 
 
-def cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()
+def find_records(root: Path) -> Iterator[Path]:
+    """Find the folders below ``root`` with a ``record.json``, but no hidden ones: those are being written.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise cannot_read(Path(error.filename), error)
+
+    visited = set()  # links may lead in circles
+    for folder, inside, files in os.walk(root, onerror=refuse, followlinks=True):
+        hidden = NOT_OURS if Path(folder) == root and root.resolve().name == "records" else ()
+        inside[:] = sorted(name for name in inside if not name.startswith(".") and name not in hidden)
+        if os.path.realpath(folder) in visited:
+            inside.clear()
+        elif "record.json" in files + inside:
+            yield Path(folder)
+        visited.add(os.path.realpath(folder))
 
 
-def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` where tracked files were changed; ``None`` outside a checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()
+def read_records(root: Path) -> tuple[dict[str, Record], list[str]]:
+    """Read the records below ``root``, by their folders relative to it; and name the files that are none.
+
+    Raises:
+        UserError: no such folder, or no record in it.
+    """
+    if not os.path.isdir(root):
+        raise UserError(f"{root}: no such folder; name the one that the runs wrote to with --records")
+    records, skipped = {}, []
+    for folder in sorted(find_records(root)):
+        name = folder.relative_to(root).as_posix()
+        try:
+            record = read_record(folder)
+        except UserError:
+            record = None
+        if record:
+            records[name] = record
+        elif os.path.lexists(folder / "record.json") and not (folder / OUTDATED).is_file():
+            skipped.append(f"{name}/record.json")
+    if not records:
+        more = f" (of {len(skipped)} files none is whole, as {skipped[0]})" if skipped else ""
+        raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
+    return records, skipped
 
 
 def finite(values: dict[str, float], where: str) -> dict[str, float]:
-    """The metrics as they are, or an error: a record holds numbers only."""
-    for name, value in values.items():
+    """Return the metrics as they are.
+
+    Raises:
+        NotFiniteError: one is NaN or infinite.
+    """
+    for key, value in values.items():
         if not math.isfinite(value):
-            raise NotFiniteError(f"{where}: {name} is {value}; the training diverged, try a lower learning rate")
+            raise NotFiniteError(f"{where}: {key} is {value}; the training diverged, try a lower learning rate")
     return values

@@ -1,144 +1,170 @@
-"""Tables of records, for the end of a run and for the README."""
+"""Tables of records, for the end of a run, for the report's page and for the README."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+import json
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
-Item = TypeVar("Item")
+from pruner.report.records import Record
+
+# Of methods, in tables and legends; those that are not here come after.
+METHOD_ORDER = "baseline student attention gate emission gradient random head tail frequency".split()
+# How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
+WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
+# What only some methods' records have.
+OPTIONAL = "schedule schedule_source target_prune_rate target_flops_reduction tokens.effective_rate latency.speedup"
 
 
-def grouped(items: Iterable[Item], key: Callable[[Item], Any]) -> dict[Any, list[Item]]:
-    """Items of the same key together, in the order in which they come."""
-    found: dict[Any, list[Item]] = {}
-    for item in items:
-        found.setdefault(key(item), []).append(item)
-    return found
+def to_frame(records: Sequence[Record]) -> pd.DataFrame:
+    """Make a frame of a row per record, its nested keys joined by dots as in ``metrics.accuracy``.
 
-
-def summary(records: Sequence[dict]) -> pd.DataFrame:
-    """One row per task, method and schedule or rate: means over seeds (and standard deviations, of two or more)."""
-    rows = []
-    groups = grouped(records, lambda record: (record["task"], method_name(record), schedule_text(record)))
-    column = "schedule" if any("schedule" in record for record in records) else "rate"
-    for (task, method, schedule), cells in groups.items():
-        pruned = method != "baseline"
-        rows.append(
-            {
-                "task": task,
-                "method": method,
-                column: schedule if pruned else "unpruned",
-                "seeds": len(cells),
-                "metric": metric_text([cell["metrics"] for cell in cells]),
-                "baseline": metric_text([cell["baseline_metrics"] for cell in cells]),
-                "tokens not computed": f"{_mean(cells, 'tokens', 'effective_rate'):.1%}",
-                "FLOPs reduction": f"{_mean(cells, 'flops', 'reduction'):.2f}x" if pruned else "",
-                "speed-up": f"{_mean(cells, 'latency', 'speedup'):.2f}x" if pruned else "",
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def curve(records: Sequence[dict]) -> pd.DataFrame:
-    """The first metric of an LSTM's records by rate: one row per task and method, the unpruned baseline before it."""
-    rows: dict[tuple, dict[str, list]] = {}
-    rates = sorted({record["target_prune_rate"] for record in records if record["method"] != "baseline"})
-    for record in records:
-        if record["method"] == "baseline":
-            continue
-        by_rate = rows.setdefault((record["task"], method_name(record)), {})
-        by_rate.setdefault("unpruned", []).append((record["seed"], record["baseline_metrics"]))
-        by_rate.setdefault(f"{record['target_prune_rate']:g}", []).append((record["seed"], record["metrics"]))
-    table = []
-    for (task, method), by_rate in rows.items():
-        first = next(iter(by_rate["unpruned"][0][1]))
-        row = {"task": task, "method": method, "metric": first}
-        for name in ("unpruned", *(f"{rate:g}" for rate in rates)):
-            # A baseline stands beside each rate, and is one for each seed.
-            seeds = dict(by_rate.get(name, []))
-            row[name] = percent([metrics[first] for metrics in seeds.values()]) if seeds else ""
-        table.append(row)
-    return pd.DataFrame(table)
-
-
-def budgets(records: Sequence[dict]) -> pd.DataFrame:
-    """The first metric of records whose schedules were made for a budget, by budget: a row per task, method and way.
-
-    Behind each is the difference to the unpruned baseline, in points.
+    Added are ``pruned``, false for baselines; ``metric``, the name of the first one, with its ``score`` and that of the
+    ``unpruned`` model in percent, and what was ``lost`` or won between them; and ``way``, how the schedule was made.
     """
-    rows: dict[tuple, dict[float, list[dict]]] = {}
-    for record in records:
-        if target := record.get("target_flops_reduction"):
-            rows.setdefault((record["task"], method_name(record), way(record)), {}).setdefault(target, []).append(
-                record
-            )
-    targets = sorted({target for by_budget in rows.values() for target in by_budget})
-    table = []
-    for (task, method, how), by_budget in rows.items():
-        cells = [cell for each in by_budget.values() for cell in each]
-        first = next(iter(cells[0]["baseline_metrics"]))
-        unpruned = {cell["seed"]: cell["baseline_metrics"][first] for cell in cells}
-        row = {"task": task, "method": method, "schedule": how, "metric": first, "unpruned": percent(unpruned.values())}
-        for target in targets:
-            found = by_budget.get(target, [])
-            row[f"{target:g}x"] = ""
-            if found:
-                lost = np.mean([cell["metrics"][first] - cell["baseline_metrics"][first] for cell in found])
-                row[f"{target:g}x"] = f"{percent([cell['metrics'][first] for cell in found])} ({100 * lost:+.1f})"
-        table.append(row)
-    return pd.DataFrame(table)
+    frame = pd.json_normalize([record.to_json() for record in records])
+    frame = frame.reindex(columns=frame.columns.union(OPTIONAL.split(), sort=False))
+    frame["pruned"] = frame["method"] != "baseline"
+    frame["metric"] = [next(iter(record.metrics)) for record in records]
+    frame["score"] = [100 * next(iter(record.metrics.values())) for record in records]
+    frame["unpruned"] = [100 * record.baseline_metrics[next(iter(record.metrics))] for record in records]
+    frame["lost"] = frame["score"] - frame["unpruned"]
+    frame["way"] = frame["schedule_source"].map(lambda source: WAYS.get(source, source), na_action="ignore").fillna("")
+    return frame
 
 
-def by_target(records: Sequence[dict]) -> list[pd.DataFrame]:
-    """The tables by budget and by rate, where there are several of them to compare."""
-    found = []
-    if len({record.get("target_flops_reduction") for record in records}) > 2:  # the baseline has none
-        found.append(budgets(records))
-    if len({record.get("target_prune_rate", 0) for record in records}) > 2:  # a rate of 0 is the baseline's
-        found.append(curve(records))
-    return found
+def labels(records: Sequence[Record]) -> list[str]:
+    """Name the method of each record of a table: its title.
+
+    Where seeds of a row were trained differently, it has also those settings that tell some of them apart.
+    """
+    settings = pd.DataFrame(
+        [{key: json.dumps(value, sort_keys=True) for key, value in record.settings.items()} for record in records],
+        index=range(len(records)),
+    )
+    rows = [[record.title for record in records], [record.variant for record in records]]
+    varying = sorted(settings.columns[settings.fillna("null").groupby(rows).nunique().gt(1).any()])
+    differences = (told.dropna().items() for _, told in settings[varying].iterrows())
+    return [
+        ", ".join([record.title, *(f"{key} {value}" for key, value in told)]).replace("|", "/")
+        for record, told in zip(records, differences, strict=True)
+    ]
 
 
-def way(record: dict) -> str:
-    """How a record's schedule was made for its budget."""
-    if record["schedule_source"] == "learned":
-        return "soft-extract" if record["settings"]["search"] else "learned"
-    return "first layer" if not any(record["schedule"][1:]) else "uniform"
+def labelled(records: Sequence[Record]) -> pd.DataFrame:
+    """Make the frame of one table, with ``labels``: by method, label, way, budget, what is dropped, and seed."""
+    frame = to_frame(records).assign(label=labels(records))
+    known = {name: place for place, name in enumerate(METHOD_ORDER)}
+    ways = {way: place for place, way in enumerate(WAYS.values())}
+    keys = pd.DataFrame(
+        {
+            "method": frame["method"].map(known).fillna(len(known)),
+            "label": frame["label"],
+            "way": frame["way"].map(ways).fillna(len(ways)),
+            "target": frame["target_flops_reduction"].fillna(0),
+            "dropped": frame["tokens.effective_rate"],
+            "seed": frame["seed"],
+        }
+    )
+    return frame.loc[keys.sort_values(list(keys), kind="stable").index]
 
 
-def schedule_text(record: dict) -> str:
-    """What runs of different seeds have in common: the schedule or rate, or what a learned one was to reach."""
-    if record.get("schedule_source") == "learned":
-        target = record["target_flops_reduction"]
-        return f"{way(record)} for {target:g}x" if target else f"lambda {record['settings']['search']['penalty']:g}"
-    rates = record["schedule"] if "schedule" in record else [record["target_prune_rate"]]
-    return ",".join(f"{rate:g}" for rate in rates)
+def summary(frame: pd.DataFrame, method: str = "title", differences: bool = False) -> pd.DataFrame:
+    """Make a table with a row per task, method and variant: means over seeds, and deviations of two or more.
+
+    Args:
+        frame: made by ``to_frame``.
+        method: the column that names methods, ``title`` or ``label``.
+        differences: whether to show what was lost or won by each metric.
+    """
+    compared = frame[frame["pruned"]] if frame["pruned"].any() else frame
+    is_schedule, is_rate = (compared[key].notna().all() for key in ("schedule", "target_prune_rate"))
+    variants = "schedule" if is_schedule else "rate" if is_rate else "variant"
+    rows = []
+    for (task, name, variant), cells in frame.groupby(["task", method, "variant"], sort=False):
+        scores, unpruned = nested(cells, "metrics"), nested(cells, "baseline_metrics")
+        row = {
+            "task": task,
+            "method": name,
+            variants: variant,
+            "seeds": len(cells),
+            "metric": metric_text(scores),
+            "baseline": metric_text(unpruned),
+            "difference": metric_text(scores - unpruned, "+.1f"),
+            "tokens not computed": average(cells["tokens.effective_rate"], "{:.1%}"),
+            "FLOPs reduction": average(cells["flops.reduction"], "{:.2f}x"),
+            "speed-up": average(cells["latency.speedup"], "{:.2f}x"),
+        }
+        if not cells["pruned"].all():
+            row |= {"difference": "", "FLOPs reduction": "", "speed-up": ""}
+            if compared["tokens.effective_rate"].notna().any():
+                row["tokens not computed"] = f"{0:.1%}"
+        rows.append(row)
+    return pd.DataFrame(rows).drop(columns=[] if differences else "difference")
 
 
-def method_name(record: dict) -> str:
-    """The method, with its student's teacher and with a way of counting that is not the usual one."""
-    name = f"{record['method']} of {record['teacher']}" if record["teacher"] else record["method"]
-    return name + (" (padded count)" if record["count"] == "padded" else "")
+def rate_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make a table of the first metric by pruning rate, with a row per task and method."""
+    return first_metric(frame[frame["pruned"]], ["task", "title", "metric"], "target_prune_rate", "{:g}")
 
 
-def _mean(cells: Sequence[dict], *path: str) -> float:
-    return float(np.mean([cell[path[0]][path[1]] for cell in cells]))
+def budget_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Make a table of the first metric by budget, and behind it the difference to the unpruned model, in points.
+
+    It has a row per task, method and way of making schedules.
+    """
+    keys = ["task", "title", "way", "metric"]
+    return first_metric(frame, keys, "target_flops_reduction", "{:g}x", differences=True)
 
 
-def metric_text(metrics: Sequence[dict[str, float]]) -> str:
-    """``accuracy 84.1 ± 0.4, f1 88.9 ± 0.2``: percent, mean and standard deviation over seeds."""
-    return ", ".join(f"{name} {percent([each[name] for each in metrics])}" for name in metrics[0])
+def first_metric(
+    frame: pd.DataFrame, keys: list[str], column: str, heading: str, differences: bool = False
+) -> pd.DataFrame:
+    """Make a table with a row for each of the ``keys``: the unpruned model, then a column for each number of a kind."""
+    frame = frame[frame[column].notna()]
+    cells = frame.groupby([*keys, column])
+    scores = cells["score"].agg(mean_text)
+    if differences:
+        scores += cells["lost"].mean().map(" ({:+.1f})".format)
+    columns = scores.unstack().rename(columns=heading.format)
+    # The unpruned model is beside each number, and is one for each seed.
+    unpruned = frame.drop_duplicates([*keys, "seed"]).groupby(keys, sort=False)["unpruned"].agg(mean_text)
+    table = unpruned.to_frame().join(columns).fillna("").reset_index()
+    return table.rename(columns={"title": "method", "way": "schedule"})
 
 
-def percent(values: Iterable[float]) -> str:
-    """``84.1 ± 0.4``: mean and, of two or more, standard deviation."""
-    found = 100 * np.array(list(values))
-    return f"{found.mean():.1f}" + (f" ± {found.std(ddof=1):.1f}" if len(found) > 1 else "")
+def comparisons(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Make the tables by budget and by rate, where there are several of them to compare."""
+    several = (
+        (frame["target_flops_reduction"].nunique() > 1, budget_table),
+        (frame.loc[frame["pruned"], "target_prune_rate"].nunique() > 1, rate_table),
+    )
+    return [make(frame) for is_shown, make in several if is_shown]
+
+
+def nested(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Return the columns of what is nested below a key, those that the records have."""
+    columns = frame.filter(regex=rf"^{key}\.").dropna(axis="columns", how="all")
+    return columns.rename(columns=lambda name: name.removeprefix(f"{key}."))
+
+
+def average(values: pd.Series, form: str) -> str:
+    return form.format(values.mean()) if values.notna().any() else ""
+
+
+def mean_text(values: pd.Series, form: str = ".1f") -> str:
+    """Write ``84.1 ± 0.4``: the mean and, of two or more, the standard deviation."""
+    deviation = f" ± {values.std():.1f}" if len(values) > 1 else ""
+    return f"{round(values.mean(), 1) + 0.0:{form}}{deviation}"  # plus 0: there is no -0.0
+
+
+def metric_text(metrics: pd.DataFrame | Sequence[dict[str, float]], form: str = ".1f") -> str:
+    """Write ``accuracy 84.1 ± 0.4, f1 88.9 ± 0.2``: percent, over rows."""
+    frame = 100 * pd.DataFrame(metrics)
+    return ", ".join(f"{name} {mean_text(frame[name], form)}" for name in frame)
 
 
 def markdown(table: pd.DataFrame) -> str:
-    """A table that reads well on a terminal and in a README."""
+    """Write a table that reads well on a terminal and in a README."""
     rows = [list(table.columns), *table.astype(str).values.tolist()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rows.insert(1, ["-" * width for width in widths])

@@ -4,6 +4,7 @@ import glob
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,19 @@ def cannot_write(path: Path, error: Exception) -> UserError:
 
 def cannot_read(path: Path, error: OSError) -> UserError:
     return UserError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy the file again")
+
+
+def check_writable(folder: Path) -> None:
+    """Make the folder, before hours of work whose result is to be written into it.
+
+    Raises:
+        UserError: it cannot be made, or no file in it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise cannot_write(folder, error) from None
 
 
 @contextmanager
