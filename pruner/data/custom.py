@@ -15,20 +15,9 @@ from typing import Any
 
 from pruner.data.custom_task import METRICS, MOST_LABELS, RESERVED, is_name
 from pruner.data.glue import Rows, Task, parse_label, read_tsv
-from pruner.utils.errors import Parser, UserError, comma_list, listed
+from pruner.utils.errors import UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
-
-
-def own_flags(parser: Parser, constants: Mapping[str, Any]) -> None:
-    """Add them; ``constants`` are the script's."""
-    add = parser.add_argument
-    add("--tsv", default=constants["tsv"], help="a table of your own in place of --tasks")
-    add("--text", type=comma_list, default=constants["text"], help="its column of texts, or two as first,second")
-    add("--label", default=constants["label"], help="its column of classes")
-    add("--name", default=constants["name"], help="of the task (default: that of the file)")
-    add("--dev-tsv", default=constants["dev_tsv"], help="what it is evaluated on (default: a tenth of the rows)")
-    add("--test-tsv", default=constants["test_tsv"], help="what --predict-test predicts; it needs no labels")
 
 
 def check_own(args: argparse.Namespace) -> None:
@@ -39,7 +28,7 @@ def check_own(args: argparse.Namespace) -> None:
                 raise UserError(f"{flag}: there is no table that it is of; name one with --tsv")
         return
     for flag in ("tasks", "download"):
-        if getattr(args, flag):
+        if flag in args.given:
             raise UserError(f"tsv: --{flag} is given too; prepare your own table and other tasks one after the other")
     if not args.text or not args.label:
         raise UserError(f"tsv: which columns of {args.tsv} are to be used? name them with --text and --label")
@@ -147,7 +136,7 @@ def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
 def next_command(args: argparse.Namespace, constants: Mapping[str, Any], script: str) -> str:
     """The ``script`` to run next, with what the preparing one was told of places that both need."""
     command = ["python", script, "--tasks", own_name(args)]
-    for flag, constant in (("bert", "bert"), ("cache", "cache_folder")):
-        if getattr(args, flag, None) != constants.get(constant):
-            command += [f"--{flag}", getattr(args, flag)]
+    for name in ("bert", "cache"):
+        if getattr(args, name, None) != constants.get(name):
+            command += [f"--{name}", getattr(args, name)]
     return shlex.join(command)

@@ -101,7 +101,7 @@ class Rows:
 def find_task(name: str, tasks: Mapping[str, Task], more: Sequence[str] = ()) -> Task:
     """The task of that name; ``more`` is what else an unknown one may have meant."""
     if name.lower() not in tasks:
-        raise UserError(f"task_names: unknown task {name!r}; choose from {', '.join((*tasks, *more))}")
+        raise UserError(f"tasks: unknown task {name!r}; choose from {', '.join((*tasks, *more))}")
     return tasks[name.lower()]
 
 

@@ -67,7 +67,7 @@ def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tupl
         yield read_own_table(args)
         return
     data = Path(args.data)
-    for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
+    for task in find_data(tasks, data, "tasks" in args.given, args.glue_address if args.download else None):
         yield task, read_task(task, data / task.folder, args.skip_bad_rows)
 
 

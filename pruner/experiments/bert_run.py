@@ -2,15 +2,13 @@
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pruner.compress.tokens.budget import FAMILIES, fit_schedule
 from pruner.compress.tokens.flops import BertShape
 from pruner.compress.tokens.schedule import (
-    METHODS,
     Learned,
     SearchSettings,
     check_schedule,
@@ -24,76 +22,16 @@ from pruner.data.cache import Cache, read_cache
 from pruner.data.glue import Task
 from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.experiments.bert_cells import BertGrid, dev_lengths
-from pruner.experiments.flags import (
-    check_numbers,
-    check_widths,
-    common_flags,
-    grid_options,
-    parse,
-    prepared_tasks,
-    start_run,
-    train_settings,
-)
 from pruner.experiments.grid import Cell
 from pruner.experiments.grid_run import run_grid
+from pruner.experiments.settings import check_settings, grid_options, prepared_tasks, start_run, train_settings
 from pruner.models.pretrained import check_bert, weights_fingerprint
 from pruner.utils.distributed import from_main
-from pruner.utils.errors import Parser, UserError, comma_list
+from pruner.utils.errors import UserError
 
 STARTS = ("pretrained", "finetuned", "sampled")
 # What a way to a schedule lets the models start from, the usual first.
 POSSIBLE_STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
-
-# --demo: the same code on a built-in task, with settings for a small BERT that starts from scratch.
-demo_settings = {
-    "tasks": ["demo"],
-    "bert": "cache/demo/bert",
-    "cache": "cache/demo",
-    "schedule": [0.8] + [0.0] * (sample.LAYERS - 1),
-    "learning_rate": 1e-3,
-}
-
-
-def parse_arguments(description: str | None, constants: Mapping[str, Any], arguments: list[str]) -> argparse.Namespace:
-    parser = Parser(description)
-    common_flags(
-        parser, constants, ", ".join((*TASKS, "or your own")), f"{', '.join(METHODS)}; or a+b for two layers", "BERT"
-    )
-    add = parser.add_argument
-    add(
-        "--schedule",
-        type=comma_list,
-        default=constants["pruning_schedule"],
-        help="one rate per layer, as 0.6,0,0,0,0,0",
-    )
-    add(
-        "--target-flops-reduction",
-        type=comma_list,
-        default=constants["target_flops_reduction"],
-        help="a budget in place of the schedule, as 2.0, or several",
-    )
-    add(
-        "--budget-schedule",
-        default=constants["budget_schedule"],
-        help="how a budget is met: learned, soft-extract, uniform, first",
-    )
-    add(
-        "--search-penalty",
-        type=float,
-        default=constants["search_penalty"],
-        help="PoWER-BERT's lambda, in place of a budget",
-    )
-    add("--search-reach", type=float, default=constants["search_reach"], help="the largest budget that a search serves")
-    add(
-        "--soft-extract-learning-rate",
-        type=float,
-        default=constants["soft_extract_learning_rate"],
-        help="of PoWER-BERT's search",
-    )
-    add("--start", default=constants["start"], help="of pruned models: pretrained, finetuned or sampled")
-    add("--teacher", default=constants["teacher"], help="whom students imitate: emission or gradient")
-    add("--bert", default=constants["bert"], help="the pre-trained model: a folder or a model of the hub")
-    return parse(parser, arguments, demo_settings)
 
 
 def check_budgets(args: argparse.Namespace) -> list[float]:
@@ -102,37 +40,22 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
     Raises:
         UserError: budgets that cannot be, or settings that exclude each other.
     """
-    given = args.target_flops_reduction
-    try:
-        budgets = [float(budget) for budget in (given if isinstance(given, list) else [given])] if given else []
-    except ValueError:
-        budgets = [0.0]
-    if budgets and not min(budgets) > 1:
-        raise UserError(f"target_flops_reduction: {given} is no reduction; use numbers above 1, as 2.0")
-    if args.budget_schedule not in (*POSSIBLE_STARTS, *FAMILIES):
-        known = ", ".join((*POSSIBLE_STARTS, *FAMILIES))
-        raise UserError(f"budget_schedule: {args.budget_schedule!r} is unknown; choose from {known}")
-    for name in ("search_penalty", "soft_extract_learning_rate"):
-        value = getattr(args, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise UserError(f"{name}: {value} is not a positive number")
+    budgets = args.target_flops_reduction or []
+    if args.search_penalty is not None and not 0 <= args.search_penalty < math.inf:
+        raise UserError(f"search_penalty: {args.search_penalty} is not a positive number")
     if budgets and args.search_penalty is not None:
         raise UserError("search_penalty: a budget is given too (target_flops_reduction); use one of them")
-    if not 1 < args.search_reach < math.inf:
-        raise UserError(f"search_reach: {args.search_reach:g} is no reduction; use a number above 1, as 4.0")
     if budgets and max(budgets) > args.search_reach:
         raise UserError(f"search_reach: {args.search_reach:g} is too small; use the largest budget or more")
     way = "soft-extract" if args.search_penalty is not None else args.budget_schedule if budgets else None
     possible = POSSIBLE_STARTS.get(way, STARTS) if way else STARTS
     args.start = args.start or possible[0]
-    if args.start not in STARTS:
-        raise UserError(f"start: {args.start!r} is unknown; choose from {', '.join(STARTS)}")
     if args.start not in possible:
         raise UserError(f"start: {way} schedules need {possible[0]!r}, not {args.start!r}; leave it out")
     if way:
-        args.methods = _budget_methods(args.methods)
+        args.pruning_methods = _budget_methods(args.pruning_methods)
     if args.start == "sampled":
-        for method in args.methods:
+        for method in args.pruning_methods:
             if "+" in method or method in TEACHERS:
                 raise UserError(f"pruning_methods: {method!r} cannot be trained with sampled schedules; leave it out")
     return budgets
@@ -155,14 +78,14 @@ def _budget_methods(methods: Sequence[str]) -> list[str]:
 
 def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertShape, task: Task, cache: Cache) -> list:
     """The cells of a task, each seed's baseline before what is compared with it."""
-    widths, layers = check_widths(args.student_widths), shape.layers
+    widths, layers = args.student_widths, shape.layers
     cells = []
     for seed in args.seeds:
         options = {"count": args.count, "padded_length": cache.max_length, "seed": seed, "student_widths": widths}
         cells.append(Cell(task, None, seed))
-        for method in args.methods:
+        for method in args.pruning_methods:
             if not budgets and args.search_penalty is None:
-                schedule = check_schedule(args.schedule, layers)
+                schedule = check_schedule(args.pruning_schedule, layers)
                 names = layer_methods(method, schedule)
                 cells.append(Cell(task, make_pruning(schedule, names, layers, args.teacher, **options), seed))
                 continue
@@ -183,9 +106,10 @@ def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertSh
     return cells
 
 
-def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
-    """Train, evaluate, measure and record every cell; ``default`` are the names of the tasks to run."""
-    args.seeds, budgets = check_numbers(args), check_budgets(args)
+def run_bert(args: argparse.Namespace) -> None:
+    """Train, evaluate, measure and record every cell."""
+    check_settings(args)
+    budgets = check_budgets(args)
     steady = start_run()
     known = TASKS
     if args.demo:
@@ -196,13 +120,13 @@ def run_bert(args: argparse.Namespace, default: Sequence[str]) -> None:
     shape = BertShape.of(check_bert(args.bert, tokenizer_folder))
     tokenizer = load_tokenizer(tokenizer_folder, max_length=128)
     prepare = "PrepareGlue4Bert.py"
-    tasks = prepared_tasks(args, known, default, prepare, with_own=not args.demo)
+    tasks = prepared_tasks(args, known, prepare, with_own=not args.demo)
     grid = BertGrid(
         bert=args.bert,
         weights=weights_fingerprint(args.bert),
         tokenizer=tokenizer,
         tokenizer_folder=tokenizer_folder,
-        train_settings=train_settings(args, args.batch_size),
+        train_settings=replace(train_settings(args, args.batch_size), student_learning_rate=args.student_learning_rate),
         start=args.start,
         reach=args.search_reach,
         shape=shape,

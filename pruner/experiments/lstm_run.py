@@ -1,60 +1,28 @@
 """The work of both LSTM run scripts; they differ in their constants and tasks."""
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from pruner.compress.tokens.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
+from pruner.compress.tokens.schedule import check_rate, make_lstm_pruning
 from pruner.data import sample as sample
 from pruner.data.cache import Cache, read_cache
 from pruner.data.glue import Task
 from pruner.data.vocabulary import Vocabulary, read_vectors, read_vocabulary
-from pruner.experiments.flags import (
-    LARGEST_SIZE,
-    check_numbers,
-    check_widths,
-    common_flags,
-    grid_options,
-    parse,
-    prepared_tasks,
-    start_run,
-    train_settings,
-)
 from pruner.experiments.grid import Cell
 from pruner.experiments.grid_run import run_grid
 from pruner.experiments.lstm_cells import LstmGrid
+from pruner.experiments.settings import check_settings, grid_options, prepared_tasks, start_run, train_settings
 from pruner.utils.distributed import from_main
-from pruner.utils.errors import Parser, UserError, comma_list
+from pruner.utils.errors import UserError
 
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
-
-# --demo: the same code on a built-in task, in smaller batches and more epochs since there is less of it.
-demo_settings = {"tasks": ["demo"], "cache": "cache/demo-lstm", "batch_size": 32, "epochs": 6.0}
-
-
-def parse_arguments(
-    description: str | None, constants: Mapping[str, Any], tasks: Sequence[str], arguments: list[str]
-) -> argparse.Namespace:
-    parser = Parser(description)
-    common_flags(parser, constants, ", ".join(tasks), ", ".join(LSTM_METHODS), "LSTM")
-    add = parser.add_argument
-    add("--target-prune-rate", type=comma_list, default=constants["target_prune_rate"], help="or several, as 0.5,0.9")
-    add("--pruning-rate-start", type=float, default=constants["pruning_rate_start"], help="the rate's in training")
-    add("--embedding-size", type=int, default=constants["embedding_size"], help="width of the words' vectors")
-    add("--hidden-size", type=int, default=constants["hidden_size"], help="width of the LSTM's state")
-    add("--num-layers", type=int, default=constants["num_layers"], help="LSTMs on top of each other")
-    add("--head-size", type=int, default=constants["head_size"], help="hidden width of the classifier")
-    add("--vectors", default=constants["vectors"], help="a file of pretrained vectors in GloVe's text format")
-    return parse(parser, arguments, demo_settings)
 
 
 def check_rates(args: argparse.Namespace) -> list[float]:
     """The target rates; the start of the ramp must not be above any of them."""
-    given = args.target_prune_rate
-    rates = [check_rate(rate, "target_prune_rate") for rate in (given if isinstance(given, list) else [given])]
-    if not rates:
-        raise UserError("target_prune_rate: no rate is given; use for example 0.9")
+    rates = [check_rate(rate, "target_prune_rate") for rate in args.target_prune_rate]
     if args.pruning_rate_start is not None:
         start = check_rate(args.pruning_rate_start, "pruning_rate_start")
         if start > min(rates):
@@ -62,19 +30,14 @@ def check_rates(args: argparse.Namespace) -> list[float]:
     return rates
 
 
-def run_lstm(
-    args: argparse.Namespace, tasks: Mapping[str, Task], default: Sequence[str], prepare: str, with_own: bool = False
-) -> None:
+def run_lstm(args: argparse.Namespace, tasks: Mapping[str, Task], prepare: str, with_own: bool = False) -> None:
     """Train, evaluate, measure and record every cell.
 
-    ``prepare`` is the script that makes the caches of ``tasks``; ``default`` are the names of those to run, and
-    ``with_own`` adds users' own.
+    ``prepare`` is the script that makes the caches of ``tasks``; ``with_own`` adds users' own.
     """
     sizes = ("embedding_size", "hidden_size", "num_layers", "head_size")
-    seeds, rates, widths = check_numbers(args, *sizes), check_rates(args), check_widths(args.student_widths)
-    for name in sizes:
-        if getattr(args, name) > LARGEST_SIZE:
-            raise UserError(f"{name}: {getattr(args, name)} is too large; use {LARGEST_SIZE} or less")
+    check_settings(args)
+    rates = check_rates(args)
     steady = start_run()
     folder = Path(args.cache)
     if args.demo:
@@ -82,7 +45,7 @@ def run_lstm(
         tasks = {sample.TASK.name: sample.TASK}
 
     found: list[tuple[Task, Cache, Vocabulary]] = []
-    for task in prepared_tasks(args, tasks, default, prepare, with_own and not args.demo):
+    for task in prepared_tasks(args, tasks, prepare, with_own and not args.demo):
         vocabulary = read_vocabulary(folder, task.name, prepare)
         found.append((task, read_cache(folder, task.name, "lstm", vocabulary.fingerprint, prepare), vocabulary))
     vectors = {}
@@ -92,7 +55,11 @@ def run_lstm(
             print(f"{task.name}: {len(vectors[task.name])} of {vocabulary.size} words have a vector in {args.vectors}")
     grid = LstmGrid(
         train_settings={
-            task.name: train_settings(args, args.batch_size or BATCH_SIZES.get(task.name, 256)) for task, *_ in found
+            task.name: replace(
+                train_settings(args, args.batch_size or BATCH_SIZES.get(task.name, 256)),
+                student_learning_rate=args.student_learning_rate,
+            )
+            for task, *_ in found
         },
         vocabularies={task.name: vocabulary for task, _, vocabulary in found},
         cache_folder=folder,
@@ -104,11 +71,11 @@ def run_lstm(
     )
     cells: list[tuple[Cell, Cache]] = []
     for task, cache, _ in found:
-        for seed in seeds:
+        for seed in args.seeds:
             prunings = [
-                make_lstm_pruning(rate, method, args.count, cache.max_length, seed, widths)
+                make_lstm_pruning(rate, method, args.count, cache.max_length, seed, args.student_widths)
                 for rate in rates
-                for method in args.methods
+                for method in args.pruning_methods
             ]
             cells += [(Cell(task, pruning, seed), cache) for pruning in (None, *prunings)]
     run_grid(grid, cells)

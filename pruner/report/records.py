@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from pruner.report.tables import budgets, summary
 from pruner.utils.distributed import count
 from pruner.utils.errors import NotFiniteError, UserError
 from pruner.utils.files import cannot_write, whole_folder
+from pruner.utils.version import git_commit
 
 # What settings that some records are older than were, before there was a choice.
 AS_BEFORE = {"dtype": "auto", "start": "pretrained", "reach": None, "search": None}
@@ -134,21 +134,6 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor()
-
-
-def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` where tracked files were changed; ``None`` outside a checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()
 
 
 def finite(values: dict[str, float], where: str) -> dict[str, float]:
