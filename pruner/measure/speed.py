@@ -99,7 +99,7 @@ def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int
 
 def measure(args: argparse.Namespace, device: str) -> list[dict]:
     """Time the models: one row for each dtype, batch size, schedule and method."""
-    batch_sizes, model = args.batch_sizes, make_model(args).to(device)
+    batch_sizes, model = args.batch_sizes, make_model(args).to(device)  # type: ignore[arg-type]
     config, shape = model.config, BertShape.of(model.config)
     schedules = [
         check_schedule(rates * shape.layers if len(rates) == 1 else rates, shape.layers)
