@@ -4,7 +4,7 @@ import io
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
@@ -55,7 +55,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def unknown(kind: str, name: str, known: Sequence[str]) -> str:
+def unknown(kind: str, name: str, known: Collection[str]) -> str:
     """Return what an error says of a ``name`` that is not among ``known``, which is a ``kind`` of thing."""
     return f"unknown {kind} {name!r}{did_you_mean(name, known) or ';'} choose from {', '.join(known)}"
 
