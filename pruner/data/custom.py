@@ -15,7 +15,7 @@ from typing import Any
 
 from pruner.data.custom_task import METRICS, MOST_LABELS, RESERVED, is_name
 from pruner.data.glue import Rows, Task, parse_label, read_tsv
-from pruner.utils.errors import UserError, listed
+from pruner.utils.errors import SettingError, UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
 
@@ -29,11 +29,13 @@ def check_own(args: argparse.Namespace) -> None:
         return
     for flag in ("tasks", "download"):
         if flag in args.given:
-            raise UserError(f"tsv: --{flag} is given too; prepare your own table and other tasks one after the other")
+            raise SettingError(
+                "tsv", f"--{flag} is given too; prepare your own table and other tasks one after the other"
+            )
     if not args.text or not args.label:
-        raise UserError(f"tsv: which columns of {args.tsv} are to be used? name them with --text and --label")
+        raise SettingError("tsv", f"which columns of {args.tsv} are to be used? name them with --text and --label")
     if len(args.text) > 2:
-        raise UserError(f"text: {len(args.text)} columns are too many; name one, or two for pairs")
+        raise SettingError("text", f"{len(args.text)} columns are too many; name one, or two for pairs")
     own_name(args)
 
 
@@ -41,9 +43,11 @@ def own_name(args: argparse.Namespace) -> str:
     """The task's name: what was given, or that of the file, in lower case."""
     name = (Path(args.tsv).stem if args.name is None else args.name).lower()
     if name in RESERVED:
-        raise UserError(f"name: {name!r} is the name of another task; give yours a different one with --name")
+        raise SettingError("name", f"{name!r} is the name of another task; give yours a different one with --name")
     if not is_name(name):
-        raise UserError(f"name: {name!r} would not do for a folder; name the task with --name, of letters and digits")
+        raise SettingError(
+            "name", f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
+        )
     return name
 
 

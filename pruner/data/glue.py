@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pruner.utils.errors import UserError, listed
+from pruner.utils.errors import SettingError, UserError, listed, unknown
 from pruner.utils.files import cannot_read
 
 
@@ -101,7 +101,7 @@ class Rows:
 def find_task(name: str, tasks: Mapping[str, Task], more: Sequence[str] = ()) -> Task:
     """The task of that name; ``more`` is what else an unknown one may have meant."""
     if name.lower() not in tasks:
-        raise UserError(f"tasks: unknown task {name!r}; choose from {', '.join((*tasks, *more))}")
+        raise SettingError("tasks", unknown("task", name, (*tasks, *more)))
     return tasks[name.lower()]
 
 

@@ -13,7 +13,7 @@ from pruner.data.custom import read_own_table
 from pruner.data.download import download_task
 from pruner.data.glue import Rows, Task, read_split
 from pruner.data.vocabulary import encode_words, learn_vocabulary, write_words
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, UserError
 
 
 def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:
@@ -92,9 +92,9 @@ class ClosingTable:
 def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_length: int, folder: Path) -> Cache:
     """Learn a vocabulary from the training split, encode every split, and write both for the LSTM."""
     if vocabulary_size < 3:
-        raise UserError(f"vocabulary_size: {vocabulary_size} leaves no room for words; use 3 or more")
+        raise SettingError("vocabulary_size", f"{vocabulary_size} leaves no room for words; use 3 or more")
     if max_length < 1:
-        raise UserError(f"max_length: {max_length} leaves no words; use 1 or more (published: 128)")
+        raise SettingError("max_length", f"{max_length} leaves no words; use 1 or more (published: 128)")
     vocabulary, to_ids = learn_vocabulary([text for texts in rows["train"].texts for text in texts], vocabulary_size)
     if not vocabulary.words:
         raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")

@@ -27,7 +27,7 @@ from pruner.experiments.grid_run import run_grid
 from pruner.experiments.settings import check_settings, grid_options, prepared_tasks, start_run, train_settings
 from pruner.models.pretrained import check_bert, weights_fingerprint
 from pruner.utils.distributed import from_main
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError
 
 STARTS = ("pretrained", "finetuned", "sampled")
 # What a way to a schedule lets the models start from, the usual first.
@@ -42,22 +42,24 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
     """
     budgets = args.target_flops_reduction or []
     if args.search_penalty is not None and not 0 <= args.search_penalty < math.inf:
-        raise UserError(f"search_penalty: {args.search_penalty} is not a positive number")
+        raise SettingError("search_penalty", f"{args.search_penalty} is not a positive number")
     if budgets and args.search_penalty is not None:
-        raise UserError("search_penalty: a budget is given too (target_flops_reduction); use one of them")
+        raise SettingError("search_penalty", "a budget is given too (target_flops_reduction); use one of them")
     if budgets and max(budgets) > args.search_reach:
-        raise UserError(f"search_reach: {args.search_reach:g} is too small; use the largest budget or more")
+        raise SettingError("search_reach", f"{args.search_reach:g} is too small; use the largest budget or more")
     way = "soft-extract" if args.search_penalty is not None else args.budget_schedule if budgets else None
     possible = POSSIBLE_STARTS.get(way, STARTS) if way else STARTS
     args.start = args.start or possible[0]
     if args.start not in possible:
-        raise UserError(f"start: {way} schedules need {possible[0]!r}, not {args.start!r}; leave it out")
+        raise SettingError("start", f"{way} schedules need {possible[0]!r}, not {args.start!r}; leave it out")
     if way:
         args.pruning_methods = _budget_methods(args.pruning_methods)
     if args.start == "sampled":
         for method in args.pruning_methods:
             if "+" in method or method in TEACHERS:
-                raise UserError(f"pruning_methods: {method!r} cannot be trained with sampled schedules; leave it out")
+                raise SettingError(
+                    "pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out"
+                )
     return budgets
 
 
@@ -66,13 +68,13 @@ def _budget_methods(methods: Sequence[str]) -> list[str]:
     found = []
     for method in methods:
         if "+" in method:
-            raise UserError(f"pruning_methods: {method!r} is for a given schedule; a budget takes single methods")
+            raise SettingError("pruning_methods", f"{method!r} is for a given schedule; a budget takes single methods")
         if method in TEACHERS:
             print(f"skipped {method}: it needs an unpruned pass of its own, and so meets no budget")
         else:
             found.append(method)
     if not found:
-        raise UserError("pruning_methods: none of them can meet a budget; use student, attention or random")
+        raise SettingError("pruning_methods", "none of them can meet a budget; use student, attention or random")
     return found
 
 

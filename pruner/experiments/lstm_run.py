@@ -15,7 +15,7 @@ from pruner.experiments.grid_run import run_grid
 from pruner.experiments.lstm_cells import LstmGrid
 from pruner.experiments.settings import check_settings, grid_options, prepared_tasks, start_run, train_settings
 from pruner.utils.distributed import from_main
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError
 
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
 
@@ -26,7 +26,7 @@ def check_rates(args: argparse.Namespace) -> list[float]:
     if args.pruning_rate_start is not None:
         start = check_rate(args.pruning_rate_start, "pruning_rate_start")
         if start > min(rates):
-            raise UserError(f"pruning_rate_start: {start} is above target_prune_rate {min(rates)}; start lower")
+            raise SettingError("pruning_rate_start", f"{start} is above target_prune_rate {min(rates)}; start lower")
     return rates
 
 
