@@ -5,7 +5,6 @@ import glob
 import json
 import math
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from tqdm import tqdm
 from pruner.data.tokenizer import has_capitals, read_vocabulary
 from pruner.models.config import WEIGHTS, read_config
 from pruner.models.google import LEFT_OUT, Weight, match
-from pruner.utils.errors import Parser, UserError, run_script
+from pruner.utils.errors import UserError, run_script
+from pruner.utils.flags import Parser
 from pruner.utils.tensorflow import import_tensorflow
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
@@ -26,15 +26,15 @@ CONFIG_KEYS = (
 ).split()
 
 
-def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--tf_checkpoint_path", required=True, type=Path, help="the checkpoint's prefix, as bert/bert_model.ckpt")
     add("--bert_config_file", required=True, type=Path, help="its bert_config.json, with vocab.txt beside it")
     add("--pytorch_dump_path", required=True, type=Path, help="where the weights go, .bin or .safetensors")
-    add("--gelu", choices=tuple(GELU), default="tanh", help="which form the checkpoint was trained with")
+    add("--gelu", choices=tuple(GELU), default="tanh", help="form that it was trained with (default: tanh)")
     add("--force", action="store_true", help="replace files that are there already")
-    return parser.parse_args(arguments)
+    return parser.parse_args()
 
 
 def google_config(path: Path) -> dict:
@@ -48,7 +48,7 @@ def google_config(path: Path) -> dict:
 
 
 def data_files(prefix: Path) -> list[Path]:
-    """The checkpoint's data files, all of them there."""
+    """Return the paths of the checkpoint's data files, all of which exist."""
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         raise UserError(f"{prefix}.index: no such file; give the checkpoint's prefix, as bert/bert_model.ckpt")
     shards = sorted(prefix.parent.glob(f"{prefix.name}.data-*-of-*"))
@@ -61,29 +61,29 @@ def data_files(prefix: Path) -> list[Path]:
 
 
 def hub_config(config: dict, heads: list[str], labels: int, gelu: str) -> dict:
-    """``config.json`` as transformers has it."""
+    """Make ``config.json`` as transformers has it."""
     pretraining = {
         ("masked-LM head", "next-sentence head"): "BertForPreTraining",
         ("masked-LM head",): "BertForMaskedLM",
         ("next-sentence head",): "BertForNextSentencePrediction",
         (): "BertModel",
     }
-    made = config | {
+    hub = config | {
         "model_type": "bert",
         "layer_norm_eps": 1e-12,  # in Google's code, and in none of its files
         "pad_token_id": 0,
         "architectures": [pretraining.get(tuple(heads), "BertForSequenceClassification")],
     }
     if config["hidden_act"] == "gelu":
-        made["hidden_act"] = GELU[gelu]
+        hub["hidden_act"] = GELU[gelu]
     if "classifier" in heads:
-        made["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
-        made["label2id"] = {f"LABEL_{label}": label for label in range(labels)}
-    return made
+        hub["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
+        hub["label2id"] = {f"LABEL_{label}": label for label in range(labels)}
+    return hub
 
 
 def open_checkpoint(prefix: Path):
-    """TensorFlow's reader of the checkpoint, the only thing here that TensorFlow is for."""
+    """Open the checkpoint, the only thing here that needs TensorFlow."""
     tensorflow = import_tensorflow("reads Google's files")
     try:
         return tensorflow.train.load_checkpoint(str(prefix))
@@ -95,12 +95,12 @@ def first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def read_weights(reader, wanted: dict[str, Weight], prefix: Path) -> dict:
-    """The model's weights, one variable at a time: memory holds the weights once and one variable more."""
+def read_weights(reader, weights: dict[str, Weight], prefix: Path) -> dict:
+    """Read the weights one variable at a time, so that memory holds them once and one variable more."""
     import torch
 
     state = {}
-    for variable, weight in tqdm(sorted(wanted.items()), unit="variable"):
+    for variable, weight in tqdm(sorted(weights.items()), unit="variable"):
         try:
             tensor = torch.from_numpy(reader.get_tensor(variable))
         except Exception as error:
@@ -110,7 +110,7 @@ def read_weights(reader, wanted: dict[str, Weight], prefix: Path) -> dict:
 
 
 def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
-    """Write everything under temporary names, then rename. At no moment do weights lie beside files of other ones."""
+    """Write under temporary names, then rename, so that weights never lie beside files of other ones."""
     import torch
     from safetensors.torch import save_file
 
@@ -126,8 +126,8 @@ def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
         for path, written in temporary.items():  # the weights last
             os.replace(written, path)
         for path in temporary:  # of conversions that were killed
-            for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-                left.unlink(missing_ok=True)
+            for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+                abandoned.unlink(missing_ok=True)
     except Exception as error:  # the system's, safetensors' and torch's own
         raise UserError(f"{dump.parent}: cannot be written ({first_line(error)}); free the place") from None
     finally:
@@ -137,7 +137,7 @@ def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
 
 
 def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
-    """Complain about what would be replaced unasked. A conversion that was killed has left what it would write."""
+    """Raise if other files would be replaced without ``force``; a killed conversion has left some of its own."""
     for path in (dump, *texts):
         same = path in texts and path.is_file() and path.read_bytes() == texts[path].encode()
         if os.path.lexists(path) and not same and not force:
@@ -150,7 +150,7 @@ def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
 
 
 def main() -> None:
-    args = parse_arguments(sys.argv[1:])
+    args = parse_arguments()
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
     config = google_config(config_path)
     data = data_files(prefix)
@@ -169,12 +169,12 @@ def main() -> None:
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     sizes = reader.get_variable_to_dtype_map()
-    wanted_bytes = sum(math.prod(shape) * sizes[name].size for name, shape in everything.items())
-    found_bytes = sum(path.stat().st_size for path in data)
-    if found_bytes < wanted_bytes:
-        raise UserError(f"{data[-1]}: cut short, {found_bytes} of {wanted_bytes} bytes; copy the data again")
+    needed_bytes = sum(math.prod(shape) * sizes[name].size for name, shape in everything.items())
+    actual_bytes = sum(path.stat().st_size for path in data)
+    if actual_bytes < needed_bytes:
+        raise UserError(f"{data[-1]}: cut short, {actual_bytes} of {needed_bytes} bytes; copy the data again")
     shapes = {name: shape for name, shape in everything.items() if not LEFT_OUT.search(name)}
-    wanted, heads = match(shapes, config, config_path)
+    weights, heads = match(shapes, config, config_path)
     labels = shapes.get("output_weights", (0,))[0]
     tokenizer = {"do_lower_case": not has_capitals(vocabulary), "tokenizer_class": "BertTokenizer"}
     texts = {
@@ -189,7 +189,7 @@ def main() -> None:
         dump.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{dump.parent}: cannot be made ({error.strerror}); name another place") from None
-    state = read_weights(reader, wanted, prefix)
+    state = read_weights(reader, weights, prefix)
     write_outputs(state, texts, dump)
     parameters = sum(tensor.numel() for tensor in state.values())
     megabytes = dump.stat().st_size / 1e6

@@ -22,7 +22,7 @@ from pruner.compress.tokens.select import keep_counts, select_tokens
 from pruner.compress.tokens.student import Student, distillation_loss
 from pruner.models.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
 from pruner.models.packing import Packing, pack, real_lengths
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, UserError
 
 # A pipeline says of other names, in an error, that it does not support them. There is no such key among the configs.
 MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES["pruned_bert"] = "PrunedBertForSequenceClassification"
@@ -94,7 +94,9 @@ class PrunedBertForSequenceClassification(BertForSequenceClassification):
         students = dict(zip(self.pruning.student_layers, self.students, strict=True))
         for layer in pruning.student_layers:
             if layer not in students:
-                raise UserError(f"pruning_schedule: layer {layer} has no student; train the model with a rate there")
+                raise SettingError(
+                    "pruning_schedule", f"layer {layer} has no student; train the model with a rate there"
+                )
         self.students = nn.ModuleList(students[layer] for layer in pruning.student_layers)
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
         return self

@@ -14,7 +14,7 @@ from pruner.data.cache import Split
 from pruner.data.collate import BertCollator
 from pruner.evaluation import latency
 from pruner.evaluation.latency import measure_latency
-from pruner.measure import random_sentences
+from pruner.measure.speed import random_sentences
 
 MEASURE = "pruner.measure"
 KEYS = "data method schedule batch_size dtype device repeats baseline_ms pruned_ms flops_reduction speedup efficiency"

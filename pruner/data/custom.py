@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from pruner.data.cache import open_cache
 from pruner.data.rows import Rows, read_tsv
 from pruner.data.task import NAME, TASKS, Task
-from pruner.utils.errors import Parser, UserError, comma_list, listed
+from pruner.utils.errors import SettingError, UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
 MOST_LABELS = 1000  # beyond lie scores and texts, not classes
@@ -25,31 +25,22 @@ MOST_LABELS = 1000  # beyond lie scores and texts, not classes
 METRICS = ("accuracy",)
 
 
-def own_flags(parser: Parser, constants: Mapping[str, Any]) -> None:
-    """Add the flags; ``constants`` are the script's."""
-    add = parser.add_argument
-    add("--tsv", default=constants["tsv"], help="a table of your own in place of --tasks")
-    add("--text", type=comma_list, default=constants["text"], help="its column of texts, or two as first,second")
-    add("--label", default=constants["label"], help="its column of classes")
-    add("--name", default=constants["name"], help="of the task (default: that of the file)")
-    add("--dev-tsv", default=constants["dev_tsv"], help="what it is evaluated on (default: a tenth of the rows)")
-    add("--test-tsv", default=constants["test_tsv"], help="what --predict-test predicts; it needs no labels")
-
-
 def check_table_flags(args: argparse.Namespace) -> None:
     """Raise a ``UserError`` for flags that do not go together, before anything is read."""
     if args.tsv is None:
         for flag in ("text", "label", "name", "dev_tsv", "test_tsv"):
             if getattr(args, flag) is not None:
-                raise UserError(f"{flag}: there is no table that it is of; name one with --tsv")
+                raise SettingError(flag, "there is no table that it is of; name one with --tsv")
         return
     for flag in ("tasks", "download"):
-        if getattr(args, flag):
-            raise UserError(f"tsv: --{flag} is given too; prepare your own table and other tasks one after the other")
+        if flag in args.given:
+            raise SettingError(
+                "tsv", f"--{flag} is given too; prepare your own table and other tasks one after the other"
+            )
     if not args.text or not args.label:
-        raise UserError(f"tsv: which columns of {args.tsv} are to be used? name them with --text and --label")
+        raise SettingError("tsv", f"which columns of {args.tsv} are to be used? name them with --text and --label")
     if len(args.text) > 2:
-        raise UserError(f"text: {len(args.text)} columns are too many; name one, or two for pairs")
+        raise SettingError("text", f"{len(args.text)} columns are too many; name one, or two for pairs")
     table_name(args)
 
 
@@ -63,9 +54,11 @@ def table_name(args: argparse.Namespace) -> str:
     """The task's name: what was given, or that of the file, in lower case."""
     name = (Path(args.tsv).stem if args.name is None else args.name).lower()
     if name in TASKS:
-        raise UserError(f"name: {name!r} is the name of another task; give yours a different one with --name")
+        raise SettingError("name", f"{name!r} is the name of another task; give yours a different one with --name")
     if not is_name(name):
-        raise UserError(f"name: {name!r} would not do for a folder; name the task with --name, of letters and digits")
+        raise SettingError(
+            "name", f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
+        )
     return name
 
 
@@ -156,9 +149,9 @@ def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
 def next_command(args: argparse.Namespace, constants: Mapping[str, Any], script: str) -> str:
     """The ``script`` to run next, with what the preparing one was told of places that both need."""
     command = ["python", script, "--tasks", table_name(args)]
-    for flag, constant in (("bert", "bert"), ("cache", "cache_folder")):
-        if getattr(args, flag, None) != constants.get(constant):
-            command += [f"--{flag}", getattr(args, flag)]
+    for place in ("bert", "cache"):
+        if getattr(args, place, None) != constants.get(place):
+            command += [f"--{place}", getattr(args, place)]
     return shlex.join(command)
 
 

@@ -14,7 +14,7 @@ from pruner.data.encode import encode_words
 from pruner.data.rows import Rows
 from pruner.data.task import Task
 from pruner.data.vocabulary import learn_vocabulary, write_words
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, UserError
 
 
 def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:
@@ -70,7 +70,7 @@ def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tupl
         yield read_table(args)
         return
     data = Path(args.data)
-    for task in find_data(tasks, data, bool(args.tasks), args.glue_address if args.download else None):
+    for task in find_data(tasks, data, "tasks" in args.given, args.glue_address if args.download else None):
         yield task, read_task(task, data / task.folder, args.skip_bad_rows)
 
 
@@ -95,9 +95,9 @@ class ClosingTable:
 def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_length: int, folder: Path) -> Cache:
     """Learn a vocabulary from the training split, encode every split, and write both for the LSTM."""
     if vocabulary_size < 3:
-        raise UserError(f"vocabulary_size: {vocabulary_size} leaves no room for words; use 3 or more")
+        raise SettingError("vocabulary_size", f"{vocabulary_size} leaves no room for words; use 3 or more")
     if max_length < 1:
-        raise UserError(f"max_length: {max_length} leaves no words; use 1 or more (published: 128)")
+        raise SettingError("max_length", f"{max_length} leaves no words; use 1 or more (published: 128)")
     vocabulary = learn_vocabulary((text for texts in rows["train"].texts for text in texts), vocabulary_size)
     if not vocabulary.words:
         raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruner.data.rows import Rows, read_split
-from pruner.utils.errors import UserError, listed
+from pruner.utils.errors import SettingError, listed, unknown
 
 NAME = re.compile(r"[\w.+-]+")  # of a task or a method: folders and tables of records have it
 
@@ -106,5 +106,5 @@ def find_task(name: str, tasks: Mapping[str, Task] = TASKS, more: Sequence[str] 
     """Look a task up; ``more`` is what else an unknown name may have meant."""
     if name.lower() not in tasks:
         choices = [*(name for name, task in tasks.items() if task.files), *more]
-        raise UserError(f"tasks: unknown task {name!r}; choose from {', '.join(choices)}")
+        raise SettingError("tasks", unknown("task", name, choices))
     return tasks[name.lower()]

@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, UserError
 from pruner.utils.files import read_json, read_json_if_there, read_size, short
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
@@ -105,7 +105,9 @@ def check_max_length(folder: Path, max_length: int) -> None:
     path = folder / "config.json"
     positions = read_size(read_json_if_there(path), "max_position_embeddings", path)
     if positions is not None and max_length > positions:
-        raise UserError(f"max_length: {max_length} tokens, but {path} has {positions} positions; prepare with fewer")
+        raise SettingError(
+            "max_length", f"{max_length} tokens, but {path} has {positions} positions; prepare with fewer"
+        )
 
 
 def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:

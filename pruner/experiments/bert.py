@@ -6,11 +6,12 @@ from pathlib import Path
 from pruner.compress.tokens.families import check_budgets
 from pruner.data import sample
 from pruner.data.cache import read_cache
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.experiments.cell import Cell, make_cells
 from pruner.experiments.plan import print_plan
 from pruner.experiments.run_grid import run_grid
-from pruner.experiments.settings import check_common, make_grid, prepared_tasks, start_run, train_settings
+from pruner.experiments.settings import check_settings, make_grid, prepared_tasks, start_run, train_settings
 from pruner.models.backbone import BertBackbone
 from pruner.models.pretrained import check_bert, weights_fingerprint
 from pruner.training.context import Context
@@ -21,7 +22,7 @@ PREPARE = "PrepareGlue4Bert.py"
 
 def run_bert(options: Namespace) -> None:
     """Train, evaluate, measure and record every cell, or show them (``dry_run``)."""
-    check_common(options)
+    check_settings(options)
     check_budgets(options)
     steady = start_run()
     if options.demo:
@@ -35,7 +36,7 @@ def run_bert(options: Namespace) -> None:
         tokenizer_folder=folder,
     )
     cells: list[Cell] = []
-    for task in prepared_tasks(options, PREPARE):
+    for task in prepared_tasks(options, TASKS, PREPARE, with_custom=not options.demo):
         cache = read_cache(Path(options.cache), task.name, "bert", backbone.tokenizer.fingerprint, PREPARE)
         check_max_length(folder, cache.max_length)
         settings = train_settings(options, options.batch_size)

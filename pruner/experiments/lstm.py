@@ -6,11 +6,12 @@ from pathlib import Path
 from pruner.compress.tokens.families import check_rates
 from pruner.data import sample
 from pruner.data.cache import read_cache
+from pruner.data.task import TASKS
 from pruner.data.vocabulary import read_vectors, read_vocabulary
 from pruner.experiments.cell import Cell, make_cells
 from pruner.experiments.plan import print_plan
 from pruner.experiments.run_grid import run_grid
-from pruner.experiments.settings import check_common, make_grid, prepared_tasks, start_run, train_settings
+from pruner.experiments.settings import check_settings, make_grid, prepared_tasks, start_run, train_settings
 from pruner.models.backbone import LstmBackbone
 from pruner.training.context import Context
 from pruner.utils.distributed import from_main
@@ -19,15 +20,19 @@ SIZES = ("embedding_size", "hidden_size", "num_layers", "head_size")
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
 
 
-def run_lstm(options: Namespace, prepare: str) -> None:
-    """Train, evaluate, measure and record every cell; ``prepare`` is the script that makes the caches."""
-    check_common(options, *SIZES)
+def run_lstm(options: Namespace, prepare: str, with_custom: bool = True) -> None:
+    """Train, evaluate, measure and record every cell, or show them (``dry_run``).
+
+    ``prepare`` is the script that makes the caches; ``with_custom`` runs users' tasks too.
+    """
+    check_settings(options)
     check_rates(options)
     steady = start_run()
     folder = Path(options.cache)
     if options.demo:
         from_main(lambda: sample.make_lstm_demo(folder))
-    tasks = prepared_tasks(options, prepare)
+    classifications = {name: task for name, task in TASKS.items() if task.labels}
+    tasks = prepared_tasks(options, classifications, prepare, with_custom and not options.demo)
     vocabularies = {task.name: read_vocabulary(folder, task.name, prepare) for task in tasks}
     vectors = {}
     for name, vocabulary in vocabularies.items() if options.vectors else ():

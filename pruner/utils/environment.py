@@ -1,14 +1,14 @@
 """What a result was made with: versions, hardware and the commit of this code."""
 
 import platform
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 
-from pruner.utils.distributed import count
+from pruner.utils.distributed import num_processes
+from pruner.utils.version import git_commit
 
 
 def environment(steady: bool) -> dict:
@@ -22,7 +22,7 @@ def environment(steady: bool) -> dict:
         "cpu": cpu_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "processes": count(),
+        "processes": num_processes(),
         "steady_allocator": steady,
         "git_commit": git_commit(),
     }
@@ -36,18 +36,3 @@ def cpu_name() -> str:
     except OSError:
         pass
     return platform.processor()
-
-
-def git_commit() -> str | None:
-    """The commit of this code, with ``-dirty`` where tracked files were changed; ``None`` outside a checkout."""
-    try:
-        result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return result.stdout.strip()

@@ -1,11 +1,11 @@
 """Errors written for the person who made the mistake: one line, exit code 2, no traceback."""
 
-import argparse
 import io
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
@@ -15,75 +15,82 @@ from tqdm import tqdm
 from pruner import STOPPED
 
 OLDEST_PYTHON = (3, 11)
-# Versions that the tests have run on, and what their authors' numbering promises to be like them.
+# Versions that the tests have run on, and later ones that their authors' numbering promises to be compatible.
 SUPPORTED = {"torch": ">=2.11,<3", "transformers": ">=5.17,<6"}
+# The flags that are not named after their constant.
+FLAGS = {"pruning_schedule": "--schedule", "pruning_methods": "--methods"}
 
 
 class UserError(ValueError):
     """Bad input. The message is one line: what is wrong, where, and what to do about it."""
 
 
+class SettingError(UserError):
+    """A setting has a value that it cannot have; scripts name its flag beside its constant."""
+
+    def __init__(self, constant: str, problem: str) -> None:
+        super().__init__(constant, problem)
+        self.constant, self.problem = constant, problem
+
+    def __str__(self) -> str:
+        return f"{self.constant}: {self.problem}"
+
+
 class CellError(UserError):
-    """It concerns one cell of a grid: the others can be run."""
+    """One cell of a grid cannot be run; the others can."""
 
 
 class NotFiniteError(CellError):
-    """Numbers that are none: what they came from cannot go on, nor be resumed."""
+    """A loss, score or metric is NaN or infinite; its training cannot continue, nor be resumed."""
 
 
-class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` whose complaints are one line instead of a usage block."""
-
-    def __init__(self, description: str | None) -> None:
-        super().__init__(
-            description=description,
-            allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
+def flag_name(constant: str) -> str:
+    """Return the flag that overrides a constant: ``"batch_size"`` -> ``"--batch-size"``."""
+    return FLAGS.get(constant, f"--{constant.replace('_', '-')}")
 
 
-def comma_list(text: str) -> list[str]:
-    """``"a,b"`` -> ``["a", "b"]``, the form in which flags take lists; nothing is an empty one."""
-    parts = [part.strip() for part in text.split(",")] if text.strip() else []
-    if not all(parts):
-        raise ValueError("a part is empty")
-    return parts
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question for an error's line if ``name`` is a mistyped one of ``known``, else nothing."""
+    close = get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def unknown(kind: str, name: str, known: Collection[str]) -> str:
+    """Return what an error says of a ``name`` that is not among ``known``, which is a ``kind`` of thing."""
+    return f"unknown {kind} {name!r}{did_you_mean(name, known) or ';'} choose from {', '.join(known)}"
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:
-    """Names from a file for an error's one line: some of them if there are many, each only so far and printable."""
+    """List names from a file in an error's line: ``most`` of them at most, each shortened and printable."""
     shown = [repr(name if len(name) <= 40 else f"{name[:37]}...")[1:-1] for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def check_versions(packages: Sequence[str]) -> None:
-    """Complain about a Python or packages that this code is not made for.
+    """Check that Python and the packages are of versions that this code supports.
 
     Raises:
-        UserError: an older or newer one than those supported, or none.
+        UserError: one is older, newer, or not installed.
     """
     if sys.version_info < OLDEST_PYTHON:
-        wanted = ".".join(map(str, OLDEST_PYTHON))
+        oldest = ".".join(map(str, OLDEST_PYTHON))
         raise UserError(
-            f"Python {platform.python_version()}: this code needs {wanted} or newer; make a new environment"
+            f"Python {platform.python_version()}: this code needs {oldest} or newer; make a new environment"
         )
     for package in packages:
-        wanted = SUPPORTED[package]
+        supported = SUPPORTED[package]
         try:
-            found = version(package)
+            installed = version(package)
         except PackageNotFoundError:
             raise UserError(f"{package}: not installed; run pip install -r requirements.txt") from None
-        if not SpecifierSet(wanted).contains(found, prereleases=True):
-            raise UserError(f"{package} {found}: this code needs {wanted}; run pip install -r requirements.txt")
+        if not SpecifierSet(supported).contains(installed, prereleases=True):
+            raise UserError(f"{package} {installed}: this code needs {supported}; run pip install -r requirements.txt")
 
 
 def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
-    """Run a script's ``main``; its exit code. Bad input ends with one line on stderr and 2, Ctrl-C with 130.
+    """Run a script's ``main`` and return the exit code: 2 after bad input, with one line on stderr, 130 after Ctrl-C.
 
-    ``packages`` are those whose versions are checked before.
+    The versions of ``packages`` are checked before.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is printed is UTF-8 wherever it goes
@@ -91,20 +98,23 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
     try:
         check_versions(packages)
         main()
-    except (UserError, OSError) as error:  # of the system's own errors, those that nobody foresaw: a full disk
-        last_line("error: " + " ".join(str(error).split()))
+    except SettingError as error:
+        print_line(f"error: {flag_name(error.constant)} ({error.constant}): {error.problem}")
+        return 2
+    except (UserError, OSError) as error:  # an OSError that was not foreseen, as a full disk
+        print_line(f"error: {error}")
         return 2
     except MemoryError:
-        last_line("error: out of memory; close other programs, or use a machine with more")
+        print_line("error: out of memory; close other programs, or use a machine with more")
         return 2
     except KeyboardInterrupt as stop:
-        last_line(str(stop) or STOPPED)
+        print_line(str(stop) or STOPPED)
         return 130
     return 0
 
 
 def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> NoReturn:
-    """As ``outcome``, and leave the interpreter."""
+    """Run a script's ``main`` as ``outcome`` does, and exit."""
     code = outcome(main, packages)
     if code == 130 or os.environ.get("WORLD_SIZE", "1") != "1":
         # Without waiting for threads: libraries have pools, and one that was interrupted may never end; those by which
@@ -115,8 +125,8 @@ def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> NoRetu
     sys.exit(code)
 
 
-def last_line(text: str) -> None:
-    """Say it in a line of its own, below the progress bars."""
+def print_line(text: str) -> None:
+    """Print a text as one line to stderr, below the progress bars."""
     for bar in list(getattr(tqdm, "_instances", ())):
         bar.close()
-    print(text, file=sys.stderr)
+    print(" ".join(text.split()), file=sys.stderr)

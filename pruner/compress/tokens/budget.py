@@ -7,7 +7,7 @@ import numpy as np
 from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
 from pruner.compress.tokens.schedule import Pruning
 from pruner.compress.tokens.select import keep_counts
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError
 
 TOLERANCE = 0.03  # of the reduction that was asked for
 MOST_LENGTHS = 1000  # sentences that stand for all; their lengths are spread evenly over those that there are
@@ -109,7 +109,7 @@ def fit_schedule(
     best = min(ends, key=lambda severity: abs(reached(severity) - target))
     found = reached(best)
     if abs(found / target - 1) > TOLERANCE:
-        raise UserError(
-            f"target_flops_reduction: {target:g} cannot be met within 3 %, the nearest is {found:.2f}; choose another"
+        raise SettingError(
+            "target_flops_reduction", f"{target:g} cannot be met within 3 %, the nearest is {found:.2f}; choose another"
         )
     return rounded(best)

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pruner.compress.tokens.scores import CONTROLS, TEACHERS
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, unknown
 
 METHODS = ("student", "attention", *TEACHERS, *CONTROLS)
 LSTM_METHODS = ("student", "gate", *CONTROLS)
@@ -113,17 +113,19 @@ def make_pruning(
     rates = check_schedule(schedule, num_layers)
     names = [methods] * num_layers if isinstance(methods, str) else list(methods)
     if len(names) != num_layers:
-        raise UserError(f"pruning_methods: {len(names)} methods for {num_layers} layers; give one per layer, or one")
+        raise SettingError(
+            "pruning_methods", f"{len(names)} methods for {num_layers} layers; give one per layer, or one"
+        )
     chosen = tuple(name if rate > 0 else None for name, rate in zip(names, rates, strict=True))
     for layer, (name, rate) in enumerate(zip(chosen, rates, strict=True)):
         if rate > 0 and name not in METHODS:
-            raise UserError(
-                f"pruning_methods: unknown method {name!r} at layer {layer}; choose from {', '.join(METHODS)}"
+            raise SettingError(
+                "pruning_methods", f"unknown method {name!r} at layer {layer}; choose from {', '.join(METHODS)}"
             )
     if "student" not in chosen:
         teacher = None
     elif teacher not in TEACHERS:
-        raise UserError(f"teacher: unknown teacher {teacher!r}; choose from {', '.join(TEACHERS)}")
+        raise SettingError("teacher", unknown("teacher", teacher, TEACHERS))
     padded_length = check_count(count, padded_length)
     return Pruning(rates, chosen, teacher, count, padded_length, seed, tuple(student_widths))
 
@@ -143,9 +145,9 @@ def make_lstm_pruning(
     """
     value = check_rate(rate, "target_prune_rate")
     if value == 0:
-        raise UserError("target_prune_rate: a rate of 0 is the baseline, which runs anyway; leave it out")
+        raise SettingError("target_prune_rate", "a rate of 0 is the baseline, which runs anyway; leave it out")
     if method not in LSTM_METHODS:
-        raise UserError(f"pruning_methods: unknown method {method!r}; choose from {', '.join(LSTM_METHODS)}")
+        raise SettingError("pruning_methods", unknown("method", method, LSTM_METHODS))
     teacher, widths = ("gate", tuple(student_widths)) if method == "student" else (None, ())
     return Pruning((value,), (method,), teacher, count, check_count(count, padded_length), seed, widths)
 
@@ -155,30 +157,30 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
     try:
         value = float(rate)
     except (TypeError, ValueError):
-        raise UserError(f"{name}: {rate!r}{where} is not a number; use rates of at least 0 and below 1") from None
+        raise SettingError(name, f"{rate!r}{where} is not a number; use rates of at least 0 and below 1") from None
     if not 0 <= value < 1:  # nor is nan
-        raise UserError(f"{name}: rate {rate}{where} is out of range; use rates of at least 0 and below 1")
+        raise SettingError(name, f"rate {rate}{where} is out of range; use rates of at least 0 and below 1")
     return value
 
 
 def check_count(count: str, padded_length: int | None) -> int | None:
     """The padded length where that is what is counted."""
     if count not in COUNTS:
-        raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
+        raise SettingError("count", unknown("counting", count, COUNTS))
     if count == "padded" and padded_length is None:
-        raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
+        raise SettingError("count", '"padded" needs the length that sentences were padded to (padded_length)')
     return padded_length if count == "padded" else None
 
 
 def check_schedule(schedule: Sequence[float | str], num_layers: int) -> tuple[float, ...]:
     """One rate per layer, ``0 <= rate < 1``; anything else is a ``UserError`` that names the layer."""
     if isinstance(schedule, str) or not isinstance(schedule, Sequence):
-        raise UserError(f"pruning_schedule: {schedule!r} is not a list of rates; give one rate per BERT layer")
+        raise SettingError("pruning_schedule", f"{schedule!r} is not a list of rates; give one rate per BERT layer")
     if len(schedule) != num_layers:
         example = ",".join(["0.6"] + ["0"] * (num_layers - 1))
-        raise UserError(
-            f"pruning_schedule: {len(schedule)} rates for a model of {num_layers} layers; "
-            f"give one rate per layer, for example {example}"
+        raise SettingError(
+            "pruning_schedule",
+            f"{len(schedule)} rates for a model of {num_layers} layers; give one rate per layer, for example {example}",
         )
     return tuple(check_rate(rate, "pruning_schedule", f" at layer {layer}") for layer, rate in enumerate(schedule))
 
@@ -190,9 +192,10 @@ def layer_methods(name: str, schedule: Sequence[float]) -> list[str | None]:
     if len(names) == 1:
         names *= pruned
     if len(names) != pruned:
-        raise UserError(
-            f"pruning_methods: {name!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
-            "give one method, or one per pruned layer joined by +"
+        raise SettingError(
+            "pruning_methods",
+            f"{name!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
+            "give one method, or one per pruned layer joined by +",
         )
     remaining = iter(names)
     return [next(remaining) if rate > 0 else None for rate in schedule]

@@ -1,0 +1,131 @@
+"""Checks of what the run scripts' flags say, each by the name of its constant, and what is made of them."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import transformers
+
+from pruner.data.cache import cache_path
+from pruner.data.custom import find_custom_tasks, read_custom_task
+from pruner.data.task import Task, find_task
+from pruner.evaluation.latency import steady_allocator
+from pruner.experiments.cell import Grid
+from pruner.report.records import Log
+from pruner.training.curves import check_tensorboard
+from pruner.training.stage import Stages
+from pruner.training.trainer import TrainSettings
+from pruner.utils.distributed import join
+from pruner.utils.errors import SettingError, UserError
+
+SIZE = (1, 10_000)  # of a width, and of the number of layers: beyond lies a slip, not a model
+NUMBER = (1, 2**31 - 1)
+# The least and the largest value of each whole number, or of each in a list.
+WHOLE_NUMBERS = {
+    "seeds": (0, 2**32 - 1),
+    **dict.fromkeys(("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows"), NUMBER),
+    **dict.fromkeys(("batch_sizes", "repeats"), (1, 100_000)),
+    **dict.fromkeys(("student_widths", "embedding_size", "hidden_size", "num_layers", "head_size"), SIZE),
+}
+NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
+# What each other number, or each in a list, must be above, and below.
+NUMBERS = {
+    "epochs": (0, 1e6),
+    **dict.fromkeys(("learning_rate", "student_learning_rate", "soft_extract_learning_rate", "clip"), (0, math.inf)),
+    **dict.fromkeys(("target_flops_reduction", "search_reach"), (1, math.inf)),
+}
+
+
+def check_settings(args: argparse.Namespace) -> None:
+    """Check the numbers that a script has, and that lists which need an entry have one.
+
+    Raises:
+        SettingError: a number is out of its range, or a list is empty.
+    """
+    for name, value in vars(args).items():
+        values = value if isinstance(value, list) else [] if value is None else [value]
+        if value == [] and name in NOT_EMPTY:
+            raise SettingError(name, "the list is empty; give one value or more")
+        if name in WHOLE_NUMBERS:
+            least, largest = WHOLE_NUMBERS[name]
+            for number in values:
+                if not least <= number <= largest:
+                    raise SettingError(name, f"{number} is out of range; use a whole number from {least} to {largest}")
+        if name in NUMBERS:
+            low, high = NUMBERS[name]
+            for number in values:
+                if not low < number < high:
+                    end = "" if math.isinf(high) else f" and below {high:g}"
+                    raise SettingError(name, f"{number:g} is out of range; use a number above {low}{end}")
+
+
+def start_run() -> bool:
+    """Prepare the machine and the libraries; return whether ``latency.steady_allocator`` is in effect."""
+    join()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    if torch.cuda.is_available():
+        return False
+    steady = steady_allocator()
+    print(f"no GPU: running on the CPU with {torch.get_num_threads()} threads")
+    return steady
+
+
+def make_grid(args: argparse.Namespace, steady: bool) -> Grid:
+    """Return the grid that the settings describe; ``steady`` is what ``start_run`` returned."""
+    if args.tensorboard:
+        check_tensorboard()
+    log = Log()
+    tensorboard = Path(args.tensorboard) if args.tensorboard else None
+    return Grid(
+        stages=Stages(Path(args.cache) / "stages", log, tensorboard),
+        records=Path(args.records),
+        models=Path(args.save_models) if args.save_models else None,
+        discard_models=args.discard_models,
+        latency_repeats=args.latency_repeats,
+        predict_test=args.predict_test,
+        force=args.force,
+        steady=steady,
+        log=log,
+    )
+
+
+def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
+    """Return how the main model is trained, in batches of ``batch_size``."""
+    if batch_size % args.accumulation_steps:
+        raise SettingError("accumulation_steps", f"{args.accumulation_steps} does not divide batch_size {batch_size}")
+    if args.train_dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise SettingError("train_dtype", "this GPU has no bfloat16; use auto or float32")
+    return TrainSettings(
+        epochs=args.epochs,
+        batch_size=batch_size,
+        learning_rate=args.learning_rate,
+        clip=args.clip,
+        accumulation_steps=args.accumulation_steps,
+        dtype=args.train_dtype,
+    )
+
+
+def prepared_tasks(args: argparse.Namespace, known: Mapping[str, Task], prepare: str, with_custom: bool) -> list[Task]:
+    """Return the tasks to run: those that the user named, or else the script's that are prepared; print the others.
+
+    ``with_custom``: users' tasks are among them, which are found by their caches.
+
+    Raises:
+        UserError: an unknown task was named, or nothing is prepared; ``prepare`` is the script to run first.
+    """
+    folder, tasks, named = Path(args.cache), [], "tasks" in args.given
+    custom = find_custom_tasks(folder) if with_custom else {}
+    more = (*custom, f"or prepare your own with {prepare} --tsv") if with_custom else ()
+    for name in args.tasks if named else (*args.tasks, *custom):
+        path = custom.get(name.lower())
+        task = read_custom_task(path, prepare) if path else find_task(name, known, more)
+        if named or cache_path(folder, task.name).is_file():
+            tasks.append(task)
+        else:
+            print(f"skipped {task.name}: not prepared ({cache_path(folder, task.name)})")
+    if not tasks:
+        raise UserError(f"{folder}: no prepared tasks; run {prepare} first, or try --demo")
+    return tasks

@@ -1,0 +1,176 @@
+"""Timings of the pruned BERT and the unpruned one, on prepared tasks or on random sentences."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+from transformers import BertConfig
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops, reduction
+from pruner.compress.tokens.schedule import METHODS, check_schedule, schedule_name
+from pruner.compress.tokens.select import keep_counts
+from pruner.data.cache import Split, read_cache
+from pruner.data.collate import BertCollator
+from pruner.data.glue import TASKS
+from pruner.data.tokenizer import bert_folder, load_tokenizer
+from pruner.evaluation.latency import measure_latency
+from pruner.experiments.settings import check_settings, start_run
+from pruner.models.pretrained import load_model
+from pruner.report.records import check_writable, environment
+from pruner.report.tables import markdown
+from pruner.utils.errors import SettingError, UserError, unknown
+from pruner.utils.files import write_whole
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths
+RANDOM_BATCHES = 4  # of random sentences
+LARGEST_NUMBER = 100_000  # of a batch, a width, a repeat: beyond lies a slip
+MOST_PARAMETERS = 10**10  # of a BERT of random weights
+
+
+def sizes(text: str, separator: str) -> list[int]:
+    """``"12x768"`` -> ``[12, 768]``; empty where these are not whole numbers from 1."""
+    parts = text.split(separator)
+    return list(map(int, parts)) if all(part.isdecimal() and 0 < int(part) <= LARGEST_NUMBER for part in parts) else []
+
+
+def check_arguments(args: argparse.Namespace) -> str:
+    """Check the settings before anything is loaded; return the device's name.
+
+    Raises:
+        UserError: a setting has an impossible value, or two exclude each other.
+    """
+    check_settings(args)
+    if bool(args.weights) == bool(args.random):
+        raise UserError("weights, random: give one of them: --weights FOLDER, or --random 12x768 for random weights")
+    if bool(args.task) == bool(args.lengths):
+        raise UserError("task, lengths: give one of them: --task mrpc, or --lengths 16-112 for random sentences")
+    if args.task and args.random:
+        raise SettingError("task", "random weights have no vocabulary; use --weights, or --lengths")
+    for constant, kind, known in (("task", "task", [*TASKS]), ("pruning_methods", "method", ["none", *METHODS])):
+        for name in getattr(args, constant) or ():
+            if name not in known:
+                raise SettingError(constant, unknown(kind, name, known))
+    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        place = torch.device("meta")
+    if place.type not in ("cpu", "cuda"):
+        raise SettingError("device", f"{device!r} is neither cpu nor cuda")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise SettingError("device", f"PyTorch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
+    return device
+
+
+def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
+    """Load or make a BERT in float32 with two labels."""
+    if args.weights:
+        return load_model(PrunedBertForSequenceClassification, args.weights, TASKS["sst-2"]).eval()
+    numbers = sizes(args.random, "x")
+    if len(numbers) != 2 or numbers[1] % 64:
+        raise SettingError("random", f"{args.random!r} is not LAYERSxWIDTH with a width that 64 divides, as 12x768")
+    layers, width = numbers
+    if 12 * layers * width**2 > MOST_PARAMETERS:
+        raise SettingError("random", f"{args.random!r} has more than {MOST_PARAMETERS:,} parameters; use a smaller one")
+    torch.manual_seed(0)
+    config = BertConfig(
+        num_hidden_layers=layers, hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width
+    )
+    return PrunedBertForSequenceClassification(config).eval()
+
+
+def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int) -> Split:
+    """Make sentences of random words, their lengths uniform in the range that ``lengths`` says."""
+    limits = sizes(lengths, "-")
+    if len(limits) not in (1, 2) or not limits[0] <= limits[-1] <= longest:
+        raise SettingError("lengths", f"{lengths!r} is no range of lengths up to {longest}; give one as 128 or 16-112")
+    generator = np.random.default_rng(0)
+    offsets = np.concatenate([[0], generator.integers(limits[0], limits[-1] + 1, sentences).cumsum()])
+    tokens = generator.integers(5, vocabulary, offsets[-1]).astype(np.int32)
+    return Split(tokens, offsets, np.diff(offsets).astype(np.int32), None)
+
+
+def measure(args: argparse.Namespace, device: str) -> list[dict]:
+    """Time the models: one row for each dtype, batch size, schedule and method."""
+    batch_sizes, model = args.batch_sizes, make_model(args).to(device)  # type: ignore[arg-type]
+    config, shape = model.config, BertShape.of(model.config)
+    schedules = [
+        check_schedule(rates * shape.layers if len(rates) == 1 else rates, shape.layers)
+        for rates in args.pruning_schedule
+    ]
+    splits: dict[tuple[str, int], Split] = {}
+    if args.task:
+        fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint
+        for name in args.task:
+            cache = read_cache(Path(args.cache), name, "bert", fingerprint, "PrepareGlue4Bert.py")
+            splits |= {(name, size): cache.splits[TASKS[name].dev[0]] for size in batch_sizes}
+    else:
+        limits = config.vocab_size, config.max_position_embeddings
+        for name in args.lengths:
+            splits |= {(name, size): random_sentences(name, RANDOM_BATCHES * size, *limits) for size in batch_sizes}
+
+    unpruned = [("none", (0.0,) * shape.layers)] if "none" in args.pruning_methods else []
+    pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method != "none"]
+    sources = [(name, size) for size in batch_sizes for name in args.task or args.lengths]
+    cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in sources for cell in unpruned + pruned]
+    collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
+    no_counts = torch.zeros(config.vocab_size, dtype=torch.int64)
+    rows = []
+    for dtype, name, batch_size, method, rates in tqdm(cells, unit="row"):
+        # Where all rates are 0 no method is asked.
+        methods = "student" if method == "none" else method
+        model.set_pruning(rates, methods, token_counts=no_counts, student_widths=args.student_widths)
+        split = splits[name, batch_size]
+        lengths = [int(length) for length in split.lengths]
+        flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
+        saved = reduction(baseline_flops(shape, lengths), flops)["reduction"]
+        latency = measure_latency(model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES)
+        what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
+        what["efficiency"] = round(latency["speedup"] / saved, 4)
+        rows.append(what | latency)
+    return rows
+
+
+def table(rows: Sequence[dict]) -> pd.DataFrame:
+    """Format the rows of a result, for a terminal or a README."""
+    return pd.DataFrame(
+        {
+            "dtype": row["dtype"],
+            "data": row["data"],
+            "batch": row["batch_size"],
+            "method": row["method"],
+            "schedule": schedule_name(row["schedule"]),
+            "baseline ms": f"{row['baseline_ms']:.1f}",
+            "pruned ms": f"{row['pruned_ms']:.1f}",
+            "FLOPs reduction": f"{row['flops_reduction']:.2f}x",
+            "speed-up": f"{row['speedup']:.2f}x",
+            "efficiency": f"{row['efficiency']:.2f}",
+        }
+        for row in rows
+    )
+
+
+def measure_and_write(args: argparse.Namespace) -> None:
+    """Measure, write the result as JSON and print it as a table."""
+    device = check_arguments(args)
+    weights = Path(args.weights).name if args.weights else f"random-{args.random}"
+    data = "_".join(args.task or args.lengths)
+    path = Path(args.json or f"records/speed/{weights}_{data}_{device.replace(':', '')}.json")
+    check_writable(path.parent)
+    steady = start_run()
+    rows = measure(args, device)
+    result = {
+        "model": weights,
+        "student_widths": args.student_widths,
+        "environment": environment(steady),
+        "rows": rows,
+    }
+    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+    print(markdown(table(rows)) + f"\n-> {path}")
