@@ -25,9 +25,10 @@ from pruner.training.train import train
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import join
 
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows cannot fork")
 ROWS, SPECIAL = 25, 7  # the last batch of 8 is one row: one of the two processes has none
 SETTINGS = {
-    "whole": TrainSettings(epochs=2, batch_size=8, learning_rate=1e-2),
+    "whole": TrainSettings(epochs=33, batch_size=8, learning_rate=1e-2),  # two steps are logged together
     "uneven": TrainSettings(epochs=2, batch_size=7, learning_rate=1e-2),
     "parts": TrainSettings(epochs=2, batch_size=8, learning_rate=1e-2, accumulation_steps=3),
 }
@@ -53,7 +54,7 @@ class Tiny(nn.Module):
         errors = (self.students[0](embeddings.detach()).squeeze(-1) - input_ids / 20).square() * attention_mask
         student_loss = (errors.sum(dim=1) / size[:, 0]).mean()  # of each sentence, then over sentences
         loss = nn.functional.cross_entropy(logits, labels) + student_loss
-        counts, score_sum = [list(lengths)], errors.detach().sum()
+        counts, score_sum = [[length // 2 for length in lengths]], errors.detach().sum()  # as if half were pruned
         return PrunedOutput(loss, logits, student_loss=student_loss, token_counts=counts, score_sum=score_sum)
 
 
@@ -62,8 +63,7 @@ class Watch(TrainerCallback):
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.gradients, self.synchronised, self.logged, self.wrapped = model, [], [], [], set()
-        # Called by the module that trains, which is DDP's in several processes.
-        nn.modules.module.register_module_forward_pre_hook(self.before_forward)
+        self.hook = nn.modules.module.register_module_forward_pre_hook(self.before_forward)
 
     def before_forward(self, module, _):
         if isinstance(module, DistributedDataParallel) and module.module is self.model:
@@ -89,8 +89,14 @@ def make_data() -> SplitDataset:
     return SplitDataset(split, generator.standard_normal((ROWS, 3)).astype(np.float32))
 
 
+def step_sizes(settings: TrainSettings) -> list[int]:
+    """The number of sentences in each step."""
+    size = settings.batch_size
+    return [min(size, ROWS - first) for first in range(0, ROWS, size)] * int(settings.epochs)
+
+
 def fit(settings: TrainSettings) -> dict:
-    """Train; what there is to compare."""
+    """Train a tiny model; return what is compared."""
     transformers.set_seed(1)
     model = Tiny()
     watch = Watch(model)
@@ -107,6 +113,7 @@ def fit(settings: TrainSettings) -> dict:
             curve = train(model, make_data(), settings, 1, *places, "linear", [watch], {"students.": 3e-3})
     finally:
         torch.distributed.all_reduce = real
+        watch.hook.remove()
     kept = ("loss", "student_loss", "retained_tokens")
     return {
         "curve": curve,
@@ -121,14 +128,13 @@ def fit(settings: TrainSettings) -> dict:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory):
-    """What each of two processes found."""
+    """The results of each of the two processes."""
     folder = tmp_path_factory.mktemp("ddp")
     command = [sys.executable, __file__, str(folder)]
     root = str(Path(__file__).resolve().parent.parent)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": root}
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
-    assert found.returncode == 0, found.stderr
-    assert "Warning" not in found.stderr
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert finished.returncode == 0, finished.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -141,18 +147,18 @@ def alone():
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_gradients_losses_and_weights_are_those_of_one_process(processes, alone, name):
-    one, steps = alone[name], 2 * -(-ROWS // SETTINGS[name].batch_size)
-    assert len(one["gradients"]) == steps
-    for found in processes:
-        for gradients, expected in zip(found[name]["gradients"], one["gradients"], strict=True):
+    one = alone[name]
+    assert len(one["gradients"]) == len(step_sizes(SETTINGS[name]))
+    for run in processes:
+        for gradients, expected in zip(run[name]["gradients"], one["gradients"], strict=True):
             for parameter, gradient in expected.items():
                 other = gradients[parameter]
                 assert (gradient is None) == (other is None), parameter
                 assert gradient is None or torch.allclose(gradient, other, atol=1e-6), parameter
         for parameter, weight in one["weights"].items():
-            assert torch.allclose(weight, found[name]["weights"][parameter], atol=1e-5), parameter
-        assert [entry["step"] for entry in found[name]["curve"]] == list(range(1, steps + 1))
-        for logs, expected in zip(found[name]["logged"], one["logged"], strict=True):
+            assert torch.allclose(weight, run[name]["weights"][parameter], atol=1e-5), parameter
+        assert [entry["step"] for entry in run[name]["curve"]] == [entry["step"] for entry in one["curve"]]
+        for logs, expected in zip(run[name]["logged"], one["logged"], strict=True):
             assert logs == pytest.approx(expected, abs=1e-5)
     assert all(torch.equal(w, processes[1][name]["weights"][key]) for key, w in processes[0][name]["weights"].items())
 
@@ -163,14 +169,13 @@ def test_a_parameter_that_a_step_leaves_out_has_no_gradient(processes, alone, na
     for run in (alone, *processes):
         gradients = run[name]["gradients"]
         assert all(step["unused"] is None for step in gradients)
-        assert 2 <= sum(step["special"] is not None for step in gradients) <= 4 < len(gradients)
+        assert len(gradients) / 4 <= sum(step["special"] is not None for step in gradients) <= len(gradients) / 2
         assert torch.equal(run[name]["weights"]["unused"], torch.ones(3))
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_gradients_are_averaged_by_ddp_in_the_last_part_of_each_step(processes, name):
-    settings = SETTINGS[name]
-    sizes = [min(settings.batch_size, ROWS - first) for first in range(0, ROWS, settings.batch_size)] * 2
+    settings, sizes = SETTINGS[name], step_sizes(SETTINGS[name])
     for rank, run in enumerate(processes):
         shares = [size * (rank + 1) // 2 - size * rank // 2 for size in sizes]
         parts = [min(settings.accumulation_steps, max(1, share)) for share in shares]
@@ -179,8 +184,7 @@ def test_gradients_are_averaged_by_ddp_in_the_last_part_of_each_step(processes, 
         assert set(run[name]["reduced"]) == {5}
         assert len(run[name]["reduced"]) == len(sizes)
         assert [len(str(buckets).split(",")) for buckets in run[name]["buckets"]] == [1]
-    if name == "whole":
-        assert 0 in shares or 1 in sizes
+        assert (0 in shares) == (rank == 0 and sizes[-1] == 1)
 
 
 def work(rank: int, folder: str) -> None:

@@ -18,7 +18,7 @@ CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "traine
 
 
 class CheckpointCallback(TrainerCallback):
-    """Saves after each epoch and every few minutes, always when the loss has just been logged, so that none is lost."""
+    """Save after each epoch and every few minutes, always when the loss has just been logged, so that none is lost."""
 
     def __init__(self) -> None:
         self.saved_at, self.saved_step = time.monotonic(), 0
