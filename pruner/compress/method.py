@@ -9,7 +9,7 @@ from torch import nn
 
 from pruner.training.context import Context
 from pruner.training.stage import Recipe, Say, Stage, Trained
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, unknown
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,10 @@ def make_methods(name: str, options: Namespace, context: Context) -> Sequence[Me
     """Make what ``--methods name`` asks for; ``a+b`` belongs to the family of ``a``.
 
     Raises:
-        UserError: no such method, or options that it cannot have.
+        SettingError: no such method, or options that it cannot have.
     """
     backbone = context.backbone.name
     for family in FAMILIES:
         if family.backbone == backbone and name.partition("+")[0] in family.names():
             return family.make(name, options, context)
-    known = method_names(backbone)
-    raise UserError(f"pruning_methods: unknown method {name!r}; choose from {', '.join(known)}")
+    raise SettingError("pruning_methods", unknown("method", name, method_names(backbone)))

@@ -3,7 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
-from pruner.compress.tokens.families import check_rates
+from pruner.compress.tokens.families import check_ramp
 from pruner.data import sample
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
@@ -26,7 +26,7 @@ def run_lstm(options: Namespace, prepare: str, with_custom: bool = True) -> None
     ``prepare`` is the script that makes the caches; ``with_custom`` runs users' tasks too.
     """
     check_settings(options)
-    check_rates(options)
+    check_ramp(options)
     steady = start_run()
     folder = Path(options.cache)
     if options.demo:

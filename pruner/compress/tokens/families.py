@@ -12,56 +12,41 @@ from pruner.compress.tokens.schedule import check_rate, make_pruning
 from pruner.compress.tokens.scores import SCORERS, scorer_names
 from pruner.compress.tokens.search import SearchSettings
 from pruner.training.context import Context
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError
 
-STARTS = ("pretrained", "finetuned", "sampled")
 # What a way to a schedule lets the models start from, the usual first.
+STARTS = ("pretrained", "finetuned", "sampled")
 POSSIBLE_STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
 
 
 def check_budgets(options: Namespace) -> None:
-    """Check the constants about budgets against each other.
+    """Check the settings about budgets against each other.
 
-    ``target_flops_reduction`` becomes a list, empty where the schedule is given; ``start`` becomes what the budgets need,
-    and methods that can meet none leave ``pruning_methods``.
+    ``target_flops_reduction`` becomes a list, empty where the schedule is given; ``start`` what the budgets need. Methods
+    that can meet no budget leave ``pruning_methods``.
 
     Raises:
-        UserError: budgets that cannot be, or settings that exclude each other.
+        SettingError: settings that exclude each other.
     """
-    given = options.target_flops_reduction
-    try:
-        budgets = [float(budget) for budget in (given if isinstance(given, list) else [given])] if given else []
-    except ValueError:
-        budgets = [0.0]
-    if budgets and not min(budgets) > 1:
-        raise UserError(f"target_flops_reduction: {given} is no reduction; use numbers above 1, as 2.0")
-    if options.budget_schedule not in (*POSSIBLE_STARTS, *SCHEDULE_FAMILIES):
-        known = ", ".join((*POSSIBLE_STARTS, *SCHEDULE_FAMILIES))
-        raise UserError(f"budget_schedule: {options.budget_schedule!r} is unknown; choose from {known}")
-    for name in ("search_penalty", "soft_extract_learning_rate"):
-        value = getattr(options, name)
-        if value is not None and not 0 <= value < math.inf:
-            raise UserError(f"{name}: {value} is not a positive number")
-    if budgets and options.search_penalty is not None:
-        raise UserError("search_penalty: a budget is given too (target_flops_reduction); use one of them")
-    if not 1 < options.search_reach < math.inf:
-        raise UserError(f"search_reach: {options.search_reach:g} is no reduction; use a number above 1, as 4.0")
-    if budgets and max(budgets) > options.search_reach:
-        raise UserError(f"search_reach: {options.search_reach:g} is too small; use the largest budget or more")
-    way = "soft-extract" if options.search_penalty is not None else options.budget_schedule if budgets else None
-    possible = POSSIBLE_STARTS.get(way, STARTS) if way else STARTS
+    budgets = options.target_flops_reduction = options.target_flops_reduction or []
+    penalty, reach = options.search_penalty, options.search_reach
+    if penalty is not None and not 0 <= penalty < math.inf:
+        raise SettingError("search_penalty", f"{penalty:g} is out of range; use 0 or more")
+    if budgets and penalty is not None:
+        raise SettingError("search_penalty", "a budget is given too (target_flops_reduction); use one of them")
+    if budgets and max(budgets) > reach:
+        raise SettingError("search_reach", f"{reach:g} is too small; use the largest budget or more")
+    way = "soft-extract" if penalty is not None else options.budget_schedule if budgets else ""
+    possible = POSSIBLE_STARTS.get(way, STARTS)
     options.start = options.start or possible[0]
-    if options.start not in STARTS:
-        raise UserError(f"start: {options.start!r} is unknown; choose from {', '.join(STARTS)}")
     if options.start not in possible:
-        raise UserError(f"start: {way} schedules need {possible[0]!r}, not {options.start!r}; leave it out")
+        raise SettingError("start", f"{way} schedules need {possible[0]!r}, not {options.start!r}; leave it out")
     if way:
         options.pruning_methods = _budget_methods(options.pruning_methods)
     if options.start == "sampled":
         for method in options.pruning_methods:
             if "+" in method or _needs_pass(method):
-                raise UserError(f"pruning_methods: {method!r} cannot be trained with sampled schedules; leave it out")
-    options.target_flops_reduction = budgets
+                raise SettingError("pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out")
 
 
 def _needs_pass(method: str) -> bool:
@@ -73,13 +58,13 @@ def _budget_methods(methods: Sequence[str]) -> list[str]:
     able = []
     for method in methods:
         if "+" in method:
-            raise UserError(f"pruning_methods: {method!r} is for a given schedule; a budget takes single methods")
+            raise SettingError("pruning_methods", f"{method!r} is for a given schedule; a budget takes single methods")
         if _needs_pass(method):
             print(f"skipped {method}: it needs an unpruned pass of its own, and so meets no budget")
         else:
             able.append(method)
     if not able:
-        raise UserError("pruning_methods: none of them can meet a budget; use student, attention or random")
+        raise SettingError("pruning_methods", "none of them can meet a budget; use student, attention or random")
     return able
 
 
@@ -140,17 +125,12 @@ def lstm_methods(name: str, options: Namespace, context: Context) -> list[Method
     return methods
 
 
-def check_rates(options: Namespace) -> None:
-    """Make ``target_prune_rate`` a list; the start of the ramp must not be above any of them."""
-    given = options.target_prune_rate
-    rates = [check_rate(rate, "target_prune_rate") for rate in (given if isinstance(given, list) else [given])]
-    if not rates:
-        raise UserError("target_prune_rate: no rate is given; use for example 0.9")
-    if options.pruning_rate_start is not None:
-        start = check_rate(options.pruning_rate_start, "pruning_rate_start")
-        if start > min(rates):
-            raise UserError(f"pruning_rate_start: {start} is above target_prune_rate {min(rates)}; start lower")
-    options.target_prune_rate = rates
+def check_ramp(options: Namespace) -> None:
+    """Check that the rate of an LSTM does not begin above where it ends."""
+    start = options.pruning_rate_start
+    if start is not None and check_rate(start, "pruning_rate_start") > min(options.target_prune_rate):
+        least = min(options.target_prune_rate)
+        raise SettingError("pruning_rate_start", f"{start:g} is above target_prune_rate {least:g}; start lower")
 
 
 FAMILIES.append(Family("bert", lambda: scorer_names("bert"), bert_methods))
