@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruner.utils.distributed import Lock
 from pruner.utils.errors import UserError, run_script
 from pruner.utils.files import remove_folder
 from pruner.utils.flags import parse_flags
+from pruner.utils.locks import Lock
 
 cache = "cache"  # the folder in which the run scripts' cache folders lie
 models = True  # kept models too: python -m pruner.survivors and --predict-test read those of finished runs

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT, small_bert, write_mrpc
+from pruner.experiments.grid import Cell
 from safetensors.numpy import load_file
 from test_run import prepared, records  # noqa: F401
 
 from pruner.compress.tokens.schedule import make_pruning
 from pruner.experiments import grid_run
-from pruner.experiments.grid import Cell
-from pruner.utils.distributed import Lock
 from pruner.utils.files import write_whole
+from pruner.utils.locks import Lock
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 QUICK = ("--epochs", "2", "--batch-size", "7", "--latency-repeats", "1", "--learning-rate", "1e-3")
@@ -166,7 +166,7 @@ def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
 
 
 def test_a_claim_ends_with_its_process(tmp_path):
-    code = "import sys; from pathlib import Path; from pruner.utils.distributed import Lock; "
+    code = "import sys; from pathlib import Path; from pruner.utils.locks import Lock; "
     code += "lock = Lock(Path(sys.argv[1])); "
     code += "print(lock.take(wait=False), flush=True); sys.stdin.read()"
     path = tmp_path / "cell"

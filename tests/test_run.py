@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, small_bert, write_agnews, write_mrpc
+from pruner.experiments.grid import Cell
 from transformers import pipeline
 
 import RunBert4Glue
@@ -17,7 +18,6 @@ from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
 from pruner.experiments import grid_run
-from pruner.experiments.grid import Cell
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
 SCHEDULE = ("--schedule", "0.6,0,0.3,0,0,0")

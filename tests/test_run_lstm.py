@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from conftest import write_agnews, write_mrpc
+from pruner.experiments.lstm_cells import RateRamp
 from test_lstm import make_lstm, make_split
 from test_run import KEYS, records
 
@@ -23,7 +24,6 @@ from pruner.data.task import TASKS, Task
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.evaluation.metrics import dev_metrics, length_bins, metrics_by_length
 from pruner.experiments import grid
-from pruner.experiments.lstm_cells import RateRamp
 from pruner.training.train import train
 from pruner.training.trainer import TrainSettings
 

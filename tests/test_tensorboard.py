@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, small_bert, small_config, write_mrpc
+from pruner.experiments.lstm_cells import sentence_lengths
 from test_processes import TORCHRUN, start
 from test_run import prepared, records, written  # noqa: F401
 from test_run_lstm import SIZES
@@ -22,7 +23,6 @@ from pruner.data.cache import read_cache
 from pruner.data.collate import LstmCollator, SplitDataset
 from pruner.data.tokenizer import load_tokenizer
 from pruner.experiments import grid
-from pruner.experiments.lstm_cells import sentence_lengths
 from pruner.training.curves import Curves
 from pruner.training.train import train
 from pruner.training.trainer import PruningTrainer, TrainSettings

@@ -11,8 +11,9 @@ from pruner.experiments.run_cell import predict_finished, run_cell
 from pruner.report.page import report_grid
 from pruner.report.records import Record, check_writable
 from pruner.report.tables import by_target, markdown, summary
-from pruner.utils.distributed import Lock, from_main, is_main, num_processes
+from pruner.utils.distributed import from_main, is_main, num_processes
 from pruner.utils.errors import CellError
+from pruner.utils.locks import Lock
 
 
 def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:

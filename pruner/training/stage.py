@@ -23,9 +23,10 @@ from pruner.evaluation.predict import predict
 from pruner.training.context import Context
 from pruner.training.curves import Curves
 from pruner.training.train import train, training_device
-from pruner.utils.distributed import Lock, from_main, is_main, locked
+from pruner.utils.distributed import from_main, is_main, locked
 from pruner.utils.errors import UserError
 from pruner.utils.files import remove_folder, whole_folder
+from pruner.utils.locks import Lock
 
 Say = Callable[[str], None]
 WEIGHTS, RESULT = "model.safetensors", "stage.json"
@@ -134,7 +135,9 @@ class Stages:
         if self.folder(stage).is_dir():
             return "finished"
         steps = [path.name.rpartition("-")[2] for path in self.checkpoints(stage).glob("checkpoint-*")]
-        return f"begun, at step {max(map(int, filter(str.isdigit, steps)))}" if any(map(str.isdigit, steps)) else "to do"
+        return (
+            f"begun, at step {max(map(int, filter(str.isdigit, steps)))}" if any(map(str.isdigit, steps)) else "to do"
+        )
 
     def remove(self, stage: Stage) -> None:
         """Forget a stage, finished or interrupted, unless another process is at work on it."""

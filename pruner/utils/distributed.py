@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -16,9 +16,8 @@ from typing import TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from filelock import FileLock, Timeout
 
-from pruner.utils.files import cannot_write
+from pruner.utils.locks import Lock
 
 T = TypeVar("T")
 # How long the others wait for the main process, which evaluates and measures alone.
@@ -50,34 +49,6 @@ def from_main(answer: Callable[[], T]) -> T:
     if num_processes() == 1:
         return answer()
     return broadcast_object_list([answer() if is_main() else None])[0]
-
-
-class Lock:
-    """A lock on ``path``, by a hidden file beside it. It ends with the process, however that ends."""
-
-    def __init__(self, path: Path) -> None:
-        self.file = path.with_name(f".{path.name}.lock")
-        self._lock = FileLock(self.file)
-
-    def take(self, wait: bool) -> bool:
-        """Acquire the lock, which another process may hold for hours; return whether it is ours now.
-
-        Raises:
-            UserError: the place cannot be written.
-        """
-        try:
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=-1 if wait else 0, poll_interval=0.2)
-        except Timeout:
-            return False
-        except OSError as error:
-            raise cannot_write(self.file, error) from None
-        return True
-
-    def release(self) -> None:
-        with suppress(OSError):  # Windows removes no open file
-            self.file.unlink()  # whoever waits for it notices, and makes another
-        self._lock.release()
 
 
 @contextmanager

@@ -46,7 +46,9 @@ def check_budgets(options: Namespace) -> None:
     if options.start == "sampled":
         for method in options.pruning_methods:
             if "+" in method or _needs_pass(method):
-                raise SettingError("pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out")
+                raise SettingError(
+                    "pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out"
+                )
 
 
 def _needs_pass(method: str) -> bool:

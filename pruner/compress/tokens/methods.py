@@ -84,10 +84,14 @@ class TokenPruning(Method):
 
     def stages(self, context: Context, dense: Stage) -> list[Stage]:
         parent = None if self.start == "pretrained" else dense
-        return [self._sampled_stage(context, dense) if self.start == "sampled" else self._stage(context, parent, parent)]
+        return [
+            self._sampled_stage(context, dense) if self.start == "sampled" else self._stage(context, parent, parent)
+        ]
 
     def _stage(self, context: Context, start: Stage | None, teacher: Stage | None) -> Stage:
-        settings = context.settings() | self.settings(context) | {"pruning": self.pruning.to_dict(), "target": self.target}
+        settings = (
+            context.settings() | self.settings(context) | {"pruning": self.pruning.to_dict(), "target": self.target}
+        )
         return Stage(f"{self.label}_seed{context.seed}", context, self, settings, start, teacher)
 
     def _sampled_stage(self, context: Context, dense: Stage) -> Stage:
@@ -121,7 +125,9 @@ class TokenPruning(Method):
     def cost(self, model: Any, context: Context) -> Cost:
         lengths, pruning = context.dev_lengths, model.pruning
         kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-        return replace(super().cost(model, context), flops=pruned_flops(BertShape.of_model(model), lengths, kept, pruning))
+        return replace(
+            super().cost(model, context), flops=pruned_flops(BertShape.of_model(model), lengths, kept, pruning)
+        )
 
     def describe(self, model: Any, context: Context) -> dict:
         section = {

@@ -58,7 +58,9 @@ class SoftExtractSearch(Recipe):
         return soft
 
     def additions(self, model: Any, context: Context, say: Say) -> Additions:
-        return Additions([SearchCallback(model, self.how.reach, context, say)], {"soft_extract.": self.how.learning_rate})
+        return Additions(
+            [SearchCallback(model, self.how.reach, context, say)], {"soft_extract.": self.how.learning_rate}
+        )
 
     def finish(self, model: Any) -> tuple[nn.Module, dict]:
         return model.model, {"path": model.path[~model.path.isnan().any(dim=1)].tolist()}
@@ -112,7 +114,9 @@ class SearchCallback(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if is_main():
-            metrics = self.context.metrics(self.soft, self.context.backbone.collate(self.context.task, with_lengths=True))
+            metrics = self.context.metrics(
+                self.soft, self.context.backbone.collate(self.context.task, with_lengths=True)
+            )
             results = ", ".join(f"{name} {100 * value:.1f}" for name, value in metrics.items())
             retained = " ".join(f"{share:.2f}" for share in self.soft.soft_extract.shares())
             self.say(f"search, epoch {round(state.epoch)}: {results}; retained {retained}")
