@@ -6,7 +6,7 @@ from pathlib import Path
 from pruner.data.custom import check_table_flags, next_command, own_flags
 from pruner.data.download import GLUE_ADDRESS
 from pruner.data.prepare import ClosingTable, prepare_words, read_tasks
-from pruner.data.task import TASKS, default_tasks, find_task
+from pruner.data.task import TASKS, find_task
 from pruner.utils.errors import Parser, UserError, comma_list, run_script
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which tasks (published); those that are not in data/ are skipped
@@ -27,7 +27,7 @@ glue_address = GLUE_ADDRESS  # the server that --download asks
 
 def parse_arguments(arguments: list[str]):
     parser = Parser(__doc__)
-    classes = [name for name in default_tasks() if TASKS[name].labels]
+    classes = [name for name, task in TASKS.items() if task.labels]
     parser.add_argument("--tasks", type=comma_list, help=f"of {', '.join(classes)} (default: {', '.join(task_names)})")
     own_flags(parser, globals())
     parser.add_argument("--data", default=data_folder, help="the folder of the tasks' folders")

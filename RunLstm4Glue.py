@@ -2,7 +2,7 @@
 
 import sys
 
-from pruner.data.task import TASKS, default_tasks
+from pruner.data.task import TASKS
 from pruner.utils.errors import run_script
 
 task_names = ["sst-2", "mrpc", "qqp", "mnli"]  # which of GLUE (published), then your own; skipped if not prepared
@@ -41,7 +41,7 @@ def main() -> None:
         run_lstm,
     )
 
-    tasks = {name: TASKS[name] for name in default_tasks() if TASKS[name].labels}
+    tasks = {name: task for name, task in TASKS.items() if task.labels}
     args = parse_arguments(__doc__, globals(), (*tasks, "or your own"), sys.argv[1:])
     run_lstm(args, tasks, task_names, "PrepareGlue4Lstm.py", with_own=True)
 

@@ -18,7 +18,7 @@ from pruner.compress.tokens.schedule import METHODS, check_schedule, schedule_na
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Split, read_cache
 from pruner.data.collate import BertCollator
-from pruner.data.task import TASKS, default_tasks
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.flags import check_widths, start_run
@@ -40,7 +40,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--weights", help="a BERT: a folder or a model of the hub")
     add("--random", help="a BERT of random weights instead, as 12x768: layers x width")
-    add("--task", type=comma_list, help=f"the dev sets of prepared tasks: {', '.join(default_tasks())}")
+    add("--task", type=comma_list, help=f"the dev sets of prepared tasks: {', '.join(TASKS)}")
     add("--lengths", type=comma_list, help="random sentences instead, of 128 tokens, or 16-112 for all lengths between")
     add("--methods", type=comma_list, default=["none", "student", "attention"], help=f"of none, {', '.join(METHODS)}")
     add("--schedule", nargs="+", default=["0.2"], help="one rate for all layers, or a list as 0.5,0,0; or several such")
@@ -77,7 +77,7 @@ def check_arguments(args: argparse.Namespace) -> None:
             raise UserError(f"{name}: the list is empty; leave it out for the usual ones")
     for name in args.task or ():
         if name not in TASKS:
-            raise UserError(f"task: unknown task {name!r}; choose from {', '.join(default_tasks())}")
+            raise UserError(f"task: unknown task {name!r}; choose from {', '.join(TASKS)}")
     for name in args.methods:
         if name not in ("none", *METHODS):
             raise UserError(f"methods: unknown method {name!r}; choose from none, {', '.join(METHODS)}")

@@ -20,7 +20,7 @@ from pruner.compress.tokens.schedule import (
 from pruner.compress.tokens.scores import TEACHERS
 from pruner.data import sample as sample
 from pruner.data.cache import Cache, read_cache
-from pruner.data.task import TASKS, Task, default_tasks
+from pruner.data.task import TASKS, Task
 from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.experiments.bert_cells import BertGrid, dev_lengths
 from pruner.experiments.flags import (
@@ -56,11 +56,7 @@ demo_settings = {
 def parse_arguments(description: str | None, constants: Mapping[str, Any], arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description)
     common_flags(
-        parser,
-        constants,
-        ", ".join((*default_tasks(), "or your own")),
-        f"{', '.join(METHODS)}; or a+b for two layers",
-        "BERT",
+        parser, constants, ", ".join((*TASKS, "or your own")), f"{', '.join(METHODS)}; or a+b for two layers", "BERT"
     )
     add = parser.add_argument
     add(
