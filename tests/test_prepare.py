@@ -10,6 +10,7 @@ import time
 import tracemalloc
 import zipfile
 from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,9 +18,13 @@ from conftest import ROOT, small_bert, write_mrpc
 
 from pruner.data import download
 from pruner.data.cache import read_cache
+from pruner.data.custom import find_custom_tasks
 from pruner.data.download import mrpc_files
-from pruner.data.task import TASKS
+from pruner.data.task import TASKS, Task, register_task
 from pruner.data.tokenizer import load_tokenizer
+from pruner.data.vocabulary import read_vocabulary
+from pruner.evaluation.metrics import dev_metrics
+from pruner.evaluation.submission import submission_names
 from pruner.utils.errors import UserError
 from pruner.utils.files import whole
 
@@ -74,6 +79,78 @@ def test_a_task_asked_for_by_name_must_be_there(run, tmp_path):
     code, _, err = run("PrepareGlue4Bert", "--tasks", "mrpc,rte")
     assert code == 2
     assert err == "error: data/RTE: no such folder; put the official files there, or run with --download\n"
+
+
+@pytest.fixture
+def trec():
+    """A task that somebody registers at run time, in files of its own."""
+    task = Task(
+        *("trec", "TREC", ("question", "context"), "kind", ("who", "where"), ("accuracy", "f1")),
+        dev=("valid",),
+        test=("blind", "late"),
+        submission=("first", "second"),
+        files="trec.{split}.txt",
+    )
+    register_task(task)
+    yield task
+    del TASKS["trec"]
+
+
+def test_a_task_registered_at_run_time_is_like_any_other(run, tmp_path, trec):
+    (tmp_path / "data" / "TREC").mkdir(parents=True)
+    rows = "question\tcontext\tkind\n" + "good film\tthe plot\twhere\nbad film\tthe actor\twho\n" * 8
+    for split in ("train", "valid"):
+        (tmp_path / "data" / "TREC" / f"trec.{split}.txt").write_text(rows, encoding="utf-8")
+    (tmp_path / "data" / "TREC" / "trec.blind.txt").write_text("context\tquestion\nplot\tfilm\n", encoding="utf-8")
+    small_bert(tmp_path / "bert")
+    for script, kind, first in (("Bert", "bert", "[CLS] good film [SEP] the plot [SEP]"), ("Lstm", "lstm", "good")):
+        code, _, err = run(f"PrepareGlue4{script}", "--tasks", "TREC")
+        assert (code, err) == (0, "")
+        folder = tmp_path / "cache" / kind
+        if kind == "bert":
+            vocabulary = load_tokenizer(tmp_path / "bert", 128)
+            word = vocabulary.piece
+        else:
+            vocabulary = read_vocabulary(folder, "trec", "")
+            word = vocabulary.word
+        cache = read_cache(folder, "trec", kind, vocabulary.fingerprint, "")
+        assert {name: len(split) for name, split in cache.splits.items()} == {"train": 16, "valid": 16, "blind": 1}
+        assert cache.splits["valid"].labels.tolist() == [1, 0] * 8
+        assert " ".join(word(int(number)) for number in cache.splits["train"].sentence(0)).startswith(first)
+        assert cache.definition == ""  # it is known by the registry
+        assert find_custom_tasks(folder) == {}
+        assert submission_names(trec, cache) == {"blind": "first.tsv"}
+        metrics = dev_metrics(trec, cache, {"valid": np.eye(2)[cache.splits["valid"].labels]})
+        assert metrics == {"accuracy": 1, "f1": 1}
+    options = ("--methods", "head", "--epochs", "1", "--batch-size", "8", "--latency-repeats", "1", "--predict-test")
+    code, _, err = run("RunLstm4Glue", "--tasks", "trec", *options, "--embedding-size", "8", "--hidden-size", "8")
+    assert code == 0, err
+    assert len(list((tmp_path / "records" / "LSTM" / "trec").glob("*/first.tsv"))) == 2
+    assert "unknown task 'tre'; choose from cola, sst-2, mrpc" in run("PrepareGlue4Bert", "--tasks", "tre")[2]
+
+
+@pytest.mark.parametrize("name", ["mrpc", "demo", "Trec", "a b", "../x", ".x", ""])
+def test_names_that_a_task_cannot_have(name):
+    before = dict(TASKS)
+    with pytest.raises(ValueError, match="is the name of another task, or not one for a folder"):
+        register_task(replace(TASKS["rte"], name=name))
+    assert before == TASKS
+
+
+def test_the_sample_task_is_prepared_by_name_alone(run, tmp_path):
+    write_mrpc(tmp_path / "data")
+    assert run("PrepareGlue4Lstm")[0] == 0
+    assert run("PrepareGlue4Lstm", "--tasks", "demo", "--cache", "demo", "--data", "nowhere")[0] == 0
+    assert {path.stem for path in (tmp_path / "cache" / "lstm").iterdir()} == {"mrpc"}
+    vocabulary = read_vocabulary(tmp_path / "demo", "demo", "")
+    cache = read_cache(tmp_path / "demo", "demo", "lstm", vocabulary.fingerprint, "")
+    assert {name: len(split) for name, split in cache.splits.items()} == {"train": 3000, "dev": 500}
+
+
+def test_the_registry_is_light():
+    code = "import sys, pruner.data.task; print({'torch', 'transformers', 'tensorflow', 'scipy'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout == "set()\n"
 
 
 def test_max_length_cuts(run, tmp_path):
@@ -311,8 +388,7 @@ def test_mrpc_from_its_original_files_is_glues(shared):
     parts = {
         s: (folder / f"{s}.tsv").read_text(encoding="utf-8-sig").rstrip("\n").split("\n") for s in ("train", "dev")
     }
-    ids = "\n".join("\t".join(line.split("\t")[1:3]) for line in parts["dev"][1:])
-    whole = "\n".join(parts["train"] + parts["dev"][1:])
-    made = mrpc_files(whole, parts["train"][0], ids)
+    ids = ["\t".join(line.split("\t")[1:3]) for line in parts["dev"][1:]]
+    made = mrpc_files(parts["train"] + parts["dev"][1:], parts["train"][:1], ids)
     for split, lines in parts.items():
         assert made[split].rstrip("\n").split("\n") == lines

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pruner.data.agnews import AGNEWS
 from pruner.data.cache import read_cache
+from pruner.data.encode import encode_words
 from pruner.data.rows import Rows
 from pruner.data.sample import make_lstm_demo, make_sentences
 from pruner.data.task import TASKS
@@ -20,7 +21,8 @@ from pruner.data.vocabulary import (
     learn_vocabulary,
     read_vectors,
     read_vocabulary,
-    write_vocabulary,
+    vocabulary_path,
+    write_words,
 )
 from pruner.utils.errors import UserError
 from pruner.utils.tensorflow import import_tensorflow
@@ -150,8 +152,9 @@ def test_any_texts_have_the_ids_of_tensorflow(text_vectorization, train, texts, 
 
 def test_the_vocabulary_is_text(tmp_path):
     vocabulary = Vocabulary(("good", "a\u2028b", "été", "\u00a0"))
-    path = write_vocabulary(tmp_path, "sst-2", vocabulary)
-    assert path.read_bytes().decode() == "good\na\u2028b\nété\n\u00a0\n"
+    split = encode_words(Rows([("good",)], [1]), vocabulary, 8)
+    write_words(tmp_path, TASKS["sst-2"], {"train": split, "dev": split}, vocabulary, 8)
+    assert vocabulary_path(tmp_path, "sst-2").read_bytes().decode() == "good\na\u2028b\nété\n\u00a0\n"
     assert read_vocabulary(tmp_path, "sst-2", "") == vocabulary
     assert read_vocabulary(tmp_path, "sst-2", "").fingerprint == vocabulary.fingerprint
     assert Vocabulary(("good",)).fingerprint != vocabulary.fingerprint

@@ -15,7 +15,7 @@ Collate = Callable[[Sequence[dict]], dict]
 class SplitDataset(Dataset):
     """The sentences of a split, as ``Trainer`` wants them.
 
-    ``teacher_logits`` [rows, labels] are what another model says of them, for distillation.
+    ``teacher_logits`` [rows, labels] are those of another model, for distillation.
     """
 
     def __init__(self, split: Split, teacher_logits: np.ndarray | None = None) -> None:
@@ -29,14 +29,14 @@ class SplitDataset(Dataset):
         labels = None if self.split.labels is None else self.split.labels[row]
         number = row if self.split.numbers is None else int(self.split.numbers[row])
         second = int(self.split.second[row])
-        found = {"row": number, "tokens": self.split.sentence(row), "second": second, "labels": labels}
+        sentence = {"row": number, "tokens": self.split.sentence(row), "second": second, "labels": labels}
         if self.teacher_logits is not None:
-            found["teacher_logits"] = self.teacher_logits[row]
-        return found
+            sentence["teacher_logits"] = self.teacher_logits[row]
+        return sentence
 
 
 class BertCollator:
-    """Sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
+    """Collates sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
 
     ``lengths`` are added for models that take them: a list on the host, so that shapes are known without asking the
     device. The stock model does not.
@@ -47,20 +47,15 @@ class BertCollator:
 
     def __call__(self, sentences: Sequence[dict]) -> dict:
         ids, lengths = pad([sentence["tokens"] for sentence in sentences])  # [PAD] is masked, so any id would do
-        types = np.zeros(ids.shape, dtype=np.int64)
-        mask = np.zeros_like(types)
-        for row, (sentence, length) in enumerate(zip(sentences, lengths, strict=True)):
-            types[row, sentence["second"] : length] = 1
-            mask[row, :length] = 1
-        batch: dict = {"input_ids": ids, "attention_mask": torch.from_numpy(mask)}
-        batch |= {"token_type_ids": torch.from_numpy(types)} | stack_labels(sentences)
-        if self.with_lengths:
-            batch["lengths"] = lengths
-        return batch
+        positions = torch.arange(ids.shape[1])
+        real = positions < torch.tensor(lengths)[:, None]
+        second = positions >= torch.tensor([sentence["second"] for sentence in sentences])[:, None]
+        batch: dict = {"input_ids": ids, "attention_mask": real.long(), "token_type_ids": (real & second).long()}
+        return batch | stack_labels(sentences) | ({"lengths": lengths} if self.with_lengths else {})
 
 
 class LstmCollator:
-    """Sentences -> ``input_ids`` [B, L], ``lengths`` on the host, ``labels`` [B].
+    """Collates sentences -> ``input_ids`` [B, L], ``lengths`` on the host, ``labels`` [B].
 
     Of pairs, ``second_ids`` [B, M] and ``second_lengths`` beside them.
     """
@@ -70,18 +65,15 @@ class LstmCollator:
 
     def __call__(self, sentences: Sequence[dict]) -> dict:
         batch = stack_labels(sentences)
-        parts = [
-            (sentence["tokens"][: sentence["second"]], sentence["tokens"][sentence["second"] :])
-            for sentence in sentences
-        ]
-        batch["input_ids"], batch["lengths"] = pad([first for first, _ in parts])
+        batch["input_ids"], batch["lengths"] = pad([sentence["tokens"][: sentence["second"]] for sentence in sentences])
         if self.pairs:
-            batch["second_ids"], batch["second_lengths"] = pad([second for _, second in parts])
+            seconds = [sentence["tokens"][sentence["second"] :] for sentence in sentences]
+            batch["second_ids"], batch["second_lengths"] = pad(seconds)
         return batch
 
 
 def pad(sentences: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
-    """Ids of B sentences -> [B, L] with 0 behind them, and their lengths."""
+    """Pad the ids of B sentences with 0 -> [B, L], and their lengths."""
     lengths = [len(ids) for ids in sentences]
     padded = np.zeros((len(sentences), max(lengths)), dtype=np.int64)
     for row, ids in enumerate(sentences):
@@ -90,13 +82,13 @@ def pad(sentences: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
 
 
 def stack_labels(sentences: Sequence[dict]) -> dict:
-    """``labels`` [B] and ``teacher_logits`` [B, labels] where the sentences have any."""
+    """Stack ``labels`` [B] and ``teacher_logits`` [B, labels] where the sentences have any."""
     names = [name for name in ("labels", "teacher_logits") if sentences[0].get(name) is not None]
     return {name: torch.from_numpy(np.array([sentence[name] for sentence in sentences])) for name in names}
 
 
 def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
-    """Rows in batches of similar length, the longest first: padding nearly vanishes, memory shows its peak at once."""
+    """Sort rows into batches of similar length, the longest first: little padding, and memory peaks at once."""
     order = np.argsort(-split.lengths, kind="stable")
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
@@ -104,13 +96,13 @@ def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
 def sorted_batches(
     split: Split, batch_size: int, collate: Collate, device: torch.device
 ) -> Iterator[tuple[np.ndarray, dict]]:
-    """Batches of similar length on ``device``, each with its row numbers; labels stay behind."""
+    """Yield batches of similar length on ``device``, each with its row numbers, without labels."""
     for rows in sorted_rows(split, batch_size):
         yield rows, make_batch(split, rows, collate, device)
 
 
 def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate, device: torch.device) -> dict:
-    """Some rows of a split on ``device``, without their labels."""
+    """Collate some rows of a split on ``device``, without their labels."""
     dataset = SplitDataset(split)
     batch = collate([dataset[int(row)] for row in rows])
     batch.pop("labels", None)
@@ -118,7 +110,7 @@ def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate,
 
 
 def training_rows(split: Split, at_most: int | None) -> Split:
-    """The training rows, or a random subset of them, the same for every seed and method."""
+    """Return the training rows, or a random subset of them, the same for every seed and method."""
     if at_most is None or at_most >= len(split):
         return split
     rows = np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False))

@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from pruner.data.cache import open_cache
 from pruner.data.rows import Rows, read_tsv
-from pruner.data.task import NAME, TASKS, Task
+from pruner.data.task import TASKS, Task, is_free_name
 from pruner.utils.errors import SettingError, UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
@@ -44,18 +42,12 @@ def check_table_flags(args: argparse.Namespace) -> None:
     table_name(args)
 
 
-def is_name(name: str) -> bool:
-    """Whether a user's task may have that name."""
-    # Folders that begin with a dot are hidden, and what begins with a dash is taken for a flag.
-    return bool(NAME.fullmatch(name)) and name[0] not in ".-" and name == name.lower() and name not in TASKS
-
-
 def table_name(args: argparse.Namespace) -> str:
     """The task's name: what was given, or that of the file, in lower case."""
     name = (Path(args.tsv).stem if args.name is None else args.name).lower()
     if name in TASKS:
         raise SettingError("name", f"{name!r} is the name of another task; give yours a different one with --name")
-    if not is_name(name):
+    if not is_free_name(name):
         raise SettingError(
             "name", f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
         )
@@ -156,17 +148,17 @@ def next_command(args: argparse.Namespace, constants: Mapping[str, Any], script:
 
 
 def find_custom_tasks(folder: Path) -> dict[str, Path]:
-    """The caches of users' tasks by their names. Damaged ones are among them: ``read_custom_task`` refuses those."""
+    """Find the caches of users' tasks, by their names; damaged ones too, which ``read_custom_task`` refuses."""
 
     def may_define_task(path: Path) -> bool:
         try:
-            with safe_open(path, framework="numpy") as file:
-                return "own" in (file.metadata() or {})
-        except (SafetensorError, OSError):
+            with open_cache(path, "") as (_, header):
+                return "own" in header
+        except UserError:
             return True
 
     paths = sorted(folder.glob("*.safetensors"))
-    return {path.stem: path for path in paths if is_name(path.stem) and may_define_task(path)}
+    return {path.stem: path for path in paths if is_free_name(path.stem) and may_define_task(path)}
 
 
 def read_custom_task(path: Path, prepare: str) -> Task:

@@ -32,32 +32,25 @@ def fetch(address: str, path: Path, largest: int = LARGEST) -> None:
     Raises:
         UserError: it does not come, not as a whole, or has more than ``largest`` bytes.
     """
-    size = 0
     with path.open("wb") as file:
-        for chunk in download(address, largest):
-            size += len(chunk)
-            if size > largest:
-                raise too_large(address, largest)
-            file.write(chunk)
+        file.writelines(download(address, largest))
 
 
 def download(address: str, largest: int) -> Iterator[bytes]:
-    """The parts of a file as they come."""
+    """Yield the parts of a file as they come."""
+    size, name = 0, address.rsplit("/", 1)[-1]
     try:
         with urlopen(address, timeout=60) as response:
             total = int(response.headers.get("Content-Length") or 0) or None
-            if total is not None and total > largest:
-                raise too_large(address, largest)
-            size, name = 0, address.rsplit("/", 1)[-1]
             with tqdm(total=total, unit="B", unit_scale=True, desc=name) as progress:
-                while chunk := response.read(CHUNK):
+                while max(size, total or 0) <= largest and (chunk := response.read(CHUNK)):
                     yield chunk
                     size += len(chunk)
                     progress.update(len(chunk))
-    except UserError:
-        raise
     except (OSError, ValueError, HTTPException) as error:
         raise UserError(f"{address}: download failed ({error}); try again later") from None
+    if max(size, total or 0) > largest:
+        raise too_large(address, largest)
     if total is not None and size != total:
         raise UserError(f"{address}: only {size} of {total} bytes came; try again")
 
@@ -87,7 +80,7 @@ def download_archive(
 def download_mrpc(task: Task, folder: Path, address: str) -> None:
     """Make MRPC's files of the original ones, since GLUE's server has no archive of them."""
     if missing := missing_splits(task, folder):
-        texts = mrpc_files(*(fetch_text(f"{address}/{path}", folder) for path in MRPC_FILES))
+        texts = mrpc_files(*(fetch_lines(f"{address}/{path}", folder) for path in MRPC_FILES))
         write_splits(folder, ((split, [texts[split].encode()]) for split in missing))
 
 
@@ -99,14 +92,15 @@ def write_splits(folder: Path, files: Iterable[tuple[str, Iterable[bytes]]]) -> 
                 file.writelines(parts)
 
 
-def fetch_text(address: str, folder: Path) -> str:
-    """A small text file without byte-order mark."""
+def fetch_lines(address: str, folder: Path) -> list[str]:
+    """Fetch a small text file; return its lines without byte-order mark, but for empty ones."""
     with temporary(folder / address.rsplit("/", 1)[-1]) as path:
         fetch(address, path, LARGEST_IN_MEMORY)
         try:
-            return path.read_bytes().decode("utf-8-sig")
+            text = path.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise UserError(f"{address}: not UTF-8 ({error}); try the download again later") from None
+    return [line for line in text.replace("\r", "").split("\n") if line]
 
 
 def archive_files(
@@ -128,7 +122,7 @@ def archive_files(
 
 
 def read_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, archive: str) -> Iterator[bytes]:
-    """The parts of a file in an archive; no more comes than its size says.
+    """Yield the parts of a file in an archive; no more comes than its size says.
 
     Raises:
         UserError: it is no plain file, too large, compressed in a way that does not bound what is held in memory,
@@ -153,11 +147,11 @@ def broken(place: str, error: Exception) -> UserError:
     return UserError(f"{place}: not a zip archive, or damaged ({error}); try the download again later")
 
 
-def mrpc_files(train: str, test: str, dev_ids: str) -> dict[str, str]:
-    """MRPC has no archive: GLUE's split is the original training file, part of it taken out as dev by sentence ids."""
-    ids = {tuple(line.split("\t")) for line in split_lines(dev_ids)}
-    header, *rows = split_lines(train) or [""]
-    test_header, *test_rows = split_lines(test) or [""]
+def mrpc_files(train: Sequence[str], test: Sequence[str], dev_ids: Sequence[str]) -> dict[str, str]:
+    """Make GLUE's files of MRPC's lines: dev is a part of the original training file, chosen by sentence ids."""
+    ids = {tuple(line.split("\t")) for line in dev_ids}
+    header, *rows = train or [""]
+    test_header, *test_rows = test or [""]
     for name, columns in (("train", header), ("test", test_header)):
         if not columns.startswith("Quality\t"):
             raise UserError(f"msr_paraphrase_{name}.txt: not MRPC's file; put the official files into data/ by hand")
@@ -168,7 +162,3 @@ def mrpc_files(train: str, test: str, dev_ids: str) -> dict[str, str]:
     parts["test"] = ["\t".join(["index", *test_header.split("\t")[1:]])]
     parts["test"] += ["\t".join([str(number), *row.split("\t")[1:]]) for number, row in enumerate(test_rows)]
     return {split: "\n".join(lines) + "\n" for split, lines in parts.items()}
-
-
-def split_lines(text: str) -> list[str]:
-    return [line for line in text.replace("\r", "").split("\n") if line]

@@ -61,40 +61,35 @@ SAMPLE = Task(
 )
 
 
-def make_demo(folder: Path) -> Path:
-    """Write the sample task's cache and a small, untrained BERT under ``folder``; return the BERT's folder.
+def make_demo(folder: Path) -> None:
+    """Write the sample task's cache and ``bert``, a small, untrained BERT, into ``folder``.
 
     What is there already stays: another run may be reading it.
     """
-    from pruner.utils.distributed import locked  # in here, since all scripts import this module for its task
+    import torch  # in here, since all scripts import this module for its task
+    from transformers import BertConfig, BertModel
+
+    from pruner.utils.distributed import locked
 
     bert = folder / "bert"
     with locked(bert, print):
-        if not (bert.is_dir() and cache_path(folder, SAMPLE.name).is_file()):
-            write_bert(bert)
-            tokenizer = load_tokenizer(bert, MAX_LENGTH)
-            splits = {split: encode(SAMPLE.read(folder, split), SAMPLE, tokenizer) for split in SAMPLE.splits}
-            cache = make_cache(SAMPLE, splits, tokenizer.size, MAX_LENGTH)
-            write_cache(folder, cache, "bert", tokenizer.fingerprint)
-    return bert
-
-
-def write_bert(folder: Path) -> None:
-    import torch
-    from transformers import BertConfig, BertModel
-
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(SPECIAL) + len(WORDS),
-        hidden_size=64,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        intermediate_size=256,
-        max_position_embeddings=MAX_LENGTH,
-    )
-    with whole_folder(folder) as new:
-        BertModel(config).save_pretrained(new)
-        (new / "vocab.txt").write_text("\n".join((*SPECIAL, *WORDS)) + "\n", encoding="utf-8")
+        if bert.is_dir() and cache_path(folder, SAMPLE.name).is_file():
+            return
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(SPECIAL) + len(WORDS),
+            hidden_size=64,
+            num_hidden_layers=LAYERS,
+            num_attention_heads=4,
+            intermediate_size=256,
+            max_position_embeddings=MAX_LENGTH,
+        )
+        with whole_folder(bert) as new:
+            BertModel(config).save_pretrained(new)
+            (new / "vocab.txt").write_text("\n".join((*SPECIAL, *WORDS)) + "\n", encoding="utf-8")
+        tokenizer = load_tokenizer(bert, MAX_LENGTH)
+        splits = {split: encode(SAMPLE.read(folder, split), SAMPLE, tokenizer) for split in SAMPLE.splits}
+        write_cache(folder, make_cache(SAMPLE, splits, tokenizer.size, MAX_LENGTH), "bert", tokenizer.fingerprint)
 
 
 def make_lstm_demo(folder: Path) -> None:

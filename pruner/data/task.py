@@ -1,9 +1,9 @@
 """The registry of tasks: what a task's files hold, how they are read and fetched, and how results are measured."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,36 +70,30 @@ class Task:
 
     def parse_label(self, text: str) -> float:
         """The id of a class, or a score; a ValueError if it is neither."""
-        if self.labels:
-            if text in self.labels:
-                return self.labels.index(text)
-            expected = listed(self.labels)
-        else:
-            low, high = self.score_range
-            try:
-                score = float(text)
-            except ValueError:
-                score = math.nan
-            if low <= score <= high:
-                return score
-            expected = f"a number from {low:g} to {high:g}"
+        if text in self.labels:
+            return self.labels.index(text)
+        low, high = self.score_range
+        with suppress(ValueError):
+            if not self.labels and low <= float(text) <= high:
+                return float(text)
+        expected = listed(self.labels) or f"a number from {low:g} to {high:g}"
         raise ValueError(f"unknown label {text!r} (expected {expected})")
 
 
 TASKS: dict[str, Task] = {}
 
 
-def register_task(task: Task) -> Task:
+def is_free_name(name: str) -> bool:
+    """Whether a new task may have that name."""
+    # Folders that begin with a dot are hidden, and what begins with a dash is taken for a flag.
+    return bool(NAME.fullmatch(name)) and name[0] not in ".-" and name == name.lower() and name not in TASKS
+
+
+def register_task(task: Task) -> None:
     """Make a task known to all scripts, by its name."""
-    if not NAME.fullmatch(task.name) or task.name != task.name.lower() or task.name in TASKS:
+    if not is_free_name(task.name):
         raise ValueError(f"{task.name!r} is the name of another task, or not one for a folder")
     TASKS[task.name] = task
-    return task
-
-
-def default_tasks() -> list[str]:
-    """Names of the tasks that scripts offer, and run if none is named: those that have files, so not the sample."""
-    return [name for name, task in TASKS.items() if task.files]
 
 
 def find_task(name: str, tasks: Mapping[str, Task] = TASKS, more: Sequence[str] = ()) -> Task:

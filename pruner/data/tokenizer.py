@@ -67,15 +67,7 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
     """Word pieces and their ids, from ``vocab.txt`` or else ``tokenizer.json``."""
     path = folder / "vocab.txt"
     if os.path.lexists(path):
-        try:
-            lines = path.read_text(encoding="utf-8").split("\n")
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: not UTF-8; copy the file again") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); copy the file again") from None
-        if lines[-1] == "":
-            lines.pop()
-        vocabulary = {piece.removesuffix("\r"): index for index, piece in enumerate(lines)}
+        vocabulary = {piece: index for index, piece in enumerate(read_lines(path))}
     else:
         path = folder / "tokenizer.json"
         if not os.path.lexists(path):

@@ -75,27 +75,20 @@ def vocabulary_path(folder: Path, task: str) -> Path:
     return folder / f"{task}.txt"
 
 
-def write_vocabulary(folder: Path, task: str, vocabulary: Vocabulary) -> Path:
-    """Write one word per line."""
-    path = vocabulary_path(folder, task)
-    write_whole(path, "".join(f"{word}\n" for word in vocabulary.words).encode())
-    return path
-
-
 def write_words(
     folder: Path, task: Task, splits: dict[str, Split], vocabulary: Vocabulary, max_length: int
 ) -> tuple[Cache, Path]:
-    """Write a task's vocabulary and its cache.
+    """Write a task's vocabulary, one word per line, and its cache.
 
     The vocabulary comes first: a cache that was made with another one is refused when it is read.
     """
     cache = make_cache(task, splits, vocabulary.size, max_length)
-    write_vocabulary(folder, task.name, vocabulary)
+    write_whole(vocabulary_path(folder, task.name), "".join(f"{word}\n" for word in vocabulary.words).encode())
     return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
 
 
 def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
-    """Read what ``write_vocabulary`` wrote; ``prepare`` is the command that makes it again."""
+    """Read a task's vocabulary; ``prepare`` is the command that makes it again."""
     path = vocabulary_path(folder, task)
     if not path.is_file():
         raise UserError(f"{path}: no such file; run {prepare} first")
