@@ -7,8 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, small_bert, write_agnews, write_mrpc
-from pruner.experiments.grid import Cell
+from conftest import small_bert, write_agnews, write_mrpc
 from transformers import pipeline
 
 import RunBert4Glue
@@ -316,23 +315,6 @@ def test_a_subset_of_the_training_rows_is_recorded(run, prepared):
 def test_the_schedules_constant_is_for_bert_base():
     assert len(RunBert4Glue.pruning_schedule) == 12
     assert (RunBert4Glue.epochs, RunBert4Glue.batch_size, RunBert4Glue.learning_rate) == (3.0, 32, 2e-5)
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["RunBert4Glue", "PrepareGlue4Bert", "RunLstm4Glue", "RunLstm4Agnews", "PrepareGlue4Lstm", "PrepareAgnews4Lstm"],
-)
-def test_every_constant_has_a_comment_and_a_flag(name, run):
-    """Constants stand at the top of each script, one per line with its comment, and --help shows as many flags."""
-    source = (ROOT / f"{name}.py").read_text(encoding="utf-8")
-    block = next(part for part in source.split("\n\n") if part.count("  # ") > 3)
-    lines = block.strip().splitlines()
-    assert all("  # " in line for line in lines)
-    code, out, _ = run(name, "--help")
-    assert code == 0
-    flags = {line.split()[0].rstrip(",") for line in out.splitlines() if line.startswith("  --")}
-    no_constant = {"--demo"} | ({"--tasks"} if name == "RunLstm4Agnews" else set())
-    assert len(flags - no_constant) == len(lines)
 
 
 @pytest.mark.parametrize(

@@ -45,20 +45,19 @@ def check_settings(args: argparse.Namespace) -> None:
         SettingError: a number is out of its range, or a list is empty.
     """
     for name, value in vars(args).items():
-        values = value if isinstance(value, list) else [] if value is None else [value]
         if value == [] and name in NOT_EMPTY:
             raise SettingError(name, "the list is empty; give one value or more")
-        if name in WHOLE_NUMBERS:
-            least, largest = WHOLE_NUMBERS[name]
-            for number in values:
-                if not least <= number <= largest:
-                    raise SettingError(name, f"{number} is out of range; use a whole number from {least} to {largest}")
-        if name in NUMBERS:
-            low, high = NUMBERS[name]
-            for number in values:
-                if not low < number < high:
-                    end = "" if math.isinf(high) else f" and below {high:g}"
-                    raise SettingError(name, f"{number:g} is out of range; use a number above {low}{end}")
+        for number in value if isinstance(value, list) else [value]:
+            if name in WHOLE_NUMBERS and number is not None:
+                least, largest = WHOLE_NUMBERS[name]
+                if not (isinstance(number, int) and least <= number <= largest):
+                    use = f"use a whole number from {least} to {largest}"
+                    raise SettingError(name, f"{number!r} is out of range; {use}")
+            elif name in NUMBERS and number is not None:
+                low, high = NUMBERS[name]
+                if not (isinstance(number, int | float) and low < number < high):
+                    use = f"use a finite number above {low}" + ("" if math.isinf(high) else f" and below {high:g}")
+                    raise SettingError(name, f"{number!r} is out of range; {use}")
 
 
 def start_run() -> bool:

@@ -53,6 +53,8 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise UserError("task, lengths: give one of them: --task mrpc, or --lengths 16-112 for random sentences")
     if args.task and args.random:
         raise SettingError("task", "random weights have no vocabulary; use --weights, or --lengths")
+    if not args.pruning_methods:
+        raise SettingError("pruning_methods", "the list is empty; leave it out for the usual ones")
     for constant, kind, known in (("task", "task", [*TASKS]), ("pruning_methods", "method", ["none", *METHODS])):
         for name in getattr(args, constant) or ():
             if name not in known:

@@ -55,9 +55,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def unknown(kind: str, name: str, known: Collection[str]) -> str:
+def unknown(kind: str, name: object, known: Collection[str]) -> str:
     """Return what an error says of a ``name`` that is not among ``known``, which is a ``kind`` of thing."""
-    return f"unknown {kind} {name!r}{did_you_mean(name, known) or ';'} choose from {', '.join(known)}"
+    return f"unknown {kind} {name!r}{did_you_mean(str(name), known) or ';'} choose from {', '.join(known)}"
 
 
 def listed(names: Sequence[str], most: int = 10) -> str:

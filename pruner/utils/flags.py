@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None, **options: Any) -> None:
         super().__init__(description=description, allow_abbrev=False, **options)
-        self.add_argument("--version", action=PrintVersion, nargs=0, help="show version and commit, and exit")
+        self.add_argument("--version", action=PrintVersion, help="show version and commit, and exit")
 
     def parse_args(self, args=None, namespace=None):
         for argument in sys.argv[1:] if args is None else args:
@@ -49,6 +49,11 @@ class Parser(argparse.ArgumentParser):
 
 
 class PrintVersion(argparse.Action):
+    """As argparse's own, but the commit is asked for only when it is to be printed."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **options)
+
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
         print(version_text())
         parser.exit()
@@ -89,26 +94,29 @@ class Constant:
         """
         if self.type is bool or (value is None and self.optional):
             return value
-        return self.convert_part(value, self.depth)
+        if value is None:
+            raise SettingError(self.name, "None is no value; give one")
+        return self.convert_part(value, self.depth, value)
 
-    def convert_part(self, value: Any, depth: int) -> Any:
+    def convert_part(self, value: Any, depth: int, whole: Any) -> Any:
         if not depth:
-            return self.convert_element(value)
+            return self.convert_element(value, "" if value is whole else f" in {as_text(whole)}")
         if depth == 1 and isinstance(value, str):
             try:
                 value = comma_list(value)
             except ValueError as error:
                 raise SettingError(self.name, f"{value!r} is not a list; {error}") from None
-        return [self.convert_part(part, depth - 1) for part in (value if isinstance(value, (list, tuple)) else [value])]
+        parts = value if isinstance(value, (list, tuple)) else [value]
+        return [self.convert_part(part, depth - 1, whole) for part in parts]
 
-    def convert_element(self, value: Any) -> Any:
+    def convert_element(self, value: Any, where: str) -> Any:
         called, _, accepted = TYPES[self.type]
         try:
             if not isinstance(value, accepted):
                 raise ValueError
             value = self.type(value)
         except ValueError:
-            raise SettingError(self.name, f"{value!r} is not {called}") from None
+            raise SettingError(self.name, f"{value!r}{where} is not {called}") from None
         if self.choices and value not in self.choices:
             raise SettingError(self.name, unknown("value", value, self.choices))
         return value
