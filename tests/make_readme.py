@@ -19,8 +19,8 @@ from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
 from pruner.report.records import Record
 from pruner.report.tables import METHOD_ORDER, WAYS, budget_table, markdown, rate_table, summary, to_frame
+from pruner.survivors.kept import Survivors
 from pruner.survivors.picture import draw_survivors
-from pruner.survivors.readers import Survivors
 from pruner.utils.errors import UserError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent

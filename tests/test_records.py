@@ -4,32 +4,48 @@ import json
 
 import pytest
 import torch
+from conftest import ROOT
 
 from pruner.compress.tokens.schedule import make_pruning
 from pruner.evaluation.predict import count_tokens
-from pruner.report.records import Log, environment, finished_record, finite, write_record
-from pruner.report.tables import budgets, curve, markdown, metric_text, summary
+from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
+from pruner.report.tables import budget_table, markdown, metric_text, rate_table, summary, to_frame
 from pruner.training.steps import read_step, write_step
+from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 
 
-def make_record(method="student", seed=1, accuracy=0.8, **changes) -> dict:
-    record = {
+def content(method="student", seed=1, accuracy=0.8, **changes) -> dict:
+    """What a record of version 2 holds: of a token pruning by a schedule, unless it is of something else."""
+    pruned = method != "baseline"
+    return {
+        "version": 2,
+        "model": "bert",
         "task": "mrpc",
         "method": method,
-        "teacher": "emission" if method == "student" else None,
-        "schedule": [0.5, 0.0],
-        "count": "real",
+        "title": "student of emission" if method == "student" else method,
+        "variant": "0.5,0" if pruned else "unpruned",
         "seed": seed,
         "status": "complete",
         "metrics": {"accuracy": accuracy},
         "baseline_metrics": {"accuracy": 0.9},
-        "tokens": {"effective_rate": 0.25},
-        "flops": {"reduction": 1.5},
-        "latency": {"speedup": 1.25},
+        "flops": {"baseline": 3.0, "pruned": 2.0, "reduction": 1.5},
+        "latency": {"baseline_ms": 5.0, "pruned_ms": 4.0, "speedup": 1.25} if pruned else None,
         "settings": {"epochs": 3.0},
-    }
-    return record | changes
+        "schedule": [0.5, 0.0],
+        "schedule_source": "given",
+        "tokens": {"effective_rate": 0.25, "kept_by_layer": [0.5, 0.5]},
+    } | changes
+
+
+def make_record(*args, **changes) -> Record:
+    return Record.from_json(content(*args, **changes))
+
+
+def old_content(**changes) -> dict:
+    """What a record of version 1 held."""
+    old = content(teacher="emission", count="real", schedule_source="hand", **changes)
+    return {key: value for key, value in old.items() if key not in ("version", "title", "variant")}
 
 
 def test_a_record_replaces_another_as_a_whole(tmp_path):
@@ -46,55 +62,138 @@ def test_a_record_replaces_another_as_a_whole(tmp_path):
 def test_a_record_that_cannot_be_written_leaves_the_old_one(tmp_path):
     folder = tmp_path / "run"
     write_record(folder, make_record(), Log())
-    with pytest.raises(ValueError, match="JSON compliant"):
-        write_record(folder, make_record(accuracy=float("nan")), Log())
-    assert finished_record(folder, {"epochs": 3.0})["metrics"] == {"accuracy": 0.8}
+    with pytest.raises(UnicodeEncodeError):
+        write_record(folder, make_record(accuracy=0.7), Log(), {"last.tsv": "\ud800"})
+    assert finished_record(folder, {"epochs": 3.0}) == make_record()
     assert [entry.name for entry in tmp_path.iterdir()] == ["run"]
 
 
 def test_only_a_complete_record_of_the_same_settings_is_finished(tmp_path):
     folder = tmp_path / "run"
     assert finished_record(folder, {}) is None
-    write_record(folder, make_record(status="started"), Log())
+    write_content(folder, content(status="started"))
     assert finished_record(folder, {"epochs": 3.0}) is None
     write_record(folder, make_record(), Log())
-    assert finished_record(folder, {"epochs": 3.0})["status"] == "complete"
+    assert finished_record(folder, {"epochs": 3.0}) == make_record()
     with pytest.raises(UserError, match=r"finished with epochs = 3\.0, this run has 1\.0"):
         finished_record(folder, {"epochs": 1.0})
     with pytest.raises(UserError, match=r"finished with clip = None, this run has 1\.0"):
         finished_record(folder, {"epochs": 3.0, "clip": 1.0})
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"metrics": {"accuracy": "high"}, "baseline_metrics": {"accuracy": "high"}},
-        {"metrics": {}, "baseline_metrics": {}},
-        {"metrics": {"f1": 0.8}},
-        {"metrics": [0.8]},
-        {"settings": None},
-        {"latency": None},
-        {"latency": {"speedup": "1.25"}},
-        {"flops": {}},
-        {"tokens": 0.25},
-        {"schedule": "0.5,0"},
-        {"seed": "1"},
-        {"task": ["mrpc"]},
-        {"target_flops_reduction": []},
-    ],
-)
-def test_a_complete_record_is_one_that_the_tables_can_show(tmp_path, changes):
-    write_record(tmp_path / "cell", make_record(), Log())
-    assert finished_record(tmp_path / "cell", {"epochs": 3.0}) == make_record()
-    write_record(tmp_path / "cell", make_record(**changes), Log())
+def write_content(folder, record) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / "record.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+WRONG = [
+    {"metrics": {"accuracy": "high"}, "baseline_metrics": {"accuracy": "high"}},
+    {"metrics": {}, "baseline_metrics": {}},
+    {"metrics": {"f1": 0.8}},
+    {"metrics": [0.8]},
+    {"metrics": {"accuracy": float("nan")}},
+    {"metrics": {"accuracy": True}},
+    {"settings": None},
+    {"settings": {"rate": float("inf")}},
+    {"latency": {"speedup": "1.25"}},
+    {"flops": {}},
+    {"tokens": 0.25},
+    {"schedule": "0.5,0"},
+    {"schedule": [0.5, 1.5]},
+    {"seed": "1"},
+    {"task": ["mrpc"]},
+    {"task": "../mrpc"},
+    {"target_flops_reduction": []},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG)
+@pytest.mark.parametrize("made", [content, old_content])
+def test_a_complete_record_is_one_that_the_tables_can_show(tmp_path, made, changes):
+    write_content(tmp_path / "cell", made())
+    assert finished_record(tmp_path / "cell", read_record(tmp_path / "cell").settings)
+    write_content(tmp_path / "cell", made() | changes)
     with pytest.raises(UserError, match=r"cell/record\.json: not a record; remove its folder"):
         finished_record(tmp_path / "cell", {"epochs": 3.0})
-    for key in changes.keys() - {"target_flops_reduction"}:  # which older ones do not have
-        record = make_record()
-        del record[key]
-        (tmp_path / "cell" / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    optional = (
+        {"target_flops_reduction", "latency", "tokens", "schedule"} if made is content else {"target_flops_reduction"}
+    )
+    for key in changes.keys() - optional:
+        record = {name: value for name, value in made().items() if name != key}
+        write_content(tmp_path / "cell", record)
         with pytest.raises(UserError, match="not a record"):
             finished_record(tmp_path / "cell", {"epochs": 3.0})
+
+
+@pytest.mark.parametrize(
+    "changes", [*WRONG, {"title": "a|b"}, {"variant": "a\nb"}, {"version": 3}, {"settings": {"a": {1}}}, {"bytes": {}}]
+)
+def test_a_record_is_checked_when_it_is_made(changes):
+    with pytest.raises(ValueError, match=None if "settings" in changes else next(iter(changes))):
+        make_record(**changes)
+
+
+def test_a_methods_section_stands_beside_the_common_keys_and_replaces_none():
+    record = make_record()
+    assert record.section.keys() == {"schedule", "schedule_source", "tokens"}
+    common = {key: getattr(record, key) for key in content() if key not in record.section}
+    quantized = Record(**common | {"method": "int8", "title": "int8", "variant": "8 bits"}, section={"bits": 8})
+    assert quantized.to_json()["bits"] == 8
+    assert Record.from_json(quantized.to_json()) == quantized
+    with pytest.raises(ValueError, match="metrics, task: in a method's section, but a key of all records"):
+        Record(**common, section={"task": "mrpc", "metrics": {}, "bits": 8})
+
+
+def test_all_committed_records_are_read_and_read_again():
+    paths = sorted((ROOT / "records" / "published").rglob("record.json"))
+    records = [read_record(path.parent) for path in paths]
+    assert len(records) == 221
+    for path, record in zip(paths, records, strict=True):
+        old = json.loads(path.read_text(encoding="utf-8"))
+        new = json.loads(json.dumps(record.to_json()))
+        assert Record.from_json(new) == record
+        for key in old.keys() - {"schedule_source", "settings"}:
+            assert new[key] == old[key], (path, key)
+        assert old["settings"].items() <= new["settings"].items()
+
+
+@pytest.mark.parametrize(
+    ("changes", "source", "variant"),
+    [
+        ({}, "given", "0.5,0"),
+        ({"method": "baseline", "teacher": None, "schedule": [0.0, 0.0], "latency": None}, "given", "unpruned"),
+        ({"target_flops_reduction": 2.0, "schedule": [0.3, 0.3]}, "uniform", "0.3,0.3"),
+        ({"target_flops_reduction": 2.0}, "first", "0.5,0"),
+        ({"target_flops_reduction": 2.0, "schedule_source": "learned"}, "sampled", "learned for 2x"),
+        (
+            {"target_flops_reduction": 1.5, "schedule_source": "learned", "settings": {"search": {"reach": 4.0}}},
+            "soft-extract",
+            "soft-extract for 1.5x",
+        ),
+        (
+            {"schedule_source": "learned", "settings": {"search": {"reach": None, "penalty": 1e-3}}},
+            "soft-extract",
+            "lambda 0.001",
+        ),
+    ],
+)
+def test_how_a_schedule_was_made_is_read_from_older_records(changes, source, variant):
+    record = Record.from_json(old_content() | changes)
+    assert (record.section["schedule_source"], record.variant) == (source, variant)
+
+
+def test_all_pruned_models_of_older_records_were_timed(tmp_path):
+    write_content(tmp_path, old_content(latency=None))
+    with pytest.raises(UserError, match="not a record"):
+        read_record(tmp_path)
+
+
+def test_titles_of_older_records():
+    lstm = {key: value for key, value in old_content(model="lstm").items() if not key.startswith("schedule")}
+    record = Record.from_json(lstm | {"target_prune_rate": 0.9, "count": "padded", "teacher": "gate"})
+    assert (record.title, record.variant) == ("student of gate (padded count)", "0.9")
+    assert record.section["schedule_source"] == "given"
+    assert Record.from_json(old_content() | {"method": "head", "teacher": None}).title == "head"
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 99_999, b"\xff", b"3", None])
@@ -137,21 +236,24 @@ def test_a_step_of_another_model_is_named_in_one_line(tmp_path):
 
 
 def test_a_record_from_before_a_setting_is_finished_with_its_default(tmp_path):
-    write_record(tmp_path / "cell", make_record(), Log())
+    write_content(tmp_path / "cell", old_content())
     now = {"epochs": 3.0, "dtype": "auto", "start": "pretrained", "reach": None, "search": None}
-    assert finished_record(tmp_path / "cell", now) == make_record()
+    assert finished_record(tmp_path / "cell", now).settings == now
     with pytest.raises(UserError, match="finished with dtype = auto, this run has bfloat16"):
         finished_record(tmp_path / "cell", now | {"dtype": "bfloat16"})
+    write_content(tmp_path / "cell", old_content() | {"method": "baseline", "teacher": None, "latency": None})
+    assert finished_record(tmp_path / "cell", {"epochs": 3.0, "dtype": "auto"})
 
 
 def test_the_table_has_means_and_deviations_over_seeds():
     records = [make_record(seed=1, accuracy=0.80), make_record(seed=2, accuracy=0.84), make_record("random")]
-    records.append(make_record("baseline", accuracy=0.9, latency=None))
-    table = summary(records)
+    records.append(make_record("baseline", accuracy=0.9))
+    table = summary(to_frame(records))
     assert table["method"].tolist() == ["student of emission", "random", "baseline"]
+    assert table["schedule"].tolist() == ["0.5,0", "0.5,0", "unpruned"]
     assert table["seeds"].tolist() == [2, 1, 1]
     assert table["metric"].tolist() == ["accuracy 82.0 ± 2.8", "accuracy 80.0", "accuracy 90.0"]
-    assert table["tokens not computed"][0] == "25.0%"
+    assert table["tokens not computed"].tolist() == ["25.0%", "25.0%", "0.0%"]
     assert table["speed-up"].tolist() == ["1.25x", "1.25x", ""]
     lines = markdown(table).splitlines()
     assert len(lines) == 5
@@ -159,26 +261,44 @@ def test_the_table_has_means_and_deviations_over_seeds():
     assert metric_text([{"accuracy": 0.5, "f1": 0.25}]) == "accuracy 50.0, f1 25.0"
 
 
-def test_the_curve_has_a_column_for_each_rate():
+def bits(number, seed=1, **changes) -> Record:
+    """A record of a method that prunes no tokens."""
+    record = {key: value for key, value in content("int8", seed, **changes).items() if key not in make_record().section}
+    return Record.from_json(record | {"variant": f"{number} bits"})
+
+
+def test_what_only_token_pruning_has_is_blank_for_other_methods():
+    baseline = {key: value for key, value in content("baseline").items() if key not in make_record().section}
+    table = summary(to_frame([Record.from_json(baseline), bits(8), bits(8, 2), bits(4, latency=None)]))
+    assert table["variant"].tolist() == ["unpruned", "8 bits", "4 bits"]
+    assert table["tokens not computed"].tolist() == ["", "", ""]
+    assert table["FLOPs reduction"].tolist() == ["", "1.50x", "1.50x"]
+    assert table["speed-up"].tolist() == ["", "1.25x", ""]
+    both = summary(to_frame([make_record(), bits(8)]))
+    assert both["variant"].tolist() == ["0.5,0", "8 bits"]
+    assert both["tokens not computed"].tolist() == ["25.0%", ""]
+
+
+def test_the_rate_table_has_a_column_for_each_rate():
     def cell(method, rate, seed, accuracy):
-        record = make_record(method, seed, accuracy, target_prune_rate=rate)
+        record = content(method, seed, accuracy, variant=f"{rate:g}" if rate else "unpruned", target_prune_rate=rate)
         del record["schedule"]
-        record["baseline_metrics"] = {"accuracy": 0.9 if seed == 1 else 0.92}
-        return record
+        return Record.from_json(record | {"baseline_metrics": {"accuracy": 0.9 if seed == 1 else 0.92}})
 
     records = [cell("baseline", 0.0, 1, 0.9), cell("student", 0.5, 1, 0.8), cell("student", 0.9, 1, 0.7)]
     records += [cell("student", 0.9, 2, 0.74), cell("random", 0.9, 1, 0.5)]
-    table = curve(records)
+    table = rate_table(to_frame(records))
     assert list(table.columns) == ["task", "method", "metric", "unpruned", "0.5", "0.9"]
     assert table.values.tolist() == [
         ["mrpc", "student of emission", "accuracy", "91.0 ± 1.4", "80.0", "72.0 ± 2.8"],
         ["mrpc", "random", "accuracy", "90.0", "", "50.0"],
     ]
-    assert summary(records)["rate"].tolist() == ["unpruned", "0.5", "0.9", "0.9"]
+    assert summary(to_frame(records))["rate"].tolist() == ["unpruned", "0.5", "0.9", "0.9"]
 
 
 def test_different_counting_is_not_averaged():
-    table = summary([make_record(), make_record(count="padded")])
+    records = [Record.from_json(old_content() | {"count": count}) for count in ("real", "padded")]
+    table = summary(to_frame(records))
     assert table["method"].tolist() == ["student of emission", "student of emission (padded count)"]
 
 
@@ -213,22 +333,21 @@ def test_published_counting_on_real_data(shared, tmp_path, run):
 
 
 def test_budgets_have_a_column_each_with_the_difference_to_the_baseline():
-    def cell(target, schedule, accuracy, seed=1, source="hand", search=None):
-        changes = {"target_flops_reduction": target, "schedule": schedule, "schedule_source": source}
-        baseline = {"baseline_metrics": {"accuracy": 0.9}, "settings": {"search": search}}
-        return make_record("attention", seed, accuracy, teacher=None, **changes, **baseline)
+    def cell(target, source, accuracy, seed=1):
+        return make_record("attention", seed, accuracy, target_flops_reduction=target, schedule_source=source)
 
     records = [
-        cell(None, [0.0, 0.0], 0.9),
-        cell(1.5, [0.2, 0.5], 0.89, 1, "learned"),
-        cell(1.5, [0.3, 0.4], 0.87, 2, "learned"),
-        cell(2.0, [0.4, 0.6], 0.85, 1, "learned"),
-        cell(2.0, [0.5, 0.5], 0.84),
-        cell(2.0, [0.7, 0.0], 0.8),
-        cell(2.0, [0.1, 0.9], 0.83, 1, "learned", {"reach": 4.0}),
+        make_record("baseline", accuracy=0.9),
+        cell(1.5, "sampled", 0.89, 1),
+        cell(1.5, "sampled", 0.87, 2),
+        cell(2.0, "sampled", 0.85, 1),
+        cell(2.0, "uniform", 0.84),
+        cell(2.0, "first", 0.8),
+        cell(2.0, "soft-extract", 0.83, 1),
+        cell(2.0, "of-a-plug-in", 0.83, 1),
     ]
-    table = budgets(records)
+    table = budget_table(to_frame(records))
     assert list(table.columns) == ["task", "method", "schedule", "metric", "unpruned", "1.5x", "2x"]
-    assert table["schedule"].tolist() == ["learned", "uniform", "first layer", "soft-extract"]
+    assert table["schedule"].tolist() == ["learned", "uniform", "first layer", "soft-extract", "of-a-plug-in"]
     assert table.iloc[0, 4:].tolist() == ["90.0 ± 0.0", "88.0 ± 1.4 (-2.0)", "85.0 (-5.0)"]
     assert table.iloc[2, 4:].tolist() == ["90.0", "", "80.0 (-10.0)"]

@@ -7,17 +7,18 @@ import pandas as pd
 import pytest
 
 from pruner.report import page as report
-from pruner.report.collection import groups, read
-from pruner.report.figure_data import pictures
-from pruner.report.figures import BASELINE, Line, Panel, Picture, draw
-from pruner.report.page import differences, report_grid, table, write_report
+from pruner.report.figure_data import charts
+from pruner.report.figures import BASELINE, PANEL, Chart, draw
+from pruner.report.page import groups, report_grid, write_report
+from pruner.report.records import Record, read_records
+from pruner.report.tables import labelled, summary
 from pruner.utils.errors import UserError
 
 REPORT = "pruner.report"
 
 
 def make(method="head", seed=1, accuracy=0.8, **changes) -> dict:
-    """A BERT's record of two layers, with all that figures are drawn from."""
+    """A BERT's record of version 1 and of two layers, with all that figures are drawn from."""
     pruned = method != "baseline"
     return {
         "model": "bert",
@@ -37,7 +38,7 @@ def make(method="head", seed=1, accuracy=0.8, **changes) -> dict:
         ],
         "tokens": {"real": 100, "effective_rate": 0.25 * pruned, "kept_by_layer": [1.0, 0.5] if pruned else [1.0, 1.0]},
         "flops": {"baseline": 3.0, "pruned": 2.0, "reduction": 1.5 if pruned else 1.0},
-        "latency": {"speedup": 1.25, "repeats": 3} if pruned else None,
+        "latency": {"baseline_ms": 5.0, "pruned_ms": 4.0, "speedup": 1.25, "repeats": 3} if pruned else None,
         "examples": [{"sentence": "a b", "kept": "a"}],
         "loss": [{"step": 1.0, "loss": 0.7}, {"step": 2.0, "loss": 0.5}],
         "settings": {"epochs": 3.0},
@@ -46,7 +47,8 @@ def make(method="head", seed=1, accuracy=0.8, **changes) -> dict:
 
 
 def lstm(method, rate, seed, accuracy) -> dict:
-    record = make(method, seed, accuracy, model="lstm", target_prune_rate=rate, flops={"reduction": 1 + 2 * rate})
+    record = make(method, seed, accuracy, model="lstm", target_prune_rate=rate)
+    record["flops"]["reduction"] = 1 + 2 * rate
     del record["schedule"], record["schedule_source"]
     return record | {"tokens": {"real": 100, "effective_rate": rate, "kept_by_layer": [1 - rate]}}
 
@@ -77,10 +79,14 @@ def records(tmp_path):
     return root
 
 
+def table(group) -> pd.DataFrame:
+    return summary(group.frame, "label", differences=True)
+
+
 def test_a_table_has_means_deviations_and_differences(records):
-    bert, recurrent, other = groups(read(records)[0])
+    bert, recurrent, other = groups(read_records(records)[0])
     assert [group.title for group in (bert, recurrent, other)] == ["BERT: mrpc", "LSTM: mrpc", "other: mrpc (bert)"]
-    found = table(bert.records)
+    found = table(bert)
     assert found["method"].tolist() == ["baseline", "head"]
     assert found["schedule"].tolist() == ["unpruned", "0,0.5"]
     assert found["seeds"].tolist() == [2, 2]
@@ -89,12 +95,13 @@ def test_a_table_has_means_deviations_and_differences(records):
     assert found["tokens not computed"].tolist() == ["0.0%", "25.0%"]
     assert found["FLOPs reduction"].tolist() == ["", "1.50x"]
     assert found["speed-up"].tolist() == ["", "1.25x"]
-    assert table(recurrent.records)["rate"].tolist() == ["unpruned", "0.5", "0.9"]
-    assert table(other.records)["metric"].tolist() == ["accuracy 10.0"]
+    assert table(recurrent)["rate"].tolist() == ["unpruned", "0.5", "0.9"]
+    assert table(other)["metric"].tolist() == ["accuracy 10.0"]
 
 
 def test_a_difference_of_nothing_has_no_minus():
-    assert differences([make(accuracy=0.8999999)]) == "accuracy +0.0"
+    frame = labelled([Record.from_json(make(accuracy=0.8999999))])
+    assert summary(frame, differences=True)["difference"].tolist() == ["accuracy +0.0"]
 
 
 def test_seeds_with_other_settings_are_not_averaged(tmp_path):
@@ -106,8 +113,8 @@ def test_seeds_with_other_settings_are_not_averaged(tmp_path):
         a__mrpc__older=make("tail", 1, 0.7, settings={"epochs": 3.0}),
         a__mrpc__newer=make("tail", 2, 0.7, settings={"epochs": 3.0, "dtype": "auto"}),  # the default of old
     )
-    (group,) = groups(read(tmp_path)[0])
-    found = table(group.records)
+    (group,) = groups(read_records(tmp_path)[0])
+    found = table(group)
     assert found["method"].tolist() == [
         "baseline, learning_rate 0.0001",
         "head, learning_rate 0.0001",
@@ -168,11 +175,11 @@ def test_outdated_hidden_and_published_records_are_left_out_silently(records, tm
     )
     (records / "BERT" / "mrpc" / "again" / "outdated").touch()
     (records / "LSTM" / "circle").symlink_to(records)
-    found, skipped = read(records)
+    found, skipped = read_records(records)
     assert len(found) == 8
     assert skipped == []
-    assert list(read(records / "published")[0]) == ["BERT/mrpc/run"]  # where it is asked for
-    assert "published/BERT/mrpc/run" in read(records.rename(tmp_path / "mine"))[0]
+    assert list(read_records(records / "published")[0]) == ["BERT/mrpc/run"]  # where it is asked for
+    assert "published/BERT/mrpc/run" in read_records(records.rename(tmp_path / "mine"))[0]
 
 
 def test_the_csv_is_what_pandas_makes_of_the_records(records):
@@ -213,7 +220,7 @@ def test_the_same_records_give_the_same_bytes(records):
 
 
 def test_figures_of_records_that_are_gone_go_and_other_files_stay(records, monkeypatch):
-    monkeypatch.setattr(report, "draw", lambda picture: {"png": b"", "svg": b""})
+    monkeypatch.setattr(report, "draw", lambda chart: {"png": b"", "svg": b""})
     write_report(records)
     old = records / "figures" / "other-bert-mrpc-frontier.svg"
     mine = records / "figures" / "mine.png"
@@ -235,29 +242,34 @@ def test_a_page_that_someone_else_wrote_is_not_overwritten(records, run):
     assert not (records / "records.csv").exists()
 
 
-def figures_of(root, number=0) -> dict[str, Picture]:
-    group = groups(read(root)[0])[number]
-    return {picture.name: picture for picture in pictures(group.title, group.records)}
+def charts_of(root, number=0) -> dict[str, Chart]:
+    group = groups(read_records(root)[0])[number]
+    return charts(group.title, group.frame)
+
+
+def panels(chart) -> dict[str, dict[str, pd.DataFrame]]:
+    """The lines of each panel by the panel's title, or by what its axis shows, and by their labels."""
+    by_panel = chart.lines.groupby(PANEL, sort=False)
+    return {key[0] or key[1]: dict(list(lines.groupby("label", sort=False))) for key, lines in by_panel}
 
 
 def test_the_frontier_has_a_line_for_each_method_and_the_baseline(records):
-    picture = figures_of(records)["frontier"]
-    assert (picture.title, picture.y_label) == ("BERT: mrpc", "accuracy (%)")
-    flops, speed = picture.panels
-    base, line = flops.lines
-    assert (base.label, base.look, base.level, base.x) == ("baseline", BASELINE, True, (1.0,))
-    assert base.y == pytest.approx((92.0,))
-    assert (line.label, line.x, line.x_error) == ("head", (1.5,), (0.0,))
-    assert line.y == pytest.approx((83.0,))
-    assert line.y_error == pytest.approx((4.2426,), abs=1e-4)
-    assert speed.lines[1].x == (1.25,)
-    rates = figures_of(records, 1)["frontier"].panels[0].lines[1]
-    assert rates.x == pytest.approx((2.0, 2.8))
-    assert rates.y == pytest.approx((70.0, 50.0))
-    assert rates.y_error == (0.0, 0.0)
+    chart = charts_of(records)["frontier"]
+    assert (chart.title, chart.y_label) == ("BERT: mrpc", "accuracy (%)")
+    flops, speed = panels(chart).values()
+    assert list(flops) == list(speed) == ["baseline", "head"]
+    base, line = flops["baseline"].iloc[0], flops["head"].iloc[0]
+    assert (base["look"], base["x"], base["y"]) == (BASELINE, 1.0, pytest.approx(92.0))
+    assert (line["x"], line["x_error"], line["y"]) == (1.5, 0.0, pytest.approx(83.0))
+    assert line["y_error"] == pytest.approx(4.2426, abs=1e-4)
+    assert speed["head"]["x"].tolist() == [1.25]
+    rates = panels(charts_of(records, 1)["frontier"])["FLOPs reduction (times)"]["tail"]
+    assert rates["x"].tolist() == pytest.approx([2.0, 2.8])
+    assert rates["y"].tolist() == pytest.approx([70.0, 50.0])
+    assert rates["y_error"].tolist() == [0.0, 0.0]
 
 
-def budget(method, seed, source, schedule, target, accuracy, **changes):
+def budget(method, seed, source, schedule, target, accuracy):
     return make(
         method,
         seed,
@@ -265,9 +277,8 @@ def budget(method, seed, source, schedule, target, accuracy, **changes):
         schedule=schedule,
         schedule_source=source,
         target_flops_reduction=target,
-        flops={"reduction": target},
+        flops={"baseline": target, "pruned": 1.0, "reduction": target},
         settings={"epochs": 3.0, "search": None},
-        **changes,
     )
 
 
@@ -280,74 +291,117 @@ def test_ways_of_meeting_a_budget_are_lines_of_their_own(tmp_path):
         a__mrpc__4=budget("attention", 1, "hand", [0.5, 0.5], 2.0, 0.75),
         a__mrpc__5=budget("random", 1, "hand", [0.7, 0.0], 2.0, 0.5),
     )
-    found = figures_of(tmp_path)
-    lines = found["frontier"].panels[0].lines
-    assert [line.label for line in lines] == ["attention, learned", "attention, uniform", "random, first layer"]
-    assert lines[0].x == (1.5, 2.0)
-    assert lines[0].y == pytest.approx((85.0, 75.0))
-    assert lines[0].look == lines[1].look != lines[2].look
-    assert len({line.dash for line in lines}) == 3
-    assert [panel.title for panel in found["tokens"].panels] == ["FLOPs reduction 1.5x", "FLOPs reduction 2x"]
-    names = [panel.title for panel in found["by-length"].panels]
+    found = charts_of(tmp_path)
+    lines = panels(found["frontier"])["FLOPs reduction (times)"]
+    assert list(lines) == ["attention, learned", "attention, uniform", "random, first layer"]
+    assert lines["attention, learned"]["x"].tolist() == [1.5, 2.0]
+    assert lines["attention, learned"]["y"].tolist() == pytest.approx([85.0, 75.0])
+    looks = [line["look"].iloc[0] for line in lines.values()]
+    assert looks[0] == looks[1] != looks[2]
+    assert len({line["dash"].iloc[0] for line in lines.values()}) == 3
+    assert list(panels(found["tokens"])) == ["FLOPs reduction 1.5x", "FLOPs reduction 2x"]
+    names = list(panels(found["by-length"]))
     assert names == ["learned for 1.5x", "learned for 2x", "uniform for 2x", "first layer for 2x"]
-    assert found["loss"].panels[0].title == "learned for 1.5x and 2 more settings"  # one training behind all of them
+    assert list(panels(found["loss"])) == [
+        "learned for 1.5x and 2 more settings",  # one training behind all of them
+        "first layer for 2x",
+    ]
 
 
 def test_the_other_figures_show_what_the_records_hold(records):
-    found = figures_of(records)
-    (panel,) = found["by-length"].panels
-    assert (panel.ticks, panel.title) == (("3-9", "10"), "0-0.5")
-    assert panel.lines[0].y == pytest.approx((92.0, 82.0))
-    assert panel.lines[1].y == pytest.approx((83.0, 73.0))
-    assert panel.lines[1].y_error == pytest.approx((4.2426, 4.2426), abs=1e-4)
-    (panel,) = found["tokens"].panels
-    (line,) = panel.lines
-    assert (line.label, line.x, line.y) == ("0-0.5", (1.0, 2.0), (100.0, 50.0))
-    (panel,) = found["loss"].panels
-    assert [line.label for line in panel.lines] == ["baseline", "head"]
-    assert (panel.lines[0].x, panel.lines[0].y) == ((1.0, 2.0), (0.7, 0.5))
+    found = charts_of(records)
+    ((title, _, ticks),) = found["by-length"].lines.groupby(PANEL).groups
+    assert (title, ticks) == ("0-0.5", "3-9 10")
+    lines = panels(found["by-length"])["0-0.5"]
+    assert lines["baseline"]["y"].tolist() == pytest.approx([92.0, 82.0])
+    assert lines["head"]["y"].tolist() == pytest.approx([83.0, 73.0])
+    assert lines["head"]["y_error"].tolist() == pytest.approx([4.2426, 4.2426], abs=1e-4)
+    ((label, line),) = panels(found["tokens"])["layer"].items()
+    assert (label, line["x"].tolist(), line["y"].tolist()) == ("0-0.5", [1, 2], [100.0, 50.0])
+    lines = panels(found["loss"])["training step"]
+    assert list(lines) == ["baseline", "head"]
+    assert lines["baseline"][["x", "y"]].to_numpy().tolist() == [[1.0, 0.7], [2.0, 0.5]]
 
 
 def test_a_noisy_loss_is_smoothed(tmp_path):
     steps = [{"step": float(n), "loss": 1.0 + n % 2} for n in range(20)]
     put(tmp_path, a__mrpc__1=make(loss=steps))
-    picture = figures_of(tmp_path)["loss"]
-    assert picture.y_label == "training loss (mean of 5 neighbours)"
-    (line,) = picture.panels[0].lines
-    assert line.y[:3] == pytest.approx((4 / 3, 6 / 4, 7 / 5))  # of 1 2 1, 1 2 1 2, 1 2 1 2 1
-    assert (len(line.y), line.x[-1]) == (20, 19.0)
+    chart = charts_of(tmp_path)["loss"]
+    assert chart.y_label == "training loss (mean of 5 neighbours)"
+    assert chart.lines["y"].tolist()[:3] == pytest.approx([4 / 3, 6 / 4, 7 / 5])  # of 1 2 1, 1 2 1 2, 1 2 1 2 1
+    assert chart.lines["x"].tolist() == list(range(20))
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path):
     bare = {"metrics_by_length": [], "loss": []}
     put(tmp_path, a__mrpc__base=make("baseline", **bare))
-    assert figures_of(tmp_path) == {}
+    assert charts_of(tmp_path) == {}
     flat = {"schedule": [0.5, 0.0], "tokens": {"effective_rate": 0.5, "kept_by_layer": [0.5, 0.5]}}
     put(tmp_path, a__mrpc__head=make(**bare, **flat))
-    assert list(figures_of(tmp_path)) == ["frontier"]
+    assert list(charts_of(tmp_path)) == ["frontier"]
     put(
         tmp_path, a__mrpc__old={k: v for k, v in make("tail", **flat).items() if k not in ("loss", "metrics_by_length")}
     )
-    assert list(figures_of(tmp_path)) == ["frontier"]
+    assert list(charts_of(tmp_path)) == ["frontier"]
 
 
 def test_many_settings_are_divided_among_panels_and_cut(tmp_path):
     for number in range(1, 21):
         changes = {"schedule": [0.0, number / 100], "loss": [{"step": 1, "loss": 1}, {"step": 2, "loss": 1 / number}]}
         put(tmp_path, **{f"a__mrpc__{number}": make(**changes)})
-    found = figures_of(tmp_path)
-    assert [len(panel.lines) for panel in found["tokens"].panels] == [9, 9, 2]
-    assert len(found["loss"].panels) == 12
+    found = charts_of(tmp_path)
+    assert [len(lines) for lines in panels(found["tokens"]).values()] == [9, 9, 2]
+    assert len(panels(found["loss"])) == 12
     assert found["loss"].title == "a: mrpc (bert) (the first 12 of 20 settings)"
+
+
+def test_a_method_that_prunes_no_tokens_is_in_tables_figures_and_csv(records, run):
+    """Nor is it known here: a plug-in has made it, which need not be loaded."""
+    token_keys = {"teacher", "schedule", "schedule_source", "count", "tokens", "target_flops_reduction"}
+    cells = [("int", "8 bits", 0.88), ("int", "4 bits", 0.7), ("baseline", "unpruned", 0.9)]
+    for number, (method, variant, accuracy) in enumerate(cells):
+        record = {key: value for key, value in make(method, 1, accuracy).items() if key not in token_keys}
+        more = {"version": 2, "title": method, "variant": variant, "bits": 2 * number, "latency": None}
+        put(records, **{f"alone__mrpc__int{number}": record | more})
+        if number == 0:
+            put(records, BERT__mrpc__int=record | more)
+    group = groups(read_records(records)[0])[0]
+    found = table(group)
+    assert found["method"].tolist() == ["baseline", "head", "int"]
+    assert found["variant"].tolist() == ["unpruned", "0,0.5", "8 bits"]
+    assert found["tokens not computed"].tolist() == ["0.0%", "25.0%", ""]
+    assert found["speed-up"].tolist() == ["", "1.25x", ""]
+    flops, speed = panels(charts_of(records)["frontier"]).values()
+    assert (list(flops), list(speed)) == (["baseline", "head", "int"], ["baseline", "head"])
+    assert list(panels(charts_of(records)["by-length"])) == ["0-0.5", "8 bits"]
+    alone = next(group for group in groups(read_records(records)[0]) if group.folder == "alone")
+    assert table(alone)["variant"].tolist() == ["unpruned", "8 bits", "4 bits"]
+    assert table(alone)["tokens not computed"].tolist() == ["", "", ""]
+    assert list(charts(alone.title, alone.frame)) == ["frontier", "by-length", "loss"]
+    assert run(REPORT, "--no-figures")[0] == 0
+    rows = pd.read_csv(records / "records.csv").set_index("folder")
+    assert rows.loc["alone/mrpc/int1", ["variant", "bits"]].tolist() == ["4 bits", 2]
+    assert pd.isna(rows.loc["alone/mrpc/int1", "schedule"])
+
+
+def test_a_schedule_found_for_no_budget_is_in_tables_and_figures(tmp_path):
+    search = {"reach": None, "penalty": 1e-3}
+    put(tmp_path, a__mrpc__1=make(schedule_source="learned", settings={"search": search}))
+    (group,) = groups(read_records(tmp_path)[0])
+    assert table(group)["schedule"].tolist() == ["lambda 0.001"]
+    lines = charts_of(tmp_path)["frontier"].lines
+    assert lines["label"].unique().tolist() == ["head, soft-extract"]
+    assert list(panels(charts_of(tmp_path)["by-length"])) == ["lambda 0.001"]
 
 
 def test_names_are_drawn_as_they_are():
     pytest.importorskip("matplotlib")
-    picture = Picture("a", r"$\frac{ _{ & <b> %", "y $", (Panel("$", "x", (Line("$x", (1.0, 2.0), (3.0, 4.0)),)),))
-    found = draw(picture)
+    line = {"panel": "$", "x_label": "x", "ticks": "", "label": "$x", "x": [1.0, 2.0], "y": [3.0, 4.0]}
+    chart = Chart(pd.DataFrame(line | {"look": 0, "dash": 0}), "y $", r"$\frac{ _{ & <b> %")
+    found = draw(chart)
     assert found["png"].startswith(b"\x89PNG")
     assert found["svg"].startswith(b"<?xml")
-    assert draw(picture) == found
+    assert draw(chart) == found
 
 
 def test_a_folder_without_records_is_one_line(run, tmp_path):

@@ -24,8 +24,8 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.vocabulary import learn_vocabulary
 from pruner.survivors import picture as survivor_picture
+from pruner.survivors.kept import Survivors, load_kept
 from pruner.survivors.picture import draw_survivors, fonts_for
-from pruner.survivors.readers import Survivors, load_reader
 from pruner.survivors.views import columns, page, terminal, wrap
 
 SCRIPT = "pruner.survivors"
@@ -45,8 +45,8 @@ def bert(tmp_path):
 
 def test_words_of_bert_are_joined_and_what_is_kept_of_them_is_counted(bert):
     """Of 10 tokens 10 - floor(0.3 * 10) = 7 enter the first layer, and 7 - floor(0.5 * 7) = 4 the second."""
-    reader = load_reader(bert, None)
-    found = reader.survivors(reader.read("The FILM dulls, fïne, ?"), 1)
+    model = load_kept(bert, None)
+    found = model.survivors(model.read("The FILM dulls, fïne, ?"), 1)
     assert found.words == ["[CLS]", "The", "FILM", "dulls", ",", "fïne", ",", "?", "[SEP]"]
     assert found.layers == ["layer 1", "layer 2"]
     assert found.kept == [[1, 1, 1, 1, 1, 1, 0, 0, 0], [1, 1, 1, 0.5, 0, 0, 0, 0, 0]]
@@ -54,9 +54,9 @@ def test_words_of_bert_are_joined_and_what_is_kept_of_them_is_counted(bert):
 
 
 def test_the_predictions_are_those_of_the_stock_model_and_of_the_pruned_one(bert):
-    reader = load_reader(bert, None)
-    sentence = reader.read("the film was good", "the plot is dull")
-    found = reader.survivors(sentence)
+    model = load_kept(bert, None)
+    sentence = model.read("the film was good", "the plot is dull")
+    found = model.survivors(sentence)
     stock = BertForSequenceClassification.from_pretrained(bert).eval()
     pruned = PrunedBertForSequenceClassification.from_pretrained(bert).eval()
     ids = torch.tensor(sentence.tokens[None])
@@ -71,22 +71,22 @@ def test_the_predictions_are_those_of_the_stock_model_and_of_the_pruned_one(bert
 
 def test_a_prepared_sentence_is_read_as_the_same_words_written(bert):
     """But for their case: a cache has pieces, no texts."""
-    reader = load_reader(bert, None)
-    sentence = reader.read("the film dulls")
+    model = load_kept(bert, None)
+    sentence = model.read("the film dulls")
     split = Split(sentence.tokens, np.array([0, len(sentence.tokens)]), np.array([len(sentence.tokens)]), None)
-    assert reader.survivors(reader.prepared(split, 0)) == reader.survivors(sentence)
+    assert model.survivors(model.prepared(split, 0)) == model.survivors(sentence)
 
 
 def test_long_texts_are_cut_as_in_the_run(bert):
-    assert len(load_reader(bert, 6).read("the film was good " * 5).tokens) == 6
-    assert len(load_reader(bert, None).read("the film was good " * 100).tokens) == 128  # the model's positions
+    assert len(load_kept(bert, 6).read("the film was good " * 5).tokens) == 6
+    assert len(load_kept(bert, None).read("the film was good " * 100).tokens) == 128  # the model's positions
 
 
 def test_a_score_is_said_as_a_number(tmp_path):
     small_bert(tmp_path, num_hidden_layers=1)
     PrunedBertForSequenceClassification(small_config(num_hidden_layers=1, num_labels=1)).save_pretrained(tmp_path)
-    reader = load_reader(tmp_path, None)
-    found = reader.survivors(reader.read("the film"), 2.75)
+    model = load_kept(tmp_path, None)
+    found = model.survivors(model.read("the film"), 2.75)
     assert found.label == "2.75"
     assert re.fullmatch(r"-?\d\.\d\d", found.before)
     assert found.before == found.after
@@ -104,18 +104,18 @@ def lstm(tmp_path):
 
 def test_words_of_an_lstm_are_as_they_were_written(lstm):
     """Its rate is 0.75: of 4 words 3 go, of 2 words floor(1.5) = 1."""
-    reader = load_reader(lstm, None)
-    sentence = reader.read("The Film: - wäs 'good'", "plot, dull!")
+    model = load_kept(lstm, None)
+    sentence = model.read("The Film: - wäs 'good'", "plot, dull!")
     known = VOCABULARY.numbers()
     assert sentence.tokens.tolist() == [known["the"], known["film"], 1, known["good"], known["plot"], 1]
-    found = reader.survivors(sentence)
+    found = model.survivors(sentence)
     assert found.words == ["The", "Film:", "wäs", "'good'", "/", "plot,", "dull!"]
     assert found.layers == ("LSTM",)
     assert found.kept == [[0, 0, 0, 1, 1, 0, 1]]
-    alone = reader.survivors(reader.read("the film was good"))
+    alone = model.survivors(model.read("the film was good"))
     assert (alone.words, alone.kept) == (["the", "film", "was", "good"], [[0, 0, 0, 1]])
     with torch.no_grad():
-        shares = reader.twin(torch.tensor([[known[word] for word in alone.words]])).logits[0].softmax(0)
+        shares = model.unpruned(torch.tensor([[known[word] for word in alone.words]])).logits[0].softmax(0)
     assert f"({100 * float(shares.max()):.1f}%)" in alone.before
 
 

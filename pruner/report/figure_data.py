@@ -1,4 +1,4 @@
-"""What the figures of one table show, as data frames of lines: means and deviations over seeds. Nothing is drawn here."""
+"""What the figures of one table show, as data frames of lines: means and deviations over seeds."""
 
 import numpy as np
 import pandas as pd
@@ -109,11 +109,11 @@ def by_length(frame: pd.DataFrame) -> Chart | None:
 
 
 def tokens(frame: pd.DataFrame) -> Chart | None:
-    """Show the share of tokens that each layer computes: by budget, where schedules were made for one, else by schedule.
+    """Show the share of tokens that each layer computes: by budget, where schedules were made for one, or by schedule.
 
     Without a difference between layers there is no chart: all tokens leave before the first one, as tables say.
     """
-    layers = frame["tokens.kept_by_layer"].str.len()
+    layers = frame["tokens.kept_by_layer"].astype(object).str.len()
     layers = layers[frame["pruned"] & (layers > 1)]
     frame = frame.loc[layers.index[layers == layers.mode().max()]]
     shares = frame["tokens.kept_by_layer"]

@@ -12,7 +12,8 @@ METHOD_ORDER = "baseline student attention gate emission gradient random head ta
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
 WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
 # What only some methods' records have.
-OPTIONAL = "schedule schedule_source target_prune_rate target_flops_reduction tokens.effective_rate latency.speedup"
+NUMBERS = ["target_prune_rate", "target_flops_reduction", "tokens.effective_rate", "latency.speedup"]
+OPTIONAL = ["schedule", "schedule_source", "tokens.kept_by_layer", *NUMBERS]
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -22,7 +23,8 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     ``unpruned`` model in percent, and what was ``lost`` or won between them; and ``way``, how the schedule was made.
     """
     frame = pd.json_normalize([record.to_json() for record in records])
-    frame = frame.reindex(columns=frame.columns.union(OPTIONAL.split(), sort=False))
+    frame = frame.reindex(columns=frame.columns.union(OPTIONAL, sort=False))
+    frame[NUMBERS] = frame[NUMBERS].apply(pd.to_numeric)  # and no None
     frame["pruned"] = frame["method"] != "baseline"
     frame["metric"] = [next(iter(record.metrics)) for record in records]
     frame["score"] = [100 * next(iter(record.metrics.values())) for record in records]

@@ -1,10 +1,10 @@
-"""A sentence's surviving words as a figure for a paper. Matplotlib is loaded with the first of them."""
+"""Draw a sentence's surviving words for a paper. Matplotlib is loaded with the first picture."""
 
 import warnings
 from collections.abc import Iterable
 
 from pruner.report.figures import RESOLUTION, SETTINGS, as_files
-from pruner.survivors.readers import Survivors
+from pruner.survivors.kept import Survivors
 from pruner.survivors.views import is_right_to_left, predictions, shown, shown_line, wrap
 
 SIZE = 8  # points
@@ -14,14 +14,14 @@ SPACE, ROW, BETWEEN = 0.07, 0.145, 0.1  # of words, of rows, and more below the 
 BLACK, NAME, PALE = 0.0, 0.45, 0.8  # greys of what is kept, of the layers' names, of what is dropped
 
 
-def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
-    """The picture's ``png`` and ``svg``, and the letters that no font of this machine has."""
+def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
+    """Draw the picture's ``png`` and ``svg``; return also the letters that no font of this machine has."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    words = [shown(word) for word in each.words]
-    title = shown_line(predictions(each))
+    words = [shown(word) for word in sentence.words]
+    title = shown_line(predictions(sentence))
     families, missing = fonts_for("".join([*words, title]))
     with rc_context(SETTINGS | {"font.size": SIZE, "font.family": families}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
@@ -34,12 +34,12 @@ def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
         bands = list(wrap(widths, WIDTH - MARGIN - EDGE, SPACE))
         used = [MARGIN - SPACE + sum(widths[item] + SPACE for item in band) for band in bands]
         width = max(*used, EDGE + long) + EDGE
-        top = height = 1.6 * ROW + len(bands) * (len(each.layers) * ROW + BETWEEN)
+        top = height = 1.6 * ROW + len(bands) * (len(sentence.layers) * ROW + BETWEEN)
         figure.set_size_inches(width, height)
-        backwards = is_right_to_left(each.words)
+        backwards = is_right_to_left(sentence.words)
 
         def write(text: str, x: float, grey: float) -> None:
-            """``x`` inches from the side where reading begins."""
+            """Write ``x`` inches from the side where reading begins."""
             place, side = (1 - x / width, "right") if backwards else (x / width, "left")
             figure.text(place, top / height, text, color=f"{grey:.3f}", va="baseline", ha=side)
 
@@ -47,7 +47,7 @@ def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
         write(title, EDGE, BLACK)
         top -= 0.6 * ROW
         for band in bands:
-            for layer, kept in zip(each.layers, each.kept, strict=True):
+            for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
                 top -= ROW
                 write(layer, EDGE, NAME)
                 x = MARGIN
@@ -59,7 +59,7 @@ def draw_survivors(each: Survivors) -> tuple[dict[str, bytes], str]:
 
 
 def fonts_for(text: str) -> tuple[list[str], str]:
-    """Families of installed fonts, Matplotlib's own first, that have the letters, and those letters that none has."""
+    """Choose installed fonts that have the letters, Matplotlib's own first; return also the letters that none has."""
     from matplotlib.font_manager import fontManager, get_font
 
     def missing_of(letters: Iterable[str], path: str) -> set[str]:

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import asdict
+from itertools import zip_longest
 from pathlib import Path
 
 import transformers
@@ -13,89 +14,85 @@ import transformers
 from pruner.data.cache import cache_path, read_cache
 from pruner.data.rows import check_text
 from pruner.data.task import TASKS
-from pruner.report.collection import find
 from pruner.report.figures import check_matplotlib
-from pruner.report.records import read_record
-from pruner.report.tables import method_name, plural, schedule_text
+from pruner.report.records import Record, find_records, read_record
+from pruner.report.tables import plural
+from pruner.survivors.kept import BETWEEN, KeptModel, Survivors, load_kept
 from pruner.survivors.picture import draw_survivors
-from pruner.survivors.readers import BETWEEN, Reader, Survivors, load_reader
 from pruner.survivors.views import page, terminal
 from pruner.utils.errors import UserError
 from pruner.utils.files import write_whole
 
 
 def newest_run(root: Path) -> Path:
-    """The run below ``root`` that was finished last and has kept its model."""
-    found = []
-    for path in find(root) if root.is_dir() else ():
+    """Find the run below ``root`` that was finished last and has kept its model."""
+    runs = []
+    for folder in find_records(root) if root.is_dir() else ():
         with suppress(UserError):
-            record = read_record(path.parent)
-            if record and record.get("model_folder"):
-                found.append((path.stat().st_mtime_ns, path.parent))
-    if not found:
+            record = read_record(folder)
+            if record and record.model_folder:
+                runs.append(((folder / "record.json").stat().st_mtime_ns, folder))
+    if not runs:
         raise UserError(f"{root}: no finished run with a kept model; run RunBert4Glue.py first, or name a run's folder")
-    return max(found)[1]
+    return max(runs)[1]
 
 
-def read_run(run: Path) -> tuple[Path, dict]:
-    """The kept model of a run, and its record; of a model's own folder, what its place tells of its task."""
+def read_run(run: Path) -> tuple[Path, Record | None]:
+    """Return the kept model of a run, and its record; a model's own folder has none."""
     if not (run / "record.json").is_file():
         if not (run / "config.json").is_file():
             raise UserError(f"{run}: neither a record's folder nor a model's; name one, as records/BERT/mrpc/RUN")
-        return run, {"task": run.resolve().parent.name, "settings": {}}
+        return run, None
     record = read_record(run)
     if record is None:
         raise UserError(f"{run}: not finished; start its run script again")
-    folder = record.get("model_folder")
-    if not isinstance(folder, str):
+    if record.model_folder is None:
         raise UserError(f"{run}: its model was not kept; run it again with --force and without --discard-models")
-    if not Path(folder).is_dir():
+    folder = Path(record.model_folder)
+    if not folder.is_dir():
         raise UserError(f"{folder}: the model of {run} is not there; go to where it was run, or name its folder")
-    return Path(folder), record
+    return folder, record
 
 
-def dev_sentences(reader: Reader, model: Path, task: str, folder: str | None, number: int) -> list[Survivors]:
-    """Of the first sentences of the task's first dev set."""
-    places = [Path(folder)] if folder else [*model.resolve().parents[2:3], Path("cache", reader.kind)]
+def dev_sentences(model: KeptModel, folder: Path, task: str, cache_name: str | None, number: int) -> list[Survivors]:
+    """Look at the first sentences of the task's first dev set; ``folder`` is the model's."""
+    places = [Path(cache_name)] if cache_name else [*folder.resolve().parents[2:3], Path("cache", model.kind)]
     place = next((place for place in places if cache_path(place, task).is_file()), places[-1])
-    prepare = f"{reader.prepare}, or name the cache folder with --cache"
-    cache = read_cache(place, task, reader.kind, reader.fingerprint, prepare)
+    prepare = f"{model.prepare}, or name the cache folder with --cache"
+    cache = read_cache(place, task, model.kind, model.fingerprint, prepare)
     split = cache.splits[TASKS[task].dev[0] if task in TASKS else "dev"]
     assert split.labels is not None  # caches without them are not read
-    return [
-        reader.survivors(reader.prepared(split, row), float(split.labels[row]))
-        for row in range(min(number, len(split)))
-    ]
+    rows = range(min(number, len(split)))
+    return [model.survivors(model.prepared(split, row), float(split.labels[row])) for row in rows]
 
 
-def own_sentences(reader: Reader, task: str, texts: list[str], seconds: list[str]) -> list[Survivors]:
-    """Of what the user has written."""
+def own_sentences(model: KeptModel, task: str, texts: list[str], seconds: list[str]) -> list[Survivors]:
+    """Look at what the user has written."""
     pairs = task in TASKS and len(TASKS[task].text) == 2
     if len(seconds) != len(texts) and (seconds or pairs):
-        what = f"{len(texts)} first sentences and {len(seconds)} second ones"
-        raise UserError(f"--second: {what}; give one of each for a pair")
-    found = []
-    for number, text in enumerate(texts):
-        second = seconds[number] if seconds else None
-        for each in (text, second or ""):
-            check_text(each.encode(errors="surrogateescape"), "--sentence")
-        sentence = reader.read(text, second)
+        numbers = f"{len(texts)} first sentences and {len(seconds)} second ones"
+        raise UserError(f"--second: {numbers}; give one of each for a pair")
+    sentences = []
+    for text, second in zip_longest(texts, seconds):
+        for part in (text, second or ""):
+            check_text(part.encode(errors="surrogateescape"), "--sentence")
+        sentence = model.read(text, second)
         if {word for word, _ in sentence.words} <= {"[CLS]", "[SEP]", BETWEEN}:
             raise UserError(f"--sentence: no words in {text!r}")
-        found.append(reader.survivors(sentence))
-    return found
+        sentences.append(model.survivors(sentence))
+    return sentences
 
 
-def write_survivors(folder: Path, title: str, found: list[Survivors]) -> list[str]:
-    """Write data, page and pictures into ``folder``; what is to be said of it."""
+def write_survivors(folder: Path, title: str, sentences: list[Survivors]) -> list[str]:
+    """Write data, page and pictures into ``folder``; return what to say of it."""
     said = []
-    data = {"title": title, "sentences": [asdict(each) for each in found]}
+    data = {"title": title, "sentences": [asdict(sentence) for sentence in sentences]}
     files = {"survivors.json": json.dumps(data, indent=1, ensure_ascii=False).encode(errors="replace")}
-    files["survivors.html"] = page(title, found).encode(errors="replace")
+    files["survivors.html"] = page(title, sentences).encode(errors="replace")
     try:
         check_matplotlib()
-        for number, each in enumerate(found, start=1):
-            contents, missing = draw_survivors(each)
+        for number, sentence in enumerate(sentences, start=1):
+            contents, missing = draw_survivors(sentence)
             files |= {f"survivors-{number}.{kind}": content for kind, content in contents.items()}
             if missing:
                 said.append(
@@ -119,16 +116,15 @@ def show(args: argparse.Namespace) -> None:
     transformers.utils.logging.disable_progress_bar()
     run = Path(args.run) if args.run else newest_run(Path("records"))
     folder, record = read_run(run)
-    task = record["task"]
-    reader = load_reader(folder, record["settings"].get("max_length"))
-    name = f"{method_name(record)} {schedule_text(record)}" if "method" in record else run.name
-    title = f"{task}: {name}"
+    task = record.task if record else run.resolve().parent.name
+    model = load_kept(folder, record.settings.get("max_length") if record else None)
+    title = f"{task}: " + (f"{record.title} {record.variant}" if record else run.name)
     print(f"{title} ({run})\n")
     if args.sentence:
-        found = own_sentences(reader, task, args.sentence, args.second)
+        sentences = own_sentences(model, task, args.sentence, args.second)
     else:
-        found = dev_sentences(reader, folder, task, args.cache, args.dev)
+        sentences = dev_sentences(model, folder, task, args.cache, args.dev)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    for each in found:
-        print(terminal(each, colours))
-    print("\n".join(write_survivors(Path(args.output) if args.output else run, title, found)))
+    for sentence in sentences:
+        print(terminal(sentence, colours))
+    print("\n".join(write_survivors(Path(args.output) if args.output else run, title, sentences)))

@@ -1,11 +1,11 @@
-"""A sentence's surviving words for a person: in the terminal, and as a page to scroll. They know no model."""
+"""Show a sentence's surviving words in the terminal, and as a page to scroll."""
 
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
-from pruner.survivors.readers import Survivors
+from pruner.survivors.kept import Survivors
 
 LONGEST = 30  # characters of a word, where lines are wrapped
 DIM, NORMAL = "\x1b[2m", "\x1b[0m"
@@ -36,13 +36,13 @@ have been dropped.</p>
 
 
 def is_right_to_left(words: Iterable[str]) -> bool:
-    """Whether most letters are of a script that is read from right to left."""
+    """Tell whether most letters are of a script that is read from right to left."""
     kinds = [unicodedata.bidirectional(letter) for word in words if not word.startswith("[") for letter in word]
     return sum(kind in ("R", "AL") for kind in kinds) > kinds.count("L")
 
 
 def wrap(widths: Sequence[float], limit: float, space: float) -> Iterator[range]:
-    """The items of each line, as many as go into ``limit`` with a ``space`` between them."""
+    """Yield the items of each line, as many as go into ``limit`` with a ``space`` between them."""
     first, used = 0, 0.0
     for item, width in enumerate(widths):
         if item > first and used + space + width > limit:
@@ -54,37 +54,37 @@ def wrap(widths: Sequence[float], limit: float, space: float) -> Iterator[range]
 
 
 def shown_line(text: str) -> str:
-    """A text without what is invisible or would steer the terminal."""
+    """Replace what is invisible or would steer the terminal."""
     return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def shown(word: str) -> str:
-    """As ``shown_line``, and not too long to wrap."""
+    """Make a word printable, and not too long to wrap."""
     clean = shown_line(word)
     return clean if len(clean) <= LONGEST else clean[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def columns(text: str) -> int:
-    """How many columns of a terminal it takes."""
+    """Count the columns of a terminal that a text takes."""
     return sum(
         0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
     )
 
 
-def predictions(each: Survivors) -> str:
-    true = "" if each.label is None else f", label {each.label}"
-    return f"unpruned: {each.before}, pruned: {each.after}{true}"
+def predictions(sentence: Survivors) -> str:
+    true = "" if sentence.label is None else f", label {sentence.label}"
+    return f"unpruned: {sentence.before}, pruned: {sentence.after}{true}"
 
 
-def terminal(each: Survivors, colours: bool, width: int | None = None) -> str:
-    """Lines for the terminal: a row for each layer, wrapped together. What is dropped is dim, or dots."""
-    words = [shown(word) for word in each.words]
-    margin = max(map(len, each.layers)) + 2
+def terminal(sentence: Survivors, colours: bool, width: int | None = None) -> str:
+    """Write a row for each layer, wrapped together. What is dropped is dim, or dots."""
+    words = [shown(word) for word in sentence.words]
+    margin = max(map(len, sentence.layers)) + 2
     limit = (width or shutil.get_terminal_size().columns) - margin
-    lines = [shown_line(predictions(each))]
+    lines = [shown_line(predictions(sentence))]
     for part in wrap([columns(word) for word in words], limit, 1):
         lines.append(" " * margin + " ".join(words[item] for item in part))
-        for layer, kept in zip(each.layers, each.kept, strict=True):
+        for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
             row = []
             for item in part:
                 gone = f"{DIM}{words[item]}{NORMAL}" if colours else "·" * columns(words[item])
@@ -95,21 +95,21 @@ def terminal(each: Survivors, colours: bool, width: int | None = None) -> str:
 
 
 def page(title: str, sentences: Sequence[Survivors]) -> str:
-    """A page of its own: it loads nothing."""
+    """Write a page of its own, which loads nothing."""
     return PAGE.format(title=escape(title), sentences="\n".join(map(section, sentences)))
 
 
-def section(each: Survivors) -> str:
-    direction = "rtl" if is_right_to_left(each.words) else "ltr"
-    head = "".join(f'<th scope="col"><bdi>{escape(word)}</bdi></th>' for word in each.words)
+def section(sentence: Survivors) -> str:
+    direction = "rtl" if is_right_to_left(sentence.words) else "ltr"
+    head = "".join(f'<th scope="col"><bdi>{escape(word)}</bdi></th>' for word in sentence.words)
     rows = []
-    for layer, kept in zip(each.layers, each.kept, strict=True):
+    for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
         cells = []
-        for word, share in zip(each.words, kept, strict=True):
+        for word, share in zip(sentence.words, kept, strict=True):
             kind = "" if share == 1 else ' class="part"' if share else ' class="dropped"'
             cells.append(f"<td{kind}><bdi>{escape(word)}</bdi></td>")
         rows.append(f'<tr><th scope="row"><bdi>{escape(layer)}</bdi></th>{"".join(cells)}</tr>')
-    return f"""<h2>{escape(predictions(each))}</h2>
+    return f"""<h2>{escape(predictions(sentence))}</h2>
 <div class="scroll" tabindex="0"><table dir="{direction}">
 <thead><tr><th><bdi>sentence</bdi></th>{head}</tr></thead>
 <tbody>

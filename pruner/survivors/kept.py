@@ -1,4 +1,4 @@
-"""Models that runs have kept, and sentences as they read them: the words that each layer computes, and the answer."""
+"""Models that runs have kept, and which words of a sentence each of their layers computes."""
 
 import re
 from abc import ABC, abstractmethod
@@ -23,23 +23,24 @@ from pruner.utils.files import read_json
 
 BETWEEN = "/"  # stands between the two sentences of an LSTM's pair
 
+Word = tuple[str, Sequence[int]]  # its text, and the positions of its pieces: none for what is no word
+
 
 @dataclass(frozen=True)
 class Sentence:
-    """``tokens`` [L] are its ids, ``second`` says where the second of a pair begins. ``words`` are their texts, each
-    with the positions of its pieces, none for what is no word.
-    """
+    """A sentence or pair: the ids of its ``tokens`` [L], where the ``second`` of a pair begins, and its words."""
 
     tokens: np.ndarray
     second: int
-    words: Sequence[tuple[str, Sequence[int]]]
+    words: Sequence[Word]
 
 
 @dataclass(frozen=True)
 class Survivors:
-    """What becomes of a sentence's words: ``kept[layer][word]`` is the share of the word's pieces that the layer
-    computes. ``before`` and ``after`` are the predictions of the same weights unpruned and pruned; ``label`` is the
-    true one, where it is known.
+    """What becomes of a sentence's words: ``kept[layer][word]`` is the share of its pieces that the layer computes.
+
+    ``before`` and ``after`` are the predictions of the same weights unpruned and pruned; ``label`` is the true one,
+    where it is known.
     """
 
     words: Sequence[str]
@@ -50,60 +51,59 @@ class Survivors:
     label: str | None = None
 
 
-class Reader(ABC):
+class KeptModel(ABC):
     """A model that a run has kept, on the CPU, with the same weights unpruned and what makes ids of texts."""
 
     kind: ClassVar[str]  # of caches
     prepare: ClassVar[str]  # the script that makes them
     layers: Sequence[str]
     fingerprint: str  # of what makes ids, as caches have it
-    collates: tuple[Collate, Collate]  # of the unpruned twin and of the model
+    collates: tuple[Collate, Collate]  # of the unpruned model and of the pruned one
 
     def __init__(self, model: Any) -> None:
         self.model: Any = model.float().eval()
-        self.twin: nn.Module = self.model.unpruned_twin()
+        self.unpruned: nn.Module = self.model.unpruned_twin()
 
     @abstractmethod
     def read(self, text: str, second: str | None = None) -> Sentence:
-        """A sentence, or a pair, as the user has it."""
+        """Read a sentence, or a pair, as the user has written it."""
 
     @abstractmethod
     def prepared(self, split: Split, row: int) -> Sentence:
-        """A prepared sentence."""
+        """Read a row of a cache."""
 
     @abstractmethod
     def positions(self, output: Any, sentence: Sentence) -> list[set[int]]:
-        """Which of the sentence's tokens each layer has computed."""
+        """List which of the sentence's tokens each layer has computed."""
 
+    @torch.no_grad()
     def survivors(self, sentence: Sentence, label: float | None = None) -> Survivors:
-        """What becomes of its words; ``label`` is its true class, or its score."""
+        """Find what becomes of the words; ``label`` is the sentence's true class, or its score."""
         row = {"tokens": sentence.tokens, "second": sentence.second}
-        with torch.no_grad():
-            before, after = (
-                model(**collate([row])) for model, collate in zip((self.twin, self.model), self.collates, strict=True)
-            )
+        before, after = (
+            model(**collate([row]), **getattr(model, "evaluation_options", {}))
+            for model, collate in zip((self.unpruned, self.model), self.collates, strict=True)
+        )
         kept = [
-            [sum(at in there for at in pieces) / len(pieces) if pieces else 1.0 for _, pieces in sentence.words]
-            for there in self.positions(after, sentence)
+            [sum(at in computed for at in pieces) / len(pieces) if pieces else 1.0 for _, pieces in sentence.words]
+            for computed in self.positions(after, sentence)
         ]
-        words = [word for word, _ in sentence.words]
-        said = None if label is None else self.name(label)
-        return Survivors(words, self.layers, kept, self.answer(before.logits[0]), self.answer(after.logits[0]), said)
+        words, true_label = [word for word, _ in sentence.words], None if label is None else self.label_name(label)
+        answers = self.answer(before.logits[0]), self.answer(after.logits[0])
+        return Survivors(words, self.layers, kept, *answers, true_label)
 
-    def name(self, label: float) -> str:
-        if self.model.config.num_labels == 1:
-            return f"{label:.2f}"
-        return str(self.model.config.id2label[int(label)])
+    def label_name(self, label: float) -> str:
+        return f"{label:.2f}" if self.model.config.num_labels == 1 else str(self.model.config.id2label[int(label)])
 
     def answer(self, logits: Tensor) -> str:
-        """The likeliest class and its probability, or the score. [labels] -> text"""
+        """Name the likeliest class with its probability, or the score. [labels] -> text"""
         if len(logits) == 1:
-            return self.name(logits.item())
-        shares = logits.softmax(dim=0)
-        return f"{self.name(int(shares.argmax()))} ({shares.max().item():.1%})"
+            return self.label_name(logits.item())
+        probabilities = logits.softmax(dim=0)
+        return f"{self.label_name(int(probabilities.argmax()))} ({probabilities.max().item():.1%})"
 
 
-class BertReader(Reader):
+class KeptBert(KeptModel):
     kind, prepare = "bert", "PrepareGlue4Bert.py"
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
 
@@ -117,16 +117,17 @@ class BertReader(Reader):
     def read(self, text: str, second: str | None = None) -> Sentence:
         texts = [text] if second is None else [text, second]
         encoding = self.tokenizer.tokenizer.encode(text, second)
-        places: dict[tuple, list[int]] = {}
+        words: list[tuple[str, list[int]]] = []
+        previous = None
         for at, (part, word) in enumerate(zip(encoding.sequence_ids, encoding.word_ids, strict=True)):
-            places.setdefault((at,) if word is None else (part, word), []).append(at)
-        words = []
-        for key, pieces in places.items():
-            if len(key) == 1:  # [CLS] and [SEP]
-                words.append((encoding.tokens[pieces[0]], pieces))
+            if word is None:  # [CLS] and [SEP]
+                words.append((encoding.tokens[at], [at]))
+            elif (part, word) == previous:
+                words[-1][1].append(at)
             else:
-                start, end = encoding.offsets[pieces[0]][0], encoding.offsets[pieces[-1]][1]
-                words.append((texts[key[0]][start:end], pieces))
+                start, end = encoding.word_to_chars(word, part)
+                words.append((texts[part][start:end], [at]))
+            previous = part, word
         return Sentence(np.array(encoding.ids), len(encoding) - sum(encoding.type_ids), words)
 
     def prepared(self, split: Split, row: int) -> Sentence:
@@ -145,13 +146,15 @@ class BertReader(Reader):
         return [set(layer.tolist()) for layer in output.token_positions]
 
 
-class LstmReader(Reader):
+class KeptLstm(KeptModel):
     kind, prepare = "lstm", "PrepareGlue4Lstm.py"
     layers = ("LSTM",)
+    collates = (LstmCollator(pairs=True),) * 2  # of what is no pair, the second sentence is empty
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
         super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder))
         self.vocabulary, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
+<<<<<<< HEAD:pruner/survivors/readers.py
         self.fingerprint = self.vocabulary.fingerprint
         self.collates = (LstmCollator(pairs=True),) * 2  # of what is no pair, the second sentence is empty
 
@@ -160,6 +163,15 @@ class LstmReader(Reader):
         for each in (text, second or ""):
             words = re.findall(r"\S+", each, flags=re.ASCII)
             ids = [(word, number) for word in words for number in self.vocabulary.to_ids(word)]
+=======
+        self.ids, self.fingerprint = self.vocabulary.numbers(), self.vocabulary.fingerprint
+
+    def read(self, text: str, second: str | None = None) -> Sentence:
+        parts = []
+        for part in (text, second or ""):
+            words = [(word, lower_and_strip(word)) for word in re.findall(r"\S+", part, flags=re.ASCII)]
+            ids = [(word, self.ids.get(stripped, UNKNOWN)) for word, stripped in words if stripped]
+>>>>>>> report:pruner/survivors/kept.py
             parts.append(ids[: self.max_length])
         return _pair(*parts)
 
@@ -173,20 +185,20 @@ class LstmReader(Reader):
 
 
 def _pair(first: list[tuple[str, int]], second: list[tuple[str, int]]) -> Sentence:
-    """Two sentences of words and their ids, the second of which may be empty."""
-    words: list[tuple[str, Sequence[int]]] = [(word, [at]) for at, (word, _) in enumerate(first + second)]
+    """Make a sentence of two of words and their ids, the second of which may be empty."""
+    words: list[Word] = [(word, [at]) for at, (word, _) in enumerate(first + second)]
     if second:
         words.insert(len(first), (BETWEEN, ()))
     return Sentence(np.array([number for _, number in first + second], dtype=np.int64), len(first), words)
 
 
-def load_reader(folder: Path, max_length: int | None) -> Reader:
-    """The reader of a kept model; texts are cut to ``max_length`` tokens.
+def load_kept(folder: Path, max_length: int | None) -> KeptModel:
+    """Load a kept model; texts are cut to ``max_length`` tokens.
 
     Raises:
         UserError: there is no such model.
     """
-    kinds = {"bert": BertReader, "pruned_lstm": LstmReader}
+    kinds = {"bert": KeptBert, "lstm": KeptLstm, "pruned_lstm": KeptLstm}  # the last: its name in older versions
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")
