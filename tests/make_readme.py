@@ -14,11 +14,12 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
-from pruner.data.glue import TASKS as GLUE_TASKS
+from pruner.data.task import TASKS, default_tasks
 from pruner.measure import table
-from pruner.report.figure_data import average
-from pruner.report.figures import BASELINE, Line, Panel, Picture, draw
-from pruner.report.tables import budgets, curve, grouped, markdown, method_name, summary, way
+from pruner.report.figure_data import averaged
+from pruner.report.figures import PANEL, Chart, draw
+from pruner.report.records import Record
+from pruner.report.tables import METHOD_ORDER, WAYS, budget_table, markdown, rate_table, summary, to_frame
 from pruner.survivors.picture import draw_survivors
 from pruner.survivors.readers import Survivors
 from pruner.utils.errors import UserError, run_script
@@ -40,32 +41,27 @@ LSTM_TASKS = ("agnews", "sst-2", "mrpc")
 MARKED = re.compile(r"<!-- (.+) -->\n((?:\|.*\n)*)<!-- end -->")
 
 
-def read(pattern: str) -> list[dict]:
-    """The published records in the folders of that pattern."""
-    return [json.loads(path.read_text("utf-8")) for path in PUBLISHED.glob(f"{pattern}/record.json")]
+def published(pattern: str, tasks: Sequence[str], methods: Sequence[str] = METHOD_ORDER) -> pd.DataFrame:
+    """Read the published records in the folders of that pattern: by task, method, way, budget, rate and seed."""
+    records = [
+        Record.from_json(json.loads(path.read_text("utf-8"))) for path in PUBLISHED.glob(f"{pattern}/record.json")
+    ]
+    frame = to_frame(records)
+    frame = frame[frame["task"].isin(tasks) & frame["method"].isin(methods)]
+    orders = {"task": tasks, "method": methods, "way": list(WAYS.values())}
+
+    def places(column: pd.Series) -> pd.Series:
+        return column.map(orders[column.name].index) if column.name in orders else column
+
+    return frame.sort_values([*orders, "target_flops_reduction", "target_prune_rate", "seed"], key=places)
 
 
-def published(*tasks: str, model: str = "BERT") -> list[dict]:
-    """The records of these tasks, in the order in which a run prints them."""
-    order = ["baseline", "student", "attention", "emission", "gradient", "gate", "random", "head", "tail", "frequency"]
-    found = [record for task in tasks for record in read(f"{model}/{task}/*")]
-    return sorted(found, key=lambda r: (tasks.index(r["task"]), order.index(r["method"]), r["seed"]))
+def budget_records() -> pd.DataFrame:
+    return published("budgets/*/*", ("mrpc", "cola", "sst-2"), ("attention", "student", "random"))
 
 
-def budget_records() -> list[dict]:
-    """In the order of the tables: by task, method, way and budget."""
-    tasks, methods = ["mrpc", "cola", "sst-2"], ["attention", "student", "random"]
-    ways = ["learned", "uniform", "first layer"]
-
-    def place(record):
-        names = (tasks.index(record["task"]), methods.index(record["method"]), ways.index(way(record)))
-        return *names, record["target_flops_reduction"], record["seed"]
-
-    return sorted((record for record in read("budgets/*/*") if record["method"] != "baseline"), key=place)
-
-
-def soft_extract_records() -> list[dict]:
-    return sorted(read("soft-extract/*/a*"), key=lambda record: record["task"])
+def lstm_records() -> pd.DataFrame:
+    return published("LSTM/*/*", LSTM_TASKS)
 
 
 def speed(name: str) -> dict:
@@ -75,18 +71,19 @@ def speed(name: str) -> dict:
 
 
 def of_tasks(*tasks: str) -> pd.DataFrame:
-    return summary(published(*tasks))
+    return summary(published("BERT/*/*", tasks))
 
 
 def learned_budgets() -> pd.DataFrame:
-    learned = [r for r in budget_records() if way(r) == "learned" and r["method"] in ("attention", "student")]
+    records = budget_records()
     # Their times were taken while another model was training.
-    return summary(learned).drop(columns="speed-up")
+    return summary(records[(records["way"] == "learned") & (records["method"] != "random")]).drop(columns="speed-up")
 
 
 def at_a_glance() -> pd.DataFrame:
     """Learned schedules only, and the best and the worst way to choose."""
-    return budgets([record for record in budget_records() if way(record) == "learned"]).drop(columns="schedule")
+    records = budget_records()
+    return budget_table(records[records["way"] == "learned"]).drop(columns="schedule")
 
 
 def of_speed(name: str) -> pd.DataFrame:
@@ -94,12 +91,13 @@ def of_speed(name: str) -> pd.DataFrame:
 
 
 def lstm_at(rates: Sequence[float]) -> pd.DataFrame:
-    return summary([r for r in published(*LSTM_TASKS, model="LSTM") if r["target_prune_rate"] in rates])
+    records = lstm_records()
+    return summary(records[records["target_prune_rate"].isin(rates)])
 
 
-def lstm_curve() -> pd.DataFrame:
-    records = published(*LSTM_TASKS, model="LSTM")
-    return curve([r for r in records if r["seed"] == 1 and r["method"] in ("student", "random")])
+def lstm_rates() -> pd.DataFrame:
+    records = lstm_records()
+    return rate_table(records[(records["seed"] == 1) & records["method"].isin(["student", "random"])])
 
 
 def task_files() -> pd.DataFrame:
@@ -107,12 +105,13 @@ def task_files() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "`--tasks`": task.name,
-            "files": f"`{task.folder}/` {', '.join(task.splits)}",
+            "files": f"`{task.folder}/` {', '.join(map(task.file, task.splits))}",
             "texts": ", ".join(task.text),
-            "label": f"{task.label}: {', '.join(task.labels) or '0 to 5'}",
+            "label": f"{task.label}: {', '.join(task.labels) or '{:g} to {:g}'.format(*task.score_range)}",
             "metrics": ", ".join(task.metrics),
         }
-        for task in GLUE_TASKS.values()
+        for task in map(TASKS.get, default_tasks())
+        if task
     )
 
 
@@ -121,36 +120,30 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     # Their times were taken beside other work.
     "first layer": lambda: of_tasks("mrpc", "sst-2", "cola").drop(columns="speed-up"),
     "at a glance": at_a_glance,
-    "budgets": lambda: budgets(budget_records()),
+    "budgets": lambda: budget_table(budget_records()),
     "budgets learned": learned_budgets,
-    "soft-extract": lambda: budgets(soft_extract_records()),
+    "soft-extract": lambda: budget_table(published("soft-extract/*/a*", ("mrpc", "sst-2"))),
     "speed mrpc_sst-2_cola_cpu": partial(of_speed, "mrpc_sst-2_cola_cpu"),
     "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),
     "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
     "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
-    "lstm curve": lstm_curve,
+    "lstm curve": lstm_rates,
     "tasks": task_files,
 }
 
 
-def frontier() -> Picture:
-    """What learned schedules cost by what they save, in points of each task's first metric."""
-    panels = []
-    learned = [record for record in budget_records() if way(record) == "learned"]
-    for task, records in grouped(learned, lambda record: record["task"]).items():
-        lines = [Line("unpruned", (1.0,), (0.0,), look=BASELINE, level=True)]
-        for method, cells in grouped(records, method_name).items():
-            points = [(1.0, 0.0, 0.0, 0.0)]
-            for same in grouped(cells, lambda record: record["target_flops_reduction"]).values():
-                name = next(iter(same[0]["metrics"]))
-                lost = [100 * (each["metrics"][name] - each["baseline_metrics"][name]) for each in same]
-                rows = [(each["flops"]["reduction"], loss) for each, loss in zip(same, lost, strict=True)]
-                mean, error = average(rows)
-                points.append((*mean, *error))
-            look = len(lines) - 1
-            lines.append(Line(method, *zip(*points, strict=True), look, look))
-        panels.append(Panel(f"{task} ({name})", "FLOPs reduction (times)", tuple(lines)))
-    return Picture("frontier", "MiniLM, dev sets", "change to unpruned (points)", tuple(panels))
+def frontier() -> Chart:
+    """Show what learned schedules cost by what they save, in points of each task's first metric."""
+    records = budget_records()
+    learned = records[records["way"] == "learned"].assign(x_label="FLOPs reduction (times)", ticks="")
+    learned = learned.assign(panel=learned["task"] + " (" + learned["metric"] + ")", x=learned["flops.reduction"])
+    learned = learned.assign(y=learned["lost"], label=learned["title"])
+    means = averaged(learned, [*PANEL, "label", "target_flops_reduction"], ["x", "y"])
+    unpruned = means.drop_duplicates([*PANEL, "label"]).assign(x=1.0, y=0.0, x_error=0.0, y_error=0.0)
+    lines = pd.concat([unpruned.drop_duplicates(PANEL).assign(label="unpruned"), unpruned, means])
+    look = pd.Series(pd.factorize(lines["label"])[0] - 1, lines.index)  # that of the unpruned is the baseline's
+    lines = lines.assign(look=look, dash=look)
+    return Chart(lines, "change to unpruned (points)", "MiniLM, dev sets")
 
 
 def survivors() -> Survivors:
