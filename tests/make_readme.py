@@ -1,19 +1,20 @@
-"""The README's tables and pictures, made from the committed records: python tests/make_readme.py writes them.
+"""Write the READMEs' tables and pictures from the committed records: python tests/make_readme.py
 
-A table stands between ``<!-- its marker -->`` and ``<!-- end -->``, each in a line of its own.
+A table stands between ``<!-- its marker -->`` and ``<!-- end -->``, each in a line of its own, on any of the pages.
 """
 
 import json
 import re
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
+from pruner.data.task import TASKS
 from pruner.measure.speed import table
 from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
@@ -24,7 +25,17 @@ from pruner.survivors.picture import draw_survivors
 from pruner.utils.errors import UserError, run_script
 
 ROOT = Path(__file__).resolve().parent.parent
-README = ROOT / "README.md"
+PAGES = {
+    name: ROOT / name
+    for name in (
+        "README.md",
+        "pruner/README.md",
+        "data/README.md",
+        "cache/README.md",
+        "records/published/README.md",
+        "records/speed/README.md",
+    )
+}
 PUBLISHED = ROOT / "records" / "published"
 LSTM_TASKS = ("agnews", "sst-2", "mrpc")
 MARKED = re.compile(r"<!-- (.+) -->\n((?:\|.*\n)*)<!-- end -->")
@@ -89,6 +100,21 @@ def lstm_rates() -> pd.DataFrame:
     return rate_table(records[(records["seed"] == 1) & records["method"].isin(["student", "random"])])
 
 
+def task_files() -> pd.DataFrame:
+    """List the official tasks, as the scripts read them."""
+    return pd.DataFrame(
+        {
+            "`--tasks`": task.name,
+            "files": f"`{task.folder}/` {', '.join(map(task.file, task.splits))}",
+            "texts": ", ".join(task.text),
+            "label": f"{task.label}: {', '.join(task.labels) or '{:g} to {:g}'.format(*task.score_range)}",
+            "metrics": ", ".join(task.metrics),
+        }
+        for task in TASKS.values()
+        if task.files
+    )
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "demo": partial(of_tasks, "demo"),
     # Their times were taken beside other work.
@@ -102,6 +128,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
     "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
     "lstm curve": lstm_rates,
+    "tasks": task_files,
 }
 
 
@@ -132,33 +159,42 @@ PICTURES: dict[str, Callable[[], bytes]] = {
 
 
 def tables_in(text: str) -> dict[str, str]:
-    """What stands between each marker and its end."""
+    """Return what stands between each marker and its end."""
     return dict(MARKED.findall(text))
 
 
+@cache
+def written(name: str) -> str:
+    """Make the table of that marker."""
+    return markdown(TABLES[name]()) + "\n"
+
+
 def rewrite(text: str) -> str:
-    """The text with all its tables as the records have them.
+    """Return the text of a page with all its tables as the records have them.
 
     Raises:
         UserError: a marker without a table here.
     """
 
-    def made(found: re.Match) -> str:
-        if found[1] not in TABLES:
-            raise UserError(f"README.md: no table is made for <!-- {found[1]} -->; add it to tests/make_readme.py")
-        return f"<!-- {found[1]} -->\n{markdown(TABLES[found[1]]())}\n<!-- end -->"
+    def replacement(match: re.Match) -> str:
+        if match[1] not in TABLES:
+            raise UserError(f"<!-- {match[1]} -->: no table is made for this marker; add it to tests/make_readme.py")
+        return f"<!-- {match[1]} -->\n{written(match[1])}<!-- end -->"
 
-    return MARKED.sub(made, text)
+    return MARKED.sub(replacement, text)
 
 
 def main() -> None:
-    before = README.read_text(encoding="utf-8")
-    after = rewrite(before)
-    changed = [name for name, found in tables_in(after).items() if found != tables_in(before)[name]]
-    if after != before:
-        README.write_text(after, encoding="utf-8", newline="\n")
-    for name, made in PICTURES.items():
-        content = made()
+    changed = []
+    for name, page in PAGES.items():
+        before = page.read_text(encoding="utf-8")
+        after = rewrite(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8", newline="\n")
+        old = tables_in(before)
+        changed += [f"{name}, {marker}" for marker, table in tables_in(after).items() if table != old[marker]]
+    for name, make in PICTURES.items():
+        content = make()
         if not (ROOT / name).is_file() or (ROOT / name).read_bytes() != content:
             (ROOT / name).write_bytes(content)
             changed.append(name)

@@ -154,24 +154,13 @@ class KeptLstm(KeptModel):
     def __init__(self, folder: Path, max_length: int | None) -> None:
         super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder))
         self.vocabulary, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
-<<<<<<< HEAD:pruner/survivors/readers.py
         self.fingerprint = self.vocabulary.fingerprint
-        self.collates = (LstmCollator(pairs=True),) * 2  # of what is no pair, the second sentence is empty
-
-    def read(self, text: str, second: str | None = None) -> Sentence:
-        parts = []
-        for each in (text, second or ""):
-            words = re.findall(r"\S+", each, flags=re.ASCII)
-            ids = [(word, number) for word in words for number in self.vocabulary.to_ids(word)]
-=======
-        self.ids, self.fingerprint = self.vocabulary.numbers(), self.vocabulary.fingerprint
 
     def read(self, text: str, second: str | None = None) -> Sentence:
         parts = []
         for part in (text, second or ""):
-            words = [(word, lower_and_strip(word)) for word in re.findall(r"\S+", part, flags=re.ASCII)]
-            ids = [(word, self.ids.get(stripped, UNKNOWN)) for word, stripped in words if stripped]
->>>>>>> report:pruner/survivors/kept.py
+            words = re.findall(r"\S+", part, flags=re.ASCII)
+            ids = [(word, number) for word in words for number in self.vocabulary.to_ids(word)]
             parts.append(ids[: self.max_length])
         return _pair(*parts)
 
