@@ -13,8 +13,9 @@ from tqdm import tqdm
 from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops, reduction
-from pruner.compress.tokens.schedule import METHODS, check_schedule, schedule_name
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.schedule import check_schedule, schedule_name
+from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Split, read_cache
 from pruner.data.collate import BertCollator
@@ -22,6 +23,7 @@ from pruner.data.glue import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.flags import check_widths, start_run
+from pruner.models.flops import BertShape, dense_flops, reduction
 from pruner.models.pretrained import load_model
 from pruner.report.records import check_writable, environment
 from pruner.report.tables import markdown
@@ -42,7 +44,12 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     add("--random", help="a BERT of random weights instead, as 12x768: layers x width")
     add("--task", type=comma_list, help=f"the dev sets of prepared tasks: {', '.join(TASKS)}")
     add("--lengths", type=comma_list, help="random sentences instead, of 128 tokens, or 16-112 for all lengths between")
-    add("--methods", type=comma_list, default=["none", "student", "attention"], help=f"of none, {', '.join(METHODS)}")
+    add(
+        "--methods",
+        type=comma_list,
+        default=["none", "student", "attention"],
+        help=f"of none, {', '.join(scorer_names('bert'))}",
+    )
     add("--schedule", nargs="+", default=["0.2"], help="one rate for all layers, or a list as 0.5,0,0; or several such")
     add("--batch-sizes", type=comma_list, default=[32], help="sentences per batch, one or more")
     add("--dtypes", type=comma_list, default=["float32"], help=f"of {', '.join(DTYPES)}")
@@ -79,8 +86,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         if name not in TASKS:
             raise UserError(f"task: unknown task {name!r}; choose from {', '.join(TASKS)}")
     for name in args.methods:
-        if name not in ("none", *METHODS):
-            raise UserError(f"methods: unknown method {name!r}; choose from none, {', '.join(METHODS)}")
+        if name not in ("none", *scorer_names("bert")):
+            raise UserError(f"methods: unknown method {name!r}; choose from none, {', '.join(scorer_names('bert'))}")
     for name in args.dtypes:
         if name not in DTYPES:
             raise UserError(f"dtypes: unknown dtype {name!r}; choose from {', '.join(DTYPES)}")
@@ -131,7 +138,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
     schedules = []
     for text in args.schedule:
         rates = comma_list(text)
-        schedules.append(check_schedule(rates * shape.layers if len(rates) == 1 else rates, shape.layers))
+        schedules.append(check_schedule(rates * shape.depth if len(rates) == 1 else rates, shape.depth))
     splits: dict[tuple[str, int], Split] = {}
     if args.task:
         fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint
@@ -143,7 +150,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
         for name in args.lengths:
             splits |= {(name, size): random_sentences(name, RANDOM_BATCHES * size, *limits) for size in batch_sizes}
 
-    unpruned = [("none", (0.0,) * shape.layers)] if "none" in args.methods else []
+    unpruned = [("none", (0.0,) * shape.depth)] if "none" in args.methods else []
     pruned = [(method, rates) for rates in schedules for method in args.methods if method != "none"]
     sources = [(name, size) for size in batch_sizes for name in args.task or args.lengths]
     cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in sources for cell in unpruned + pruned]
@@ -157,7 +164,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
         split = splits[name, batch_size]
         lengths = [int(length) for length in split.lengths]
         flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
-        saved = reduction(baseline_flops(shape, lengths), flops)["reduction"]
+        saved = reduction(dense_flops(shape, lengths), flops)["reduction"]
         latency = measure_latency(model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES)
         what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
         what["efficiency"] = round(latency["speedup"] / saved, 4)

@@ -11,7 +11,8 @@ from transformers import BertForSequenceClassification, TrainerCallback
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.budget import Family, fit_schedule, learned_family, rates_of_shares
-from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops, reduction
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.sampled import SampleSchedules, choose_schedule, in_all_layers
 from pruner.compress.tokens.schedule import Pruning, SearchSettings
 from pruner.compress.tokens.search import make_soft, search
@@ -22,8 +23,9 @@ from pruner.data.collate import BertCollator, Collate, SplitDataset, make_batch,
 from pruner.data.glue import Task
 from pruner.data.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.evaluation.metrics import dev_metrics
-from pruner.evaluation.predict import count_tokens, predict, predict_dev
+from pruner.evaluation.predict import predict, predict_dev
 from pruner.experiments.grid import EXAMPLES, Cell, Grid, shorten, train_cell
+from pruner.models.flops import BertShape, dense_flops, reduction
 from pruner.models.pretrained import load_model
 from pruner.report.tables import metric_text
 from pruner.training.steps import read_step, remove_step, step_folder, training_folder, write_step
@@ -114,7 +116,7 @@ class BertGrid(Grid[BertForSequenceClassification]):
         model = load_model(PrunedBertForSequenceClassification, self.bert, cell.task)
         counts = torch.zeros(model.config.vocab_size, dtype=torch.int64)
         counts[: len(cache.counts)] = torch.from_numpy(cache.counts)
-        return model.set_pruning(token_counts=counts, **cell.pruning.to_dict())
+        return model.set_pruning(cell.pruning, token_counts=counts)
 
     def first_weights(self, cell: Cell, cache: Cache) -> dict[str, torch.Tensor]:
         if cell.pruning is None or self.start == "pretrained":
@@ -180,7 +182,7 @@ class BertGrid(Grid[BertForSequenceClassification]):
             bar.update()
             return logits_loss(torch.from_numpy(predict(model, split, size, collate)), wanted).item()
 
-        schedule, least = choose_schedule(self.shape.layers, lambda family: self.fit(cell, cache, family), cost)
+        schedule, least = choose_schedule(self.shape.depth, lambda family: self.fit(cell, cache, family), cost)
         bar.close()
         self.log(f"chosen of {bar.n} schedules; unlike the baseline by {least:.4f}")
         return schedule
@@ -232,15 +234,16 @@ class BertGrid(Grid[BertForSequenceClassification]):
             "target_flops_reduction": cell.target,
             "count": pruning.count,
             "tokens": count_tokens(lengths, pruning),
-            "flops": reduction(baseline_flops(shape, lengths), pruned_flops(shape, lengths, counts, pruning)),
+            "flops": reduction(dense_flops(shape, lengths), pruned_flops(shape, lengths, counts, pruning)),
         }
 
     def examples(self, model: BertForSequenceClassification, cell: Cell, cache: Cache) -> list[dict]:
         split, collate = cache.splits[cell.task.dev[0]], self.collate(cell)
         found = []
         for row in range(min(EXAMPLES, len(split))):
+            options = getattr(model, "evaluation_options", {})
             with torch.no_grad():
-                output = model.eval()(**make_batch(split, [row], collate, model.device))
+                output = model.eval()(**make_batch(split, [row], collate, model.device), **options)
             pieces = [self.tokenizer.piece(int(token)) for token in split.sentence(row)]
             kept = set(output.token_positions[-1].tolist())
             found.append({"sentence": " ".join(pieces), "kept": shorten(pieces, kept)})

@@ -8,16 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from pruner.compress.tokens.budget import FAMILIES, fit_schedule
-from pruner.compress.tokens.flops import BertShape
 from pruner.compress.tokens.schedule import (
-    METHODS,
     Learned,
     SearchSettings,
-    check_schedule,
-    layer_methods,
     make_pruning,
 )
-from pruner.compress.tokens.scores import TEACHERS
+from pruner.compress.tokens.scores import SCORERS, scorer_names
 from pruner.data import sample as sample
 from pruner.data.agnews import BERT_TASKS as TASKS
 from pruner.data.cache import Cache, read_cache
@@ -36,6 +32,7 @@ from pruner.experiments.flags import (
 )
 from pruner.experiments.grid import Cell
 from pruner.experiments.grid_run import run_grid
+from pruner.models.flops import BertShape
 from pruner.models.pretrained import check_bert, weights_fingerprint
 from pruner.utils.distributed import from_main
 from pruner.utils.errors import Parser, UserError, comma_list
@@ -57,7 +54,11 @@ demo_settings = {
 def parse_arguments(description: str | None, constants: Mapping[str, Any], arguments: list[str]) -> argparse.Namespace:
     parser = Parser(description)
     common_flags(
-        parser, constants, ", ".join((*TASKS, "or your own")), f"{', '.join(METHODS)}; or a+b for two layers", "BERT"
+        parser,
+        constants,
+        ", ".join((*TASKS, "or your own")),
+        f"{', '.join(scorer_names('bert'))}; or a+b for two layers",
+        "BERT",
     )
     add = parser.add_argument
     add(
@@ -133,7 +134,7 @@ def check_budgets(args: argparse.Namespace) -> list[float]:
         args.methods = _budget_methods(args.methods)
     if args.start == "sampled":
         for method in args.methods:
-            if "+" in method or method in TEACHERS:
+            if "+" in method or (method in SCORERS and SCORERS[method].unpruned_pass):
                 raise UserError(f"pruning_methods: {method!r} cannot be trained with sampled schedules; leave it out")
     return budgets
 
@@ -144,7 +145,7 @@ def _budget_methods(methods: Sequence[str]) -> list[str]:
     for method in methods:
         if "+" in method:
             raise UserError(f"pruning_methods: {method!r} is for a given schedule; a budget takes single methods")
-        if method in TEACHERS:
+        if method in SCORERS and SCORERS[method].unpruned_pass:
             print(f"skipped {method}: it needs an unpruned pass of its own, and so meets no budget")
         else:
             found.append(method)
@@ -155,16 +156,14 @@ def _budget_methods(methods: Sequence[str]) -> list[str]:
 
 def make_cells(args: argparse.Namespace, budgets: Sequence[float], shape: BertShape, task: Task, cache: Cache) -> list:
     """The cells of a task, each seed's baseline before what is compared with it."""
-    widths, layers = check_widths(args.student_widths), shape.layers
+    widths, layers = check_widths(args.student_widths), shape.depth
     cells = []
     for seed in args.seeds:
         options = {"count": args.count, "padded_length": cache.max_length, "seed": seed, "student_widths": widths}
         cells.append(Cell(task, None, seed))
         for method in args.methods:
             if not budgets and args.search_penalty is None:
-                schedule = check_schedule(args.schedule, layers)
-                names = layer_methods(method, schedule)
-                cells.append(Cell(task, make_pruning(schedule, names, layers, args.teacher, **options), seed))
+                cells.append(Cell(task, make_pruning(args.schedule, method, layers, args.teacher, **options), seed))
                 continue
             # Some rate in all layers, until the schedule is known.
             pruning = make_pruning([0.5] * layers, method, layers, args.teacher, **options)

@@ -9,10 +9,11 @@ import torch
 from torch import nn
 
 from pruner import STOPPED
+from pruner.compress.tokens.measures import rank_correlation
 from pruner.data.cache import Cache
 from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
-from pruner.evaluation.predict import predict_dev, rank_correlation
+from pruner.evaluation.predict import predict_dev
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.grid import Cell, Grid
 from pruner.report.page import report_grid

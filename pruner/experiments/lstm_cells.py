@@ -9,16 +9,18 @@ import numpy as np
 import torch
 from transformers import TrainerCallback
 
-from pruner.compress.tokens.flops import LstmShape, lstm_flops, reduction
-from pruner.compress.tokens.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
+from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.schedule import Pruning
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Cache, Split
 from pruner.data.collate import Collate, LstmCollator, make_batch
 from pruner.data.glue import Task
 from pruner.data.vocabulary import Vocabulary, vocabulary_path
-from pruner.evaluation.predict import count_tokens
 from pruner.experiments.grid import EXAMPLES, Cell, Grid, shorten
+from pruner.models.flops import LstmShape, dense_flops, reduction
+from pruner.models.lstm import LstmConfig
 from pruner.training.trainer import TrainSettings
 
 
@@ -54,7 +56,7 @@ class LstmGrid(Grid[PrunedLstmForSequenceClassification]):
 
     def make_model(self, cell: Cell, cache: Cache) -> PrunedLstmForSequenceClassification:
         vocabulary = self.vocabularies[cell.task.name]
-        config = PrunedLstmConfig(
+        config = LstmConfig(
             vocab_size=vocabulary.size,
             pruning=cell.pruning.to_dict() if cell.pruning else None,
             num_labels=cell.task.num_labels,
@@ -83,16 +85,15 @@ class LstmGrid(Grid[PrunedLstmForSequenceClassification]):
     def describe(self, model: PrunedLstmForSequenceClassification, cell: Cell, cache: Cache) -> dict:
         pruning = cell.pruning or Pruning.none(1)
         dev = [cache.splits[name] for name in cell.task.dev]
-        rows, lengths = sum(len(split) for split in dev), [n for split in dev for n in sentence_lengths(split)]
-        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)[0]
-        shape = LstmShape.of(model.config)
-        baseline = lstm_flops(shape, rows, lengths, lengths, Pruning.none(1))
+        lengths = [n for split in dev for n in sentence_lengths(split)]
+        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
+        shape = LstmShape.of(model.config, sentences=2)
         return {
             "model": "lstm",
             "target_prune_rate": pruning.schedule[0],
             "count": pruning.count,
             "tokens": count_tokens(lengths, pruning),
-            "flops": reduction(baseline, lstm_flops(shape, rows, lengths, kept, pruning)),
+            "flops": reduction(dense_flops(shape, lengths), pruned_flops(shape, lengths, kept, pruning)),
         }
 
     def examples(self, model: PrunedLstmForSequenceClassification, cell: Cell, cache: Cache) -> list[dict]:
@@ -100,7 +101,7 @@ class LstmGrid(Grid[PrunedLstmForSequenceClassification]):
         vocabulary, found = self.vocabularies[cell.task.name], []
         for row in range(min(EXAMPLES, len(split))):
             with torch.no_grad():
-                output = model.eval()(**make_batch(split, [row], collate, model.device))
+                output = model.eval()(**make_batch(split, [row], collate, model.device), output_tokens=True)
             sentences, kept = [], []
             parts = np.split(split.sentence(row), [split.second[row]])  # the second is empty where there is no pair
             read = output.token_positions[0].split(output.token_counts[0])

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pruner.compress.tokens.schedule import LSTM_METHODS, check_rate, make_lstm_pruning
+from pruner.compress.tokens.schedule import check_rate, make_pruning
+from pruner.compress.tokens.scores import scorer_names
 from pruner.data import sample as sample
 from pruner.data.cache import Cache, read_cache
 from pruner.data.glue import Task
@@ -37,7 +38,7 @@ def parse_arguments(
     description: str | None, constants: Mapping[str, Any], tasks: Sequence[str], arguments: list[str]
 ) -> argparse.Namespace:
     parser = Parser(description)
-    common_flags(parser, constants, ", ".join(tasks), ", ".join(LSTM_METHODS), "LSTM")
+    common_flags(parser, constants, ", ".join(tasks), ", ".join(scorer_names("lstm")), "LSTM")
     add = parser.add_argument
     add("--target-prune-rate", type=comma_list, default=constants["target_prune_rate"], help="or several, as 0.5,0.9")
     add("--pruning-rate-start", type=float, default=constants["pruning_rate_start"], help="the rate's in training")
@@ -53,6 +54,8 @@ def check_rates(args: argparse.Namespace) -> list[float]:
     """The target rates; the start of the ramp must not be above any of them."""
     given = args.target_prune_rate
     rates = [check_rate(rate, "target_prune_rate") for rate in (given if isinstance(given, list) else [given])]
+    if 0 in rates:
+        raise UserError("target_prune_rate: a rate of 0 is the baseline, which runs anyway; leave it out")
     if not rates:
         raise UserError("target_prune_rate: no rate is given; use for example 0.9")
     if args.pruning_rate_start is not None:
@@ -106,7 +109,7 @@ def run_lstm(
     for task, cache, _ in found:
         for seed in seeds:
             prunings = [
-                make_lstm_pruning(rate, method, args.count, cache.max_length, seed, widths)
+                make_pruning(rate, method, 1, None, args.count, cache.max_length, seed, widths, "lstm")
                 for rate in rates
                 for method in args.methods
             ]

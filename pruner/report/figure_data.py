@@ -10,11 +10,12 @@ from itertools import pairwise
 
 import numpy as np
 
-from pruner.compress.tokens.schedule import LSTM_METHODS, METHODS, schedule_name
+from pruner.compress.tokens.schedule import schedule_name
+from pruner.compress.tokens.scores import SCORERS
 from pruner.report.figures import BASELINE, Line, Panel, Picture
 from pruner.report.tables import grouped, schedule_text, way
 
-ORDER = ("baseline", *dict.fromkeys((*LSTM_METHODS[:2], *METHODS)))  # of methods, in tables and in legends
+ORDER = ("baseline", *SCORERS)  # of methods, in tables and in legends
 WAYS = ("learned", "uniform", "first layer", "soft-extract", "")  # of making schedules; the last is by hand
 MOST_PANELS = 12  # of a figure
 MOST_LINES = 9  # of a panel of schedules

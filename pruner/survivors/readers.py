@@ -79,9 +79,8 @@ class Reader(ABC):
         """What becomes of its words; ``label`` is its true class, or its score."""
         row = {"tokens": sentence.tokens, "second": sentence.second}
         with torch.no_grad():
-            before, after = (
-                model(**collate([row])) for model, collate in zip((self.twin, self.model), self.collates, strict=True)
-            )
+            before = self.twin(**self.collates[0]([row]))
+            after = self.model(**self.collates[1]([row]), output_tokens=True)
         kept = [
             [sum(at in there for at in pieces) / len(pieces) if pieces else 1.0 for _, pieces in sentence.words]
             for there in self.positions(after, sentence)
@@ -186,7 +185,8 @@ def load_reader(folder: Path, max_length: int | None) -> Reader:
     Raises:
         UserError: there is no such model.
     """
-    kinds = {"bert": BertReader, "pruned_lstm": LstmReader}
+    kinds: dict[str, type[BertReader] | type[LstmReader]]
+    kinds = {"bert": BertReader, "lstm": LstmReader, "pruned_lstm": LstmReader}
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")

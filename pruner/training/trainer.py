@@ -151,14 +151,11 @@ class PruningTrainer(Trainer):
         total = torch.zeros(5, device=self.args.device)
         first, end = (size * (self.args.process_index + i) // self.args.world_size for i in (0, 1))
         bounds = np.linspace(first, end, min(self.parts, end - first) + 1).astype(int).tolist()
-        whole = {}  # what a part is told of its batch
-        if (len(bounds) > 2 or end - first < size) and len(getattr(self.model, "students", ())):
-            whole["student_tokens"] = self.model.count_student_tokens(**inputs)
         try:
             with self.accelerator.no_sync(model):  # the processes' gradients are added when all parts are done
                 for begin, stop in pairwise(bounds):
                     part = {name: x[begin:stop] for name, x in inputs.items()}
-                    super().training_step(model, part | whole | {"share": (stop - begin) / size})
+                    super().training_step(model, part | {"share": (stop - begin) / size})
                     total += self._part
         except torch.OutOfMemoryError:
             return None
@@ -170,10 +167,7 @@ class PruningTrainer(Trainer):
         outputs = model(**inputs)
         loss = outputs.loss * share
         student_loss = getattr(outputs, "student_loss", None)
-        if student_loss is None:
-            student_loss = loss.new_zeros(())
-        else:  # it knows already what it is a part of
-            loss = loss + student_loss * (1 - share)
+        student_loss = loss.new_zeros(()) if student_loss is None else student_loss * share
         if teacher_logits is not None:
             loss = loss + share * logits_loss(outputs.logits, teacher_logits)
         score_sum = getattr(outputs, "score_sum", None)

@@ -11,7 +11,7 @@ import numpy as np
 from transformers import TrainerCallback
 
 from pruner.compress.tokens.budget import Family, bisect, rates_of_shares, shares_flops
-from pruner.compress.tokens.flops import BertShape
+from pruner.models.flops import BertShape
 from pruner.utils.errors import UserError
 
 # Layer l of L retains the share exp(-severity * (l / L) ** steepness) of a sentence. A steepness of 1 drops the same
@@ -40,7 +40,7 @@ class SampleSchedules(TrainerCallback):
         self.model, self.reach, self.seed = model, reach, seed
         self.shape = BertShape.of(model.config)
         self.lengths = np.asarray(lengths, dtype=np.float64)
-        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.layers)
+        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.depth)
 
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
@@ -50,7 +50,7 @@ class SampleSchedules(TrainerCallback):
 
     def schedule(self, steepness: float, share: float) -> list[float]:
         """The schedule of a steepness that leaves a share of the FLOPs."""
-        exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** steepness
+        exponents = (np.arange(1, self.shape.depth + 1) / self.shape.depth) ** steepness
         limit = share * self.unpruned
 
         def too_much_left(severity: float) -> bool:

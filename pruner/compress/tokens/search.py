@@ -8,10 +8,10 @@ import torch
 from transformers import BertForSequenceClassification, TrainerCallback
 
 from pruner.compress.tokens.budget import bisect, shares_flops
-from pruner.compress.tokens.flops import BertShape
 from pruner.compress.tokens.schedule import SearchSettings
 from pruner.compress.tokens.soft_extract import SoftBert
 from pruner.data.collate import Collate, SplitDataset
+from pruner.models.flops import BertShape
 from pruner.training.curves import Curves
 from pruner.training.train import train
 from pruner.training.trainer import TrainSettings
