@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
+from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.schedule import make_pruning
-from pruner.evaluation.predict import count_tokens
 from pruner.report.records import Log, environment, finished_record, finite, write_record
 from pruner.report.tables import budgets, curve, markdown, metric_text, summary
 from pruner.training.steps import read_step, write_step

@@ -108,12 +108,14 @@ def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, T
             continue
         if SCORERS[name].reads == "tokens":
             tokens = Tokens(batch.input_ids, batch.packing.real, layer, pruning.seed, model.token_counts)
-            known[layer] = SCORERS[name].function(tokens)
+            scores = SCORERS[name].function(tokens)
+            # Whole numbers in double: a float32 would tie those above 2**24, and there is no infinity among them.
+            known[layer] = scores if scores.is_floating_point() else scores.double()
         elif SCORERS[name].unpruned_pass:
             unpruned.setdefault(name, []).append(layer)
     for name, layers in unpruned.items():
-        scores = SCORERS[name].function(model, batch, layers)
-        known.update({layer: scores[layer] for layer in layers})
+        by_layer = SCORERS[name].function(model, batch, layers)
+        known.update({layer: by_layer[layer] for layer in layers})
     return known
 
 
@@ -170,7 +172,7 @@ def tail_scores(tokens: Tokens) -> Tensor:
 def frequency_scores(tokens: Tokens) -> Tensor:
     """Rarer words of the training set first."""
     assert tokens.occurrences is not None  # models take no such scorer without them
-    return -tokens.occurrences[tokens.input_ids].double()  # double: a float32 would tie numbers above 2**24
+    return -tokens.occurrences[tokens.input_ids]
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
