@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from transformers import BertForSequenceClassification
 
-from pruner.compress.tokens.scores import random_scores
+from pruner.compress.tokens.scores import Tokens, random_scores
 
 
 def kept_by_rule(tokens: int, rate: float) -> int:
@@ -66,7 +66,7 @@ def masked_pass(model, inputs) -> tuple[torch.Tensor, list[list[list[int]]]]:
             elif method == "frequency":
                 scores = -model.token_counts.numpy()[ids.numpy()]
             elif method == "random":
-                scores = random_scores(ids, mask.bool(), pruning.seed * 1000 + index).numpy()
+                scores = random_scores(Tokens(ids, mask.bool(), index, pruning.seed)).numpy()
             else:
                 scores = np.tile(np.arange(width) * (1 if method == "tail" else -1), (batch, 1))
             for row in range(batch):

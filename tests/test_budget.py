@@ -9,12 +9,12 @@ from reference import make_inputs
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.budget import FAMILIES, fit_schedule, flops_reduction, learned_family, rates_of_shares
-from pruner.compress.tokens.flops import BertShape
 from pruner.compress.tokens.sampled import CANDIDATES, SampleSchedules, choose_schedule, steep_family
 from pruner.compress.tokens.schedule import make_pruning
+from pruner.models.flops import BertShape, LayerShape
 from pruner.utils.errors import UserError
 
-SHAPE = BertShape(layers=6, hidden=384, intermediate=1536, labels=2)
+SHAPE = BertShape(hidden=384, labels=2, layers=(LayerShape(attention=384, intermediate=1536),) * 6)
 LENGTHS = np.random.default_rng(0).integers(5, 60, 400).tolist()
 PATH = [[1.0] * 6, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], [0.5, 0.4, 0.3, 0.2, 0.1, 0.1]]
 

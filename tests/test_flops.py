@@ -5,10 +5,14 @@ import torch
 from reference import make_inputs
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+from transformers.pytorch_utils import prune_linear_layer
 
-from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
-from pruner.compress.tokens.schedule import METHODS, Pruning, make_pruning
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.schedule import Pruning, make_pruning
+from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.select import keep_counts
+from pruner.models.flops import BertShape, LayerShape, dense_flops
 
 LENGTH = 40
 
@@ -33,11 +37,52 @@ def counted(model) -> int:
     return counter.total
 
 
+def test_by_hand():
+    """Two layers of different sizes, sentences of 3 and 5 tokens, of which 2 and 3 leave the first attention."""
+    shape = BertShape(hidden=4, labels=2, layers=(LayerShape(attention=2, intermediate=6), LayerShape(4, 0)))
+    lengths, kept = [3, 5], [[2, 3], [2, 3]]
+    first = 6 * 8 * 4 * 2 + 4 * (9 + 25) * 2 + 8 * 2 * 2 * 4 + 8 * 4 * 4 * 6
+    second = 8 * 8 * 4 * 4 + 4 * (9 + 25) * 4
+    head = 2 * (2 * 4 * 4 + 2 * 4 * 2)
+    assert dense_flops(shape, lengths) == first + second + head
+    first = 6 * 8 * 4 * 2 + 4 * (9 + 25) * 2 + 5 * 2 * 2 * 4 + 5 * 4 * 4 * 6
+    second = 8 * 5 * 4 * 4 + 4 * (4 + 9) * 4
+    assert pruned_flops(shape, lengths, kept, make_pruning([0.4, 0], "attention", 2)) == first + second + head
+
+
 def test_baseline(model):
-    assert baseline_flops(BertShape.of(model.config), [LENGTH]) == counted(model.unpruned_twin())
+    assert BertShape.of(model.config) == BertShape.of_model(model)
+    assert dense_flops(BertShape.of(model.config), [LENGTH]) == counted(model.unpruned_twin())
 
 
-@pytest.mark.parametrize("method", METHODS)
+def shrink(model) -> None:
+    """Take the second and fourth of four heads from layer 1, and half the neurons from layer 3."""
+    attention = model.bert.encoder.layer[1].attention
+    features = torch.arange(32).view(4, 8)[::2].flatten()
+    for name in ("query", "key", "value"):
+        setattr(attention.self, name, prune_linear_layer(getattr(attention.self, name), features))
+    attention.output.dense = prune_linear_layer(attention.output.dense, features, dim=1)
+    attention.self.num_attention_heads, attention.self.all_head_size = 2, 16
+    layer, neurons = model.bert.encoder.layer[3], torch.arange(0, 64, 2)
+    layer.intermediate.dense = prune_linear_layer(layer.intermediate.dense, neurons)
+    layer.output.dense = prune_linear_layer(layer.output.dense, neurons, dim=1)
+
+
+@pytest.mark.parametrize("methods", [None, *scorer_names("bert"), "student+attention"])
+def test_a_shrunk_model(model, methods):
+    shrink(model)
+    shape = BertShape.of_model(model)
+    sizes = [(32, 64), (16, 64), (32, 64), (32, 32), (32, 64), (32, 64)]
+    assert shape.layers == tuple(LayerShape(*each) for each in sizes)
+    assert dense_flops(shape, [LENGTH]) == counted(model.unpruned_twin())
+    pruned = PrunedBertForSequenceClassification.from_unpruned(model.unpruned_twin())  # as small as it is
+    schedule = [0, 0.2, 0, 0.5, 0, 0] if methods else [0] * 6
+    pruned.set_pruning(schedule, methods or "student", token_counts=torch.zeros(model.config.vocab_size))
+    counts = keep_counts([LENGTH], schedule)
+    assert pruned_flops(shape, [LENGTH], counts, pruned.pruning) == counted(pruned)
+
+
+@pytest.mark.parametrize("method", scorer_names("bert"))
 @pytest.mark.parametrize("schedule", [[0.6, 0, 0, 0, 0, 0], [0, 0.2, 0, 0.5, 0, 0.3]])
 def test_pruned(model, method, schedule):
     model.set_pruning(schedule, method, token_counts=torch.zeros(model.config.vocab_size))
@@ -52,6 +97,4 @@ def test_sentences_add_up_and_padding_is_free(model):
     apart = sum(pruned_flops(shape, [n], keep_counts([n], schedule), pruning) for n in (7, 40))
     assert together == apart
     nothing = Pruning.none(6)
-    assert pruned_flops(shape, [7, 40], keep_counts([7, 40], nothing.schedule), nothing) == baseline_flops(
-        shape, [7, 40]
-    )
+    assert pruned_flops(shape, [7, 40], keep_counts([7, 40], nothing.schedule), nothing) == dense_flops(shape, [7, 40])

@@ -10,32 +10,43 @@ import torch
 from test_flops import FlopCounter
 from torch import nn
 
-from pruner.compress.tokens import lstm
-from pruner.compress.tokens.flops import LstmShape, lstm_flops
-from pruner.compress.tokens.lstm import CHUNK_SENTENCES, PrunedLstmConfig, PrunedLstmForSequenceClassification
-from pruner.compress.tokens.schedule import LSTM_METHODS, Pruning, make_lstm_pruning
-from pruner.compress.tokens.scores import random_scores
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
+from pruner.compress.tokens.measures import count_tokens
+from pruner.compress.tokens.schedule import make_pruning
+from pruner.compress.tokens.scores import Tokens, random_scores, scorer_names
+from pruner.compress.tokens.teachers import Batch, gate
 from pruner.data.cache import Split
 from pruner.data.collate import LstmCollator, SplitDataset
 from pruner.evaluation.latency import measure_latency
-from pruner.evaluation.predict import count_tokens, predict
+from pruner.evaluation.predict import predict
+from pruner.models import lstm
+from pruner.models.flops import LstmShape, dense_flops
+from pruner.models.lstm import CHUNK_SENTENCES, LstmConfig, LstmForSequenceClassification
+from pruner.models.packing import pack
+from pruner.utils.errors import UserError
 
 WORDS = 30
 RATE = 0.6
+METHODS = scorer_names("lstm")
 LENGTHS = [17, 3, 9, 30, 1, 22, 0]
 
 
-def make_lstm(method: str | None = None, rate: float = RATE, layers: int = 1):
+def make_plain(layers: int = 1) -> LstmForSequenceClassification:
     torch.manual_seed(0)
-    pruning = make_lstm_pruning(rate, method, seed=3, student_widths=(20,)).to_dict() if method else None
     widths = {"embedding_size": 12, "hidden_size": 16, "head_size": 10}
-    config = PrunedLstmConfig(vocab_size=WORDS, num_layers=layers, pruning=pruning, num_labels=3, **widths)
-    model = PrunedLstmForSequenceClassification(config)
+    model = LstmForSequenceClassification(LstmConfig(vocab_size=WORDS, num_layers=layers, num_labels=3, **widths))
     with torch.no_grad():
         model.embedding.weight.mul_(10)  # far from zero, so that words matter
-        if model.token_counts is not None:
-            model.token_counts.copy_(torch.randint(0, 9, (WORDS,), generator=torch.Generator().manual_seed(1)))
     return model.eval()
+
+
+def make_lstm(method: str | None = None, rate: float = RATE, layers: int = 1):
+    model = PrunedLstmForSequenceClassification.from_unpruned(make_plain(layers))
+    if method:
+        occurrences = torch.randint(0, 9, (WORDS,), generator=torch.Generator().manual_seed(1))
+        model.set_pruning(rate, method, seed=3, student_widths=(20,), token_counts=occurrences)
+    return model
 
 
 def make_sentences(lengths=LENGTHS, seed: int = 0) -> list[list[int]]:
@@ -103,7 +114,7 @@ def kept_by_hand(model, words: list[int]) -> list[int]:
     elif method == "student":
         scores = model.students[0](model.embedding.weight[ids])[0].tolist()
     elif method == "random":
-        scores = random_scores(ids, ids > 0, model.pruning.seed * 1000)[0].tolist()
+        scores = random_scores(Tokens(ids, ids > 0, seed=model.pruning.seed))[0].tolist()
     elif method == "frequency":
         scores = [-int(model.token_counts[word]) for word in words]
     else:
@@ -116,19 +127,19 @@ def by_hand(model, first: list[int], second: list[int] | None = None) -> torch.T
     return model.classifier(states[0] if second is None else states[0] - states[1])[0].detach()
 
 
-@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+@pytest.mark.parametrize("method", [None, *METHODS])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_steps_by_hand(method, layers):
     model, sentences = make_lstm(method, layers=layers), make_sentences()
     with torch.no_grad():
-        output = model(padded(sentences))
+        output = model(padded(sentences), output_tokens=True)
     read = output.token_positions[0].split(output.token_counts[0])
     for row, sentence in enumerate(sentences):
         assert read[row].tolist() == kept_by_hand(model, sentence)
         assert torch.allclose(output.logits[row], by_hand(model, sentence), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+@pytest.mark.parametrize("method", [None, *METHODS])
 def test_a_pair_is_the_difference_of_two_states(method):
     model = make_lstm(method)
     firsts, seconds = make_sentences(), make_sentences(LENGTHS[::-1], seed=1)
@@ -137,7 +148,7 @@ def test_a_pair_is_the_difference_of_two_states(method):
         assert torch.allclose(found[row], by_hand(model, *pair), atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+@pytest.mark.parametrize("method", [None, *METHODS])
 def test_packed_batches_as_on_a_gpu_give_the_same(method, monkeypatch):
     model, sentences = make_lstm(method, layers=2), make_sentences()
     chunks, gradients = logits(model, padded(sentences)), []
@@ -154,13 +165,14 @@ def test_packed_batches_as_on_a_gpu_give_the_same(method, monkeypatch):
 
 def test_gate_scores_are_those_of_the_cell():
     model, sentences = make_lstm("gate"), make_sentences()
-    found = model.gate_scores(padded(sentences), LENGTHS)
+    (packing,) = pack([LENGTHS], torch.device("cpu"))
+    found = gate(model, Batch(packing, padded(sentences)), [0])[0]
     for row, sentence in enumerate(sentences):
         assert found[row, : len(sentence)].tolist() == pytest.approx(gates_by_hand(model, sentence), abs=1e-6)
         assert not found[row, len(sentence) :].any()
 
 
-@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+@pytest.mark.parametrize("method", [None, *METHODS])
 def test_a_sentence_does_not_see_its_batch_nor_padding_on_either_side(method):
     model = make_lstm(method)
     sentences = make_sentences([11, *range(1, 2 * CHUNK_SENTENCES)])  # more than one chunk
@@ -176,7 +188,7 @@ def test_a_sentence_does_not_see_its_batch_nor_padding_on_either_side(method):
     assert torch.equal(found, logits(model, padded(sentences), lengths=lengths))
 
 
-@pytest.mark.parametrize("method", LSTM_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_odd_sentences(method):
     model = make_lstm(method)
     alone = padded([[], [7], [1, 1, 1, 1]])  # empty, one word, all unknown
@@ -200,13 +212,13 @@ def test_dropped_words_are_not_read():
 
 
 def test_unknown_words_and_padding_say_nothing_before_training():
-    config = PrunedLstmConfig(vocab_size=9, embedding_size=4, hidden_size=4, head_size=4)
-    weight = PrunedLstmForSequenceClassification(config).embedding.weight
+    config = LstmConfig(vocab_size=9, embedding_size=4, hidden_size=4, head_size=4)
+    weight = LstmForSequenceClassification(config).embedding.weight
     assert not weight[:2].any()
     assert weight[2:].abs().min() > 0
 
 
-@pytest.mark.parametrize("method", LSTM_METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_evaluation_changes_no_weight_and_needs_no_label(method):
     model = make_lstm(method)
     before = copy.deepcopy(model.state_dict())
@@ -261,7 +273,7 @@ def test_no_student_runs_once_the_table_is_made():
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+@pytest.mark.parametrize("method", [None, *METHODS])
 def test_saved_and_loaded(method, tmp_path):
     model, ids = make_lstm(method, layers=2), padded(make_sentences())
     model.save_pretrained(tmp_path)
@@ -271,7 +283,43 @@ def test_saved_and_loaded(method, tmp_path):
     assert torch.equal(logits(found.unpruned_twin(), ids), logits(model.unpruned_twin(), ids))
 
 
-@pytest.mark.parametrize("method", [None, *LSTM_METHODS])
+def test_a_plain_model_becomes_a_pruned_one_and_back(tmp_path):
+    plain, ids, second = make_plain(2), padded(make_sentences()), padded(make_sentences(LENGTHS[::-1], seed=1))
+    expected = logits(plain, ids, second)
+    state = torch.random.get_rng_state()
+    pruned = PrunedLstmForSequenceClassification.from_unpruned(plain)
+    assert torch.equal(state, torch.random.get_rng_state())  # no random number is drawn
+    assert torch.equal(logits(pruned, ids, second), expected)
+    pruned.set_pruning(RATE, "tail")
+    assert not torch.allclose(logits(pruned, ids, second), expected)
+    assert torch.equal(logits(pruned.unpruned_twin(), ids, second), expected)
+    assert torch.equal(logits(plain, ids, second), expected)  # its weights are its own
+    plain.save_pretrained(tmp_path)
+    assert torch.equal(logits(PrunedLstmForSequenceClassification.from_pretrained(tmp_path), ids, second), expected)
+
+
+def test_a_model_saved_before_the_plain_one_had_a_class_loads(tmp_path):
+    model, ids = make_lstm("student"), padded(make_sentences())
+    model.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text("utf-8").replace('"model_type": "lstm"', '"model_type": "pruned_lstm"'), "utf-8")
+    assert "pruned_lstm" in config.read_text("utf-8")
+    found = PrunedLstmForSequenceClassification.from_pretrained(tmp_path)
+    assert found.pruning == model.pruning
+    assert torch.equal(logits(found, ids), logits(model, ids))
+
+
+def test_wrong_rates_and_methods_are_refused():
+    model = make_lstm()
+    with pytest.raises(UserError, match=r"^target_prune_rate: rate 1 is out of range"):
+        model.set_pruning(1, "head")
+    with pytest.raises(UserError, match=r"^pruning_methods: unknown method 'emission'; choose from student, gate"):
+        model.set_pruning(0.5, "emission")
+    with pytest.raises(UserError, match=r"^teacher: unknown teacher 'emission'; choose from gate$"):
+        model.set_pruning(0.5, "student", teacher="emission")
+
+
+@pytest.mark.parametrize("method", [None, *METHODS])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_flops_are_those_of_the_operations_that_run(method, layers):
     lengths = [20] * 4
@@ -279,8 +327,21 @@ def test_flops_are_those_of_the_operations_that_run(method, layers):
     # oneDNN's fused LSTM has no formula in PyTorch; its own loop is made of matrix products that have.
     with torch.backends.mkldnn.flags(enabled=False), FlopCounter() as counter:
         logits(model, ids)
-    kept = [8] * 4 if method else lengths
-    assert lstm_flops(LstmShape.of(model.config), 4, lengths, kept, model.pruning) == counter.total
+    shape, kept = LstmShape.of(model.config), [8] * 4 if method else lengths
+    assert pruned_flops(shape, lengths, [kept], model.pruning) == counter.total
+    if method is None:
+        assert dense_flops(shape, lengths) == counter.total
+
+
+def test_flops_of_pairs_by_hand():
+    """Two pairs: words of all four sentences, the classifier twice."""
+    shape = LstmShape(vocabulary=9, embedding=3, hidden=4, lstms=2, head_size=5, labels=2, sentences=2)
+    word = 8 * 4 * (3 + 4) + 8 * 4 * (4 + 4)
+    head = 2 * (2 * 4 * 5 + 2 * 5 * 2)
+    assert dense_flops(shape, [3, 1, 0, 6]) == 10 * word + head
+    student = make_pruning(0.5, "student", student_widths=(7,), model="lstm")
+    table = 9 * (2 * 3 * 7 + 2 * 7 * 1)  # each word of the vocabulary, once
+    assert pruned_flops(shape, [3, 1, 0, 6], [[2, 1, 0, 3]], student) == 6 * word + head + table
 
 
 def make_split(pairs: bool = False, rows: int = 90, seed: int = 0) -> Split:
@@ -310,8 +371,7 @@ def test_predictions_of_a_split(pairs):
 def test_latency_compares_with_the_same_weights_unpruned():
     model, collate = make_lstm("student"), LstmCollator(False)
     twin = model.unpruned_twin()
-    assert twin.pruning == Pruning.none(1)
-    assert len(twin.students) == 0
+    assert type(twin) is LstmForSequenceClassification
     assert torch.equal(twin.lstm[0].weight_hh_l0, model.lstm[0].weight_hh_l0)
     found = measure_latency(model, make_split(), 16, (collate, collate), torch.float32, repeats=2)
     assert found["speedup"] == pytest.approx(found["baseline_ms"] / found["pruned_ms"], rel=1e-2)
@@ -319,15 +379,15 @@ def test_latency_compares_with_the_same_weights_unpruned():
 
 
 def test_tokens_of_empty_sentences():
-    found = count_tokens([0, 10, 1], make_lstm_pruning(0.9, "head"))
+    found = count_tokens([0, 10, 1], make_pruning(0.9, "head", model="lstm"))
     assert found == {"real": 11, "nominal_rate": 0.9, "effective_rate": round(9 / 11, 6), "kept_by_layer": [0.181818]}
 
 
 def test_ten_percent_of_the_words_cost_little_more_than_ten_percent_of_the_time():
     """At the published sizes; the measured figure is in the README, this is what no noise may take away."""
     torch.manual_seed(0)
-    pruning = make_lstm_pruning(0.9, "student", student_widths=(300, 300)).to_dict()
-    model = PrunedLstmForSequenceClassification(PrunedLstmConfig(vocab_size=5000, num_labels=4, pruning=pruning)).eval()
+    model = PrunedLstmForSequenceClassification(LstmConfig(vocab_size=5000, num_labels=4)).eval()
+    model.set_pruning(0.9, "student", student_widths=(300, 300))
     generator = np.random.default_rng(0)
     lengths = generator.integers(20, 60, 2048)
     split = Split(

@@ -20,14 +20,15 @@ def test_unpad_takes_the_tokens_and_pad_puts_them_back(counts, round_up):
     padded = torch.arange(1, len(counts) * (max(counts) + 3) + 1).view(len(counts), -1)  # wider than needed
     packed = packing.unpad(padded)
     expected = [row[:n].tolist() for row, n in zip(padded, counts, strict=True)]
-    assert packed[: packing.tokens].tolist() == list(chain(*expected))
-    assert packed[packing.tokens :].tolist() == [1] * (packing.rows - packing.tokens)  # the first token, repeated
+    assert packed[: packing.num_tokens].tolist() == list(chain(*expected))
+    assert packed[packing.num_tokens :].eq(1).all()  # the first token, repeated
+    assert len(packed) == packing.rows
     back = packing.pad(packed, -1)
     assert back.shape == (len(counts), max(counts))
     assert [row[:n].tolist() for row, n in zip(back, counts, strict=True)] == expected
     assert back[~packing.real].eq(-1).all()
     positions = list(chain(*map(range, counts)))
-    assert packing.positions[: packing.tokens].tolist() == positions
+    assert packing.positions[: packing.num_tokens].tolist() == positions
 
 
 @given(COUNTS, st.booleans(), st.booleans(), st.booleans())
@@ -44,7 +45,7 @@ def test_buckets_hold_every_sentence_once(counts, in_order, few, round_up):
         for bucket, part in zip(packing.buckets, parts, strict=True):
             for number, row in enumerate(bucket.rows):
                 real = bucket.real[number] if bucket.real is not None else torch.ones(bucket.shape[1], dtype=torch.bool)
-                assert part[number][real].tolist() == numbers[: packing.tokens].split(counts)[row].tolist()
+                assert part[number][real].tolist() == numbers[: packing.num_tokens].split(counts)[row].tolist()
             assert bucket.shape[0] == 1 or bucket.shape[0] * bucket.shape[1] ** 2 <= PAIR_LIMIT
         assert torch.equal(packing.unpad_buckets(parts), numbers)
 
@@ -58,7 +59,7 @@ def test_little_is_computed_of_padding(counts):
 
 def test_sentences_of_equal_length_are_taken_as_they_lie():
     buckets = pack([[20] * 16 + [19] * 16], CPU)[0].buckets
-    assert [bucket.index for bucket in buckets] == [slice(0, 320), slice(320, 624)]
+    assert [bucket.indices for bucket in buckets] == [slice(0, 320), slice(320, 624)]
     assert all(bucket.real is None for bucket in buckets)
 
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from conftest import ROOT
 
+from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.schedule import make_pruning
-from pruner.evaluation.predict import count_tokens
+
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
 from pruner.report.tables import budget_table, markdown, metric_text, rate_table, summary, to_frame
 from pruner.training.steps import read_step, write_step

@@ -12,7 +12,8 @@ from transformers import pipeline
 
 import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.schedule import METHODS, Learned, SearchSettings, make_pruning, schedule_name
+from pruner.compress.tokens.schedule import Learned, SearchSettings, make_pruning, schedule_name
+from pruner.compress.tokens.scores import scorer_names
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
@@ -46,13 +47,13 @@ def written(folder) -> dict[str, int]:
 
 
 def test_a_grid_of_all_methods(run, prepared):
-    methods = ",".join([*METHODS, "student+random"])
+    methods = ",".join([*scorer_names("bert"), "student+random"])
     code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", methods, "--seeds", "1,2")
     assert code == 0, err
     assert torch.cuda.is_available() or out.count("no GPU: running on the CPU") == 1
     assert "skipped rte: not prepared" in out
     found = records(prepared / "records" / "BERT" / "mrpc")
-    assert len(found) == 2 * (len(METHODS) + 2)
+    assert len(found) == 2 * (len(scorer_names("bert")) + 2)
     assert "student-emission_0.6-0-0.3-0x3_seed2" in found
     for name, record in found.items():
         assert set(KEYS) <= set(record), name

@@ -16,7 +16,7 @@ from test_run import KEYS, records
 import RunLstm4Agnews
 import RunLstm4Glue
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
-from pruner.compress.tokens.schedule import LSTM_METHODS
+from pruner.compress.tokens.scores import scorer_names
 from pruner.data.cache import Cache
 from pruner.data.collate import LstmCollator, SplitDataset
 from pruner.data.encode import encode_words
@@ -50,7 +50,7 @@ def test_a_grid_of_all_methods_and_two_rates(run, prepared):
     assert code == 0, err
     assert "skipped sst-2: not prepared (cache/lstm/sst-2.safetensors)" in out
     found = records(prepared / "records" / "LSTM" / "mrpc")
-    assert len(found) == 2 * (1 + 2 * len(LSTM_METHODS))
+    assert len(found) == 2 * (1 + 2 * len(scorer_names("lstm")))
     assert {"baseline_seed1", "student-gate_0.9_seed2", "gate_0.5_seed1", "head_0.9_seed1"} <= set(found)
     for name, record in found.items():
         assert set(KEYS) - {"schedule", "schedule_source"} <= set(record), name
@@ -182,9 +182,9 @@ def test_the_rate_grows_linearly_to_its_target_while_training(tmp_path):
     assert rates == pytest.approx(np.linspace(0.1, 0.9, 12).tolist())
     model.eval()
     ids = torch.arange(1, 21)[None]
-    assert model(ids).token_counts == [[2]]  # evaluation is at the target
+    assert model(ids, output_tokens=True).token_counts == [[2]]  # evaluation is at the target
     model.ramp_rate = 0.5
-    assert model(ids).token_counts == [[2]]
+    assert model(ids, output_tokens=True).token_counts == [[2]]
     assert model.train()(ids).token_counts == [[10]]
 
 

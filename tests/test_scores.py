@@ -7,15 +7,9 @@ import pytest
 import torch
 from scipy.stats import kstest
 
-from pruner.compress.tokens.scores import (
-    emission_scores,
-    frequency_scores,
-    gradient_scores,
-    head_scores,
-    random_scores,
-    tail_scores,
-)
+from pruner.compress.tokens.scores import Tokens, frequency_scores, head_scores, random_scores, tail_scores
 from pruner.compress.tokens.student import Student, distillation_loss, standardise
+from pruner.compress.tokens.teachers import emission_scores, gradient_scores
 from pruner.models.packing import real_mask
 
 
@@ -40,28 +34,30 @@ def test_gradient_is_the_mean_absolute_value_in_logs():
 
 def test_positions_and_frequency():
     ids = torch.tensor([[7, 8, 9]])
-    assert head_scores(ids).argsort(descending=True).tolist() == [[0, 1, 2]]
-    assert tail_scores(ids).argsort(descending=True).tolist() == [[2, 1, 0]]
-    counts = torch.zeros(10, dtype=torch.int64)
-    counts[7:] = torch.tensor([2**24 + 1, 2**24, 3])
-    assert frequency_scores(ids, counts).argsort(descending=True).tolist() == [[2, 1, 0]]
+    occurrences = torch.zeros(10, dtype=torch.int64)
+    occurrences[7:] = torch.tensor([2**24 + 1, 2**24, 3])
+    tokens = Tokens(ids, ids > 0, occurrences=occurrences)
+    assert head_scores(tokens).argsort(descending=True).tolist() == [[0, 1, 2]]
+    assert tail_scores(tokens).argsort(descending=True).tolist() == [[2, 1, 0]]
+    assert frequency_scores(tokens).argsort(descending=True).tolist() == [[2, 1, 0]]
 
 
-def test_random_depends_on_the_sentence_and_seed_alone():
+def test_random_depends_on_the_sentence_layer_and_seed_alone():
     ids = torch.randint(5, 1000, (2, 12), generator=torch.Generator().manual_seed(0))
-    alone = random_scores(ids[:1, :9], torch.ones(1, 9, dtype=torch.bool), seed=1)
-    batched = random_scores(ids, real_mask(torch.tensor([9, 12]), 12), seed=1)
+    one, real = ids[:1, :9], torch.ones(1, 9, dtype=torch.bool)
+    alone = random_scores(Tokens(one, real, seed=1))
+    batched = random_scores(Tokens(ids, real_mask(torch.tensor([9, 12]), 12), seed=1))
     assert torch.equal(alone[0], batched[0, :9])
-    other_seed = random_scores(ids[:1, :9], torch.ones(1, 9, dtype=torch.bool), seed=2)
-    other_word = ids[:1, :9].clone()
+    other_word = one.clone()
     other_word[0, 8] += 1
-    assert not torch.equal(alone, other_seed)
-    assert not torch.equal(alone, random_scores(other_word, torch.ones(1, 9, dtype=torch.bool), seed=1))
+    assert not torch.equal(alone, random_scores(Tokens(one, real, seed=2)))
+    assert not torch.equal(alone, random_scores(Tokens(one, real, layer=1, seed=1)))
+    assert not torch.equal(alone, random_scores(Tokens(other_word, real, seed=1)))
 
 
 def test_random_is_uniform_at_every_position():
     ids = torch.randint(0, 30000, (4000, 8), generator=torch.Generator().manual_seed(0))
-    scores = random_scores(ids, torch.ones_like(ids, dtype=torch.bool), seed=3)
+    scores = random_scores(Tokens(ids, torch.ones_like(ids, dtype=torch.bool), seed=3))
     for position in range(8):
         assert kstest(scores[:, position].numpy(), "uniform").pvalue > 1e-3
     correlation = np.corrcoef(scores.numpy().T)
@@ -82,6 +78,23 @@ def test_distillation_ignores_scale_shift_and_padding():
     assert distillation_loss(5 * teacher + 7, teacher, real).item() == pytest.approx(0, abs=1e-6)
     # The reverse order is the farthest: standardised scores z and -z, mean of (2z)^2 = 4.
     assert distillation_loss(-teacher, teacher, real).item() == pytest.approx(4, abs=1e-4)
+
+
+def test_parts_of_a_batch_add_up_by_their_share_of_its_sentences():
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 7, 9, generator=generator)
+    real = real_mask(torch.tensor([9, 1, 4, 0, 7, 2, 5]), 9)
+    parts = [distillation_loss(student[rows], teacher[rows], real[rows]) for rows in (slice(0, 2), slice(2, 7))]
+    assert (2 * parts[0] + 5 * parts[1]).item() / 7 == pytest.approx(
+        distillation_loss(student, teacher, real).item(), rel=1e-5
+    )
+    # By hand: of each sentence the mean over its own tokens, however many.
+    reversed_order = distillation_loss(
+        torch.tensor([[1.0, 2, 0], [1, 3, 2]]),
+        torch.tensor([[2.0, 1, 0], [1, 3, 2]]),
+        real_mask(torch.tensor([2, 3]), 3),
+    )
+    assert reversed_order.item() == pytest.approx((4 + 0) / 2, abs=1e-4)
 
 
 def test_no_gradient_reaches_the_hidden_states_or_the_teacher():

@@ -12,12 +12,13 @@ from test_train import make_split
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.budget import rates_of_shares, shares_flops
-from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
+from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import SearchSettings, make_pruning
 from pruner.compress.tokens.search import make_soft, search
 from pruner.compress.tokens.select import keep_counts
 from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract
 from pruner.data.collate import BertCollator, SplitDataset
+from pruner.models.flops import BertShape, LayerShape, dense_flops
 from pruner.models.packing import pack
 from pruner.training.trainer import TrainSettings
 
@@ -149,13 +150,13 @@ def test_a_search_for_budgets_shrinks_to_its_reach(tmp_path):
     path, soft = run_search(tmp_path, SearchSettings(3.0, None, 1e-2))
     shape, lengths = BertShape.of(soft.model.config), make_split().lengths.astype(float)
     flops = [shares_flops(shape, lengths, shares) for shares in path]
-    assert flops[0] == pytest.approx(baseline_flops(shape, lengths.astype(int)))
+    assert flops[0] == pytest.approx(dense_flops(shape, lengths.astype(int)))
     assert (np.diff(flops) <= 0).all()
     assert flops[0] / flops[-1] == pytest.approx(3.3, rel=0.05)  # a tenth further than asked
 
 
 def test_flops_of_shares_are_those_of_the_schedule():
-    shape = BertShape(layers=3, hidden=32, intermediate=64, labels=2)
+    shape = BertShape(hidden=32, labels=2, layers=(LayerShape(32, 64),) * 3)
     lengths, shares = [16, 32, 64], [1.0, 0.5, 0.25]
     pruning = make_pruning(rates_of_shares(shares), "attention", 3)
     counts = keep_counts(lengths, pruning.schedule)

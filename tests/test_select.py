@@ -89,10 +89,10 @@ def test_padding_is_never_taken_before_a_real_token():
 def test_selection_agrees_with_sorting(lengths, seed, round_up, data):
     keep = [data.draw(st.integers(1, length)) for length in lengths]
     before, kept = pack([lengths, keep], torch.device("cpu"), round_up)
-    scores = np.random.default_rng(seed).integers(0, 5, before.tokens).astype(np.float32)  # many ties
+    scores = np.random.default_rng(seed).integers(0, 5, before.num_tokens).astype(np.float32)  # many ties
     expected = []
     for start, length, number in zip(np.cumsum([0, *lengths]), lengths, keep, strict=False):
         expected += sorted(sorted(range(start, start + length), key=lambda place: (-scores[place], place))[:number])
-    padded = before.pad(torch.tensor(np.pad(scores, (0, before.rows - before.tokens))), -math.inf)
+    padded = before.pad(torch.tensor(np.pad(scores, (0, before.rows - before.num_tokens))), -math.inf)
     places = select_tokens(padded, kept).tolist()
-    assert places == expected + [0] * (kept.rows - kept.tokens)
+    assert places == expected + [0] * (kept.rows - kept.num_tokens)

@@ -13,10 +13,10 @@ from conftest import small_config
 from test_train import QUICK, SCHEDULE, STUDENTS, assert_same_training, make_split
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
-from pruner.compress.tokens.schedule import make_lstm_pruning
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
 from pruner.data.collate import BertCollator, LstmCollator, SplitDataset, training_rows
 from pruner.evaluation.predict import predict
+from pruner.models.lstm import LstmConfig
 from pruner.training import checkpoints
 from pruner.training.train import train
 from pruner.training.trainer import PruningTrainer, TrainSettings
@@ -46,8 +46,8 @@ def bert(method="student"):
 
 def lstm():
     transformers.set_seed(1)
-    pruning = make_lstm_pruning(0.5, "student", student_widths=(8,)).to_dict()
-    return PrunedLstmForSequenceClassification(PrunedLstmConfig(20, 16, 16, 1, 8, pruning, num_labels=3))
+    model = PrunedLstmForSequenceClassification(LstmConfig(20, 16, 16, 1, 8, num_labels=3))
+    return model.set_pruning(0.5, "student", student_widths=(8,))
 
 
 @pytest.fixture
@@ -171,13 +171,13 @@ def test_a_score_of_nan_is_seen_in_every_method(method):
     """The loss may be finite, since a sort takes NaN for the largest: the output must tell."""
     model = bert(method).eval()
     inputs = {"input_ids": torch.tensor([[2, 7, 8, 9, 3]]), "lengths": [5]}
-    assert model(**inputs).score_sum.isfinite()
+    assert model(**inputs, output_tokens=True).score_sum.isfinite()
     with torch.no_grad():
         if method == "student":
             model.students[0].layers[0].bias[0] = float("nan")
         else:
             model.bert.embeddings.word_embeddings.weight[8] = float("nan")
-    assert not model(**inputs).score_sum.isfinite()
+    assert not model(**inputs, output_tokens=True).score_sum.isfinite()
 
 
 def test_equal_scores_keep_the_right_number():
@@ -188,7 +188,7 @@ def test_equal_scores_keep_the_right_number():
             weight.zero_()
     ids = torch.arange(5, 15).repeat(2, 1)
     model.set_pruning([0.4, 0, 0.3, 0, 0, 0], "student")
-    output = model(ids, lengths=[10, 3])
+    output = model(ids, lengths=[10, 3], output_tokens=True)
     assert output.token_counts[0] == [6, 2]
     assert output.token_counts[-1] == [5, 2]
     kept = output.token_positions[-1].split(output.token_counts[-1])

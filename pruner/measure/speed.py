@@ -12,20 +12,22 @@ from tqdm import tqdm
 from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops, reduction
-from pruner.compress.tokens.schedule import METHODS, check_schedule, schedule_name
+from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.schedule import check_schedule, schedule_name
+from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Split, read_cache
 from pruner.data.collate import BertCollator
-from pruner.data.glue import TASKS
+from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.settings import check_settings, start_run
+from pruner.models.flops import BertShape, dense_flops
 from pruner.models.pretrained import load_model
-from pruner.report.records import check_writable, environment
 from pruner.report.tables import markdown
+from pruner.utils.environment import environment
 from pruner.utils.errors import SettingError, UserError, unknown
-from pruner.utils.files import write_whole
+from pruner.utils.files import check_writable, write_whole
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths
@@ -55,7 +57,7 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise SettingError("task", "random weights have no vocabulary; use --weights, or --lengths")
     if not args.pruning_methods:
         raise SettingError("pruning_methods", "the list is empty; leave it out for the usual ones")
-    for constant, kind, known in (("task", "task", [*TASKS]), ("pruning_methods", "method", ["none", *METHODS])):
+    for constant, kind, known in (("task", "task", [*TASKS]), ("pruning_methods", "method", ["none", *scorer_names("bert")])):
         for name in getattr(args, constant) or ():
             if name not in known:
                 raise SettingError(constant, unknown(kind, name, known))
@@ -104,7 +106,7 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
     batch_sizes, model = args.batch_sizes, make_model(args).to(device)  # type: ignore[arg-type]
     config, shape = model.config, BertShape.of(model.config)
     schedules = [
-        check_schedule(rates * shape.layers if len(rates) == 1 else rates, shape.layers)
+        check_schedule(rates * shape.depth if len(rates) == 1 else rates, shape.depth)
         for rates in args.pruning_schedule
     ]
     splits: dict[tuple[str, int], Split] = {}
@@ -118,7 +120,7 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
         for name in args.lengths:
             splits |= {(name, size): random_sentences(name, RANDOM_BATCHES * size, *limits) for size in batch_sizes}
 
-    unpruned = [("none", (0.0,) * shape.layers)] if "none" in args.pruning_methods else []
+    unpruned = [("none", (0.0,) * shape.depth)] if "none" in args.pruning_methods else []
     pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method != "none"]
     sources = [(name, size) for size in batch_sizes for name in args.task or args.lengths]
     cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in sources for cell in unpruned + pruned]
@@ -132,8 +134,8 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
         split = splits[name, batch_size]
         lengths = [int(length) for length in split.lengths]
         flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
-        saved = reduction(baseline_flops(shape, lengths), flops)["reduction"]
-        latency = measure_latency(model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES)
+        saved = round(dense_flops(shape, lengths) / flops, 4)
+        latency = measure_latency(model.unpruned_twin(), model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES)
         what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
         what["efficiency"] = round(latency["speedup"] / saved, 4)
         rows.append(what | latency)

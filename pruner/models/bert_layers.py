@@ -3,15 +3,20 @@
 Only ``BertSelfAttention`` is computed here; all other modules are called, so that whatever wraps them works.
 """
 
-from typing import cast
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import BertForSequenceClassification, BertModel
-from transformers.models.bert.modeling_bert import BertLayer
 
 from pruner.models.packing import Bucket, Packing
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification, BertModel
+    from transformers.models.bert.modeling_bert import BertLayer
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -22,83 +27,89 @@ SHORT = 64  # tokens: up to here a CPU is faster with plain matrix products than
 
 
 def layers_of(bert: BertModel) -> list[BertLayer]:
-    """The layers, the first one first; ``nn.ModuleList`` itself does not tell what it holds."""
-    return cast(list[BertLayer], list(bert.encoder.layer))
+    """List the layers, with the type that ``nn.ModuleList`` does not tell."""
+    return cast("list[BertLayer]", list(bert.encoder.layer))
 
 
 def embed(bert: BertModel, packing: Packing, ids: Tensor, types: Tensor | None, positions: Tensor | None) -> Tensor:
-    """``BertModel``'s embeddings of padded ``ids``, ``types`` and ``positions`` [B, L] -> [T, D]"""
+    """Embed padded ``ids``, ``types`` and ``positions`` [B, L] as ``BertModel`` does -> [T, D]"""
     positions = packing.positions if positions is None else packing.unpad(positions.expand(ids.shape))
     types = None if types is None else packing.unpad(types)[None]
     return bert.embeddings(packing.unpad(ids)[None], types, positions[None])[0]
 
 
 def run_layer(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
-    """A ``BertLayer``: [T, D] -> [T, D]"""
+    """Run a ``BertLayer``: [T, D] -> [T, D]"""
     context, _ = attend(layer, hidden, packing)
     return feed_forward(layer, context, hidden)
 
 
 def feed_forward(layer: BertLayer, context: Tensor, hidden: Tensor) -> Tensor:
-    """What follows attention in a ``BertLayer``: what was attended to, and the layer's input -> its output."""
+    """Run what follows attention in a ``BertLayer``, on what was attended to and on the layer's input."""
     attended = layer.attention.output(context, hidden)
     return layer.output(layer.intermediate(attended), attended)
 
 
 def classify(model: BertForSequenceClassification, hidden: Tensor, packing: Packing) -> Tensor:
-    """What follows the last layer, on [CLS] alone: [T, D] -> [B, labels]. No dropout but in training."""
-    cls = hidden.index_select(0, packing.ends[:-1])
+    """Run pooler, dropout and classifier on [CLS] alone: [T, D] -> [B, labels]"""
+    cls = hidden.index_select(0, packing.cu_seqlens[:-1])
     assert model.bert.pooler is not None  # a classifier's BERT has one
     return model.classifier(model.dropout(model.bert.pooler(cls[:, None])))
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean over the batch: cross-entropy, or the squared error where there is one label. [B, labels], [B] -> scalar"""
+    """Average cross-entropy over the batch, or the squared error of a regression: [B, labels], [B] -> scalar"""
     if logits.shape[1] == 1:
         return F.mse_loss(logits.squeeze(-1).float(), labels.float())
     return F.cross_entropy(logits.float(), labels)
 
 
 def attend(
-    layer: BertLayer, hidden: Tensor, packing: Packing, score: bool = False, weights: Tensor | None = None
+    layer: BertLayer,
+    hidden: Tensor,
+    packing: Packing,
+    score: Callable[[Tensor], Tensor] | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """The ``BertSelfAttention`` of a ``BertLayer``: [T, D] -> what each token attends to, [T, D].
+    """Run the ``BertSelfAttention`` of a ``BertLayer``: [T, D] -> what each token attends to, [T, D].
 
-    With ``score`` also how much attention each token receives, summed over heads and queries, [T] in float32: the
-    significance of PoWER-BERT (Goyal et al. 2020, section 3.2). ``weights`` [T] in [0, 1], with ``score`` only, say how
-    much of each token is there: as a key and as a query, one of weight 0 might as well have been dropped.
+    With ``score``, a function of attention maps [b, H, n, n] in float32, 0 where padding asks, -> [b, n], also its
+    result [T]. ``weights`` [T] in [0, 1], with ``score`` only, say how much of each token is there: as a key and as a
+    query, one of weight 0 might as well have been dropped.
     """
     attention = layer.attention.self
     heads = (attention.num_attention_heads, attention.attention_head_size)
     q, k, v = (part(hidden).unflatten(-1, heads) for part in (attention.query, attention.key, attention.value))
     dropout = attention.dropout.p if attention.training else 0.0
-    if has_varlen(q) and not score and not dropout:
-        ends, longest = packing.ends_int32, packing.width
-        context = cast(Tensor, varlen_attn(q, k, v, ends, ends, longest, longest))  # a pair only where it is asked to
+    if has_varlen(q) and score is None and not dropout:
+        cu_seqlens, max_seqlen = packing.cu_seqlens_int32, packing.max_seqlen
+        context = cast(
+            Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+        )  # a pair only where it is asked to
         return context.flatten(1), None
     # On a CPU in float32 as well where the model is not: bfloat16 is slower there, and compiles for every new shape.
     work = q.dtype if q.is_cuda else torch.float32
-    contexts, received = [], []
+    contexts, scores = [], []
     for bucket in packing.buckets:
         queries, keys, values = (bucket.pad(x).transpose(1, 2) for x in (q, k, v))
-        if score or (bucket.shape[1] <= SHORT and not q.is_cuda):
+        if score is not None or (bucket.shape[1] <= SHORT and not q.is_cuda):
             # One copy for both: the order in memory that matrix products need, and the dtype.
             queries, keys, values = (x.to(work, memory_format=torch.contiguous_format) for x in (queries, keys, values))
             present = None if weights is None else bucket.pad(weights)
             context, attention_map = _attend_by_map(queries, keys, values, bucket, attention.scaling, dropout, present)
-            if score:
-                received.append(_received(attention_map.detach(), bucket, present))
+            if score is not None:
+                scores.append(score(_by_real_queries(attention_map.detach(), bucket, present)))
         else:
             mask = None if bucket.real is None else bucket.real[:, None, None]
             queries, keys, values = (x.to(work) for x in (queries, keys, values))
             context = F.scaled_dot_product_attention(queries, keys, values, mask, dropout, scale=attention.scaling)
         contexts.append(context.transpose(1, 2).to(q.dtype, memory_format=torch.contiguous_format))
     context = packing.unpad_buckets(contexts).flatten(1)
-    return context, packing.unpad_buckets(received) if score else None
+    return context, packing.unpad_buckets(scores) if scores else None
 
 
 def has_varlen(q: Tensor) -> bool:
-    """Whether attention over packed sentences, without any padding, is there for such queries [T, H, d]."""
+    """Whether PyTorch attends over packed sentences, without any padding, with such queries [T, H, d]."""
     if varlen_attn is None or not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16):
         return False
     return q.shape[-1] % 8 == 0 and torch.cuda.get_device_capability(q.device) >= (8, 0)
@@ -107,7 +118,7 @@ def has_varlen(q: Tensor) -> bool:
 def _attend_by_map(
     q: Tensor, k: Tensor, v: Tensor, bucket: Bucket, scaling: float, dropout: float, weights: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """[b, H, n, d] x 3 and weights [b, n] -> [b, H, n, d], and the attention map [b, H, n, n] in float32"""
+    """Attend by matrix products: [b, H, n, d] x 3, weights [b, n] -> [b, H, n, d] and the float32 map [b, H, n, n]"""
     q, k, v = q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)
     logits = torch.baddbmm(q.new_empty(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling).float()
     logits = logits.unflatten(0, (bucket.shape[0], -1))
@@ -127,10 +138,10 @@ def _attend_by_map(
     return context.unflatten(0, (bucket.shape[0], -1)), attention
 
 
-def _received(attention: Tensor, bucket: Bucket, weights: Tensor | None) -> Tensor:
-    """How much attention each token receives: the map [b, H, n, n] -> [b, n]"""
+def _by_real_queries(attention: Tensor, bucket: Bucket, weights: Tensor | None) -> Tensor:
+    """The map [b, H, n, n] with queries by what there is of them, padding not at all."""
     if weights is not None:
         attention = attention * weights.detach()[:, None, :, None]
-    if bucket.real is not None:  # padding asks too, but does not count
+    if bucket.real is not None:
         attention = attention * bucket.real[:, None, :, None]
-    return attention.sum(dim=(1, 2))
+    return attention

@@ -18,30 +18,30 @@ WASTE_LIMIT = 2**12  # those with padding: on a CPU they take about as long as o
 
 
 def to_device(values: Sequence | np.ndarray, device: torch.device) -> Tensor:
-    """Numbers known on the host -> a tensor on ``device``, without waiting for the device."""
+    """Send numbers known on the host to ``device`` without waiting for it."""
     tensor = torch.as_tensor(values)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
-def real_mask(counts: Tensor, width: int) -> Tensor:
-    """Real tokens first, padding after: [B] counts -> [B, width] booleans, true where a token is real."""
-    return torch.arange(width, device=counts.device) < counts[:, None]
+def real_mask(lengths: Tensor, width: int) -> Tensor:
+    """Real tokens first, padding after: [B] lengths -> [B, width] booleans, true where a token is real."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[int]:
-    """Real tokens of each sentence, read from the mask [B, L]: one wait for the device, saved by ``lengths=``."""
+    """Read the lengths of sentences from their mask [B, L]: one wait for the device, saved by ``lengths=``."""
     if attention_mask is None:
         return [width] * batch
-    counts = attention_mask.bool().sum(dim=1)
-    if not torch.equal(attention_mask.bool(), real_mask(counts, width)) or not bool((counts > 0).all()):
+    lengths = attention_mask.bool().sum(dim=1)
+    if not torch.equal(attention_mask.bool(), real_mask(lengths, width)) or not bool((lengths > 0).all()):
         raise ValueError("attention_mask: each row must be its real tokens, at least one, and then its padding")
-    return counts.tolist()
+    return lengths.tolist()
 
 
 def left_align(ids: Tensor, lengths: Sequence[int] | None, padding: int) -> tuple[Tensor, list[int]]:
-    """Tokens first and padding behind them: [B, L] ids with ``padding`` anywhere -> [B, L] and B lengths.
+    """Move padding behind the tokens: [B, L] ids with ``padding`` anywhere -> [B, L] and B lengths.
 
     ``lengths`` that are known on the host promise that it is so already; without them the device is waited for.
     """
@@ -53,12 +53,12 @@ def left_align(ids: Tensor, lengths: Sequence[int] | None, padding: int) -> tupl
 
 
 def to_width(ids: Tensor, width: int) -> Tensor:
-    """[B, L] ids, cut or padded with 0 to [B, width]."""
+    """Cut or pad ids [B, L] with 0 to [B, width]."""
     return F.pad(ids[:, :width], (0, max(0, width - ids.shape[1])))
 
 
 def round_rows(tokens: int) -> int:
-    """Tokens -> rows, at most 1/32 more: 32 sizes between a power of two and the next, multiples of 16 at least."""
+    """Round up by 1/32 at most: 32 sizes between a power of two and the next, multiples of 16 at least."""
     step = max(16, 2 ** (tokens.bit_length() - 6))
     return -(-tokens // step) * step
 
@@ -67,18 +67,18 @@ def round_rows(tokens: int) -> int:
 class Bucket:
     """Sentences (``rows`` of the batch) of similar length, padded to the longest: ``shape`` is b sentences, n tokens.
 
-    ``index`` says where their tokens lie in the packed row: a slice, or [b * n] places where some are padded or apart
+    ``indices`` say where their tokens lie in the packed row: a slice, or [b * n] where some are padded or apart
     (padding points at any real token). ``real`` [b, n] is false at padding, ``None`` where there is none.
     """
 
     rows: list[int]
     shape: tuple[int, int]
-    index: slice | Tensor
+    indices: slice | Tensor
     real: Tensor | None
 
     def pad(self, x: Tensor) -> Tensor:
         """[T, ...] -> [b, n, ...]"""
-        rows = x[self.index] if isinstance(self.index, slice) else x.index_select(0, self.index)
+        rows = x[self.indices] if isinstance(self.indices, slice) else x.index_select(0, self.indices)
         return rows.unflatten(0, self.shape)
 
 
@@ -86,85 +86,86 @@ class Bucket:
 class Packing:
     """The packed row of a batch: T tokens, sentence after sentence. Made by ``pack``.
 
-    ``counts`` are the B numbers of real tokens, known on the host: they decide all shapes. T is the sum of them; or
-    more, where the first token is repeated at the end. On the device: ``ends`` [B + 1], where each sentence begins and
-    the last one ends; ``places`` [T], each token's place among the B * L of the padded batch.
+    ``seqlens`` are the B numbers of real tokens, known on the host: they decide all shapes. T is the sum of them; or
+    more, where the first token is repeated at the end. On the device: ``cu_seqlens`` [B + 1], where each sentence
+    begins and the last one ends; ``indices`` [T], each token's place among the B * L of the padded batch.
 
-    And how it comes out of a packing before it, of which each sentence keeps its ``counts`` best tokens: ``best`` are
-    the places of these in [B, L] ranks of tokens, ``begins`` where their sentence began, both without repetitions.
+    Also stores how to select its tokens, the best ``seqlens`` of each sentence, from the previous packing: ``best``
+    are their places in [B, L] ranks of tokens, ``starts`` where their sentence began, both without repetitions.
     """
 
-    counts: list[int]
-    ends: Tensor
-    places: Tensor
+    seqlens: list[int]
+    cu_seqlens: Tensor
+    indices: Tensor
     best: Tensor
-    begins: Tensor
+    starts: Tensor
 
     @property
     def rows(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     @cached_property
-    def tokens(self) -> int:
-        return sum(self.counts)
+    def num_tokens(self) -> int:
+        return sum(self.seqlens)
 
     @cached_property
-    def width(self) -> int:
-        return max(self.counts)
+    def max_seqlen(self) -> int:
+        return max(self.seqlens)
 
     @cached_property
     def real(self) -> Tensor:
         """[B, L] true where the padded batch has a real token."""
-        return real_mask(self.ends.diff(), self.width)
+        return real_mask(self.cu_seqlens.diff(), self.max_seqlen)
 
     @cached_property
     def positions(self) -> Tensor:
         """[T] the position of each token in its sentence."""
-        return self.places % self.width
+        return self.indices % self.max_seqlen
 
     @cached_property
-    def ends_int32(self) -> Tensor:
-        """``ends`` as variable-length attention wants them."""
-        return self.ends.int()
+    def cu_seqlens_int32(self) -> Tensor:
+        """``cu_seqlens`` as variable-length attention takes them."""
+        return self.cu_seqlens.int()
 
     def unpad(self, x: Tensor) -> Tensor:
         """[B, L or more, ...] -> [T, ...]"""
-        return x[:, : self.width].flatten(0, 1).index_select(0, self.places)
+        return x[:, : self.max_seqlen].flatten(0, 1).index_select(0, self.indices)
 
     def pad(self, x: Tensor, filling: float = 0) -> Tensor:
         """[T, ...] -> [B, L, ...] with ``filling`` behind the tokens"""
-        padded = x.new_full((len(self.counts) * self.width, *x.shape[1:]), filling)
-        padded = padded.index_copy(0, self.places[: self.tokens], x[: self.tokens])
-        return padded.unflatten(0, (len(self.counts), self.width))
+        padded = x.new_full((len(self.seqlens) * self.max_seqlen, *x.shape[1:]), filling)
+        padded = padded.index_copy(0, self.indices[: self.num_tokens], x[: self.num_tokens])
+        return padded.unflatten(0, (len(self.seqlens), self.max_seqlen))
 
     @cached_property
     def buckets(self) -> list[Bucket]:
         """All sentences in buckets of similar length; on a GPU in as few as fit, where calls cost more than padding."""
-        found, apart, start, row = [], [], 0, 0
-        for count, group in groupby(self.counts):
-            number = len(list(group))
-            rows, tokens = list(range(row, row + number)), number * count
-            if self.ends.is_cuda or tokens < SLICE_TOKENS or number * count**2 > PAIR_LIMIT:
+        buckets, apart, start, row = [], [], 0, 0
+        device = self.cu_seqlens.device
+        for length, group in groupby(self.seqlens):
+            sentences = len(list(group))
+            rows, tokens = list(range(row, row + sentences)), sentences * length
+            if device.type == "cuda" or tokens < SLICE_TOKENS or sentences * length**2 > PAIR_LIMIT:
                 apart += rows
             else:
-                found.append(Bucket(rows, (number, count), slice(start, start + tokens), None))
-            start, row = start + tokens, row + number
-        starts = np.cumsum([0, *self.counts])
+                buckets.append(Bucket(rows, (sentences, length), slice(start, start + tokens), None))
+            start, row = start + tokens, row + sentences
+        starts = np.cumsum([0, *self.seqlens])
         for rows in self._similar(apart):
-            counts, width = np.array([self.counts[row] for row in rows]), self.counts[rows[0]]
-            index = starts[rows][:, None] + np.minimum(np.arange(width), counts[:, None] - 1)
-            real = None if counts[-1] == width else to_device(np.arange(width) < counts[:, None], self.ends.device)
-            found.append(Bucket(rows, (len(rows), width), to_device(index.ravel(), self.ends.device), real))
-        return found
+            lengths, width = np.array([self.seqlens[row] for row in rows]), self.seqlens[rows[0]]
+            indices = starts[rows][:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
+            real = None if lengths[-1] == width else to_device(np.arange(width) < lengths[:, None], device)
+            buckets.append(Bucket(rows, (len(rows), width), to_device(indices.ravel(), device), real))
+        return buckets
 
     def _similar(self, rows: Sequence[int]) -> Iterator[list[int]]:
-        """Rows in groups of similar counts, the longest first."""
-        waste_limit = PAIR_LIMIT if self.ends.is_cuda else WASTE_LIMIT
+        """Group rows by similar lengths, the longest first."""
+        waste_limit = PAIR_LIMIT if self.cu_seqlens.is_cuda else WASTE_LIMIT
         group: list[int] = []
         waste = 0
-        for row in sorted(rows, key=lambda row: -self.counts[row]):
-            longest = self.counts[group[0]] if group else self.counts[row]
-            waste += longest**2 - self.counts[row] ** 2
+        for row in sorted(rows, key=lambda row: -self.seqlens[row]):
+            longest = self.seqlens[group[0]] if group else self.seqlens[row]
+            waste += longest**2 - self.seqlens[row] ** 2
             if waste > waste_limit or (group and (len(group) + 1) * longest**2 > PAIR_LIMIT):
                 yield group
                 group, waste = [], 0
@@ -173,53 +174,53 @@ class Packing:
             yield group
 
     def unpad_buckets(self, parts: Sequence[Tensor]) -> Tensor:
-        """What was computed of each of ``buckets``, [b, n, ...] -> [T, ...]"""
+        """Join what was computed of each of ``buckets``: [b, n, ...] each -> [T, ...]"""
         parts = [part.flatten(0, 1) for part in parts]
-        if self._places_in_buckets is not None:
-            return torch.cat(parts).index_select(0, self._places_in_buckets)
-        repeated = parts[0][:1].expand(self.rows - self.tokens, *parts[0].shape[1:])
+        if self._indices_in_buckets is not None:
+            return torch.cat(parts).index_select(0, self._indices_in_buckets)
+        repeated = parts[0][:1].expand(self.rows - self.num_tokens, *parts[0].shape[1:])
         return torch.cat([*parts, repeated])
 
     @cached_property
-    def _places_in_buckets(self) -> Tensor | None:
-        """[T] the place of each token in the padded buckets one after the other; ``None`` if they are in order."""
-        begins, place = np.zeros(len(self.counts), dtype=np.int64), 0
+    def _indices_in_buckets(self) -> Tensor | None:
+        """[T] where each token lies in the padded buckets one after the other; ``None`` if they are in order."""
+        starts, place = np.zeros(len(self.seqlens), dtype=np.int64), 0
         for bucket in self.buckets:
-            begins[bucket.rows] = place + bucket.shape[1] * np.arange(bucket.shape[0])
+            starts[bucket.rows] = place + bucket.shape[1] * np.arange(bucket.shape[0])
             place += bucket.shape[0] * bucket.shape[1]
-        if place == self.tokens and (np.diff(begins) > 0).all():
+        if place == self.num_tokens and (np.diff(starts) > 0).all():
             return None
-        places = np.full(self.rows, begins[0])
-        places[: self.tokens] = np.repeat(begins, self.counts) + _positions(np.array(self.counts))
-        return to_device(places, self.ends.device)
+        indices = np.full(self.rows, starts[0])
+        indices[: self.num_tokens] = np.repeat(starts, self.seqlens) + _positions(np.array(self.seqlens))
+        return to_device(indices, self.cu_seqlens.device)
 
 
-def pack(counts_by_layer: Sequence[Sequence[int]], device: torch.device, round_up: bool = False) -> list[Packing]:
-    """A packing for each of a batch's layers: the tokens that enter it, fewer from layer to layer; in one transfer.
+def pack(seqlens_by_layer: Sequence[Sequence[int]], device: torch.device, round_up: bool = False) -> list[Packing]:
+    """Make a packing for each of a batch's layers: the tokens that enter it, ever fewer; in one transfer.
 
     Args:
-        counts_by_layer: B numbers of tokens for each layer.
+        seqlens_by_layer: B numbers of tokens for each layer.
         round_up: let the number of rows be one of a few (``round_rows``). Nothing reads the rows that are repeated.
     """
-    distinct = [list(counts) for counts, _ in groupby(counts_by_layer)]
+    distinct = [list(seqlens) for seqlens, _ in groupby(seqlens_by_layer)]
     arrays: list[np.ndarray] = []
-    begins, width = np.cumsum(distinct[0]) - distinct[0], max(distinct[0])
+    starts, width = np.cumsum(distinct[0]) - distinct[0], max(distinct[0])
     for layer in distinct:
-        counts, positions = np.array(layer), _positions(np.array(layer))
-        ends, sentences = np.concatenate([[0], counts.cumsum()]), np.repeat(np.arange(len(layer)), counts)
-        places = np.zeros(round_rows(len(positions)) if round_up else len(positions), dtype=np.int64)
-        places[: len(positions)] = sentences * max(layer) + positions
-        arrays += [ends, places, sentences * width + positions, begins[sentences]]
-        begins, width = ends[:-1], max(layer)
+        seqlens, positions = np.array(layer), _positions(np.array(layer))
+        cu_seqlens, sentences = np.concatenate([[0], seqlens.cumsum()]), np.repeat(np.arange(len(layer)), seqlens)
+        indices = np.zeros(round_rows(len(positions)) if round_up else len(positions), dtype=np.int64)
+        indices[: len(positions)] = sentences * max(layer) + positions
+        arrays += [cu_seqlens, indices, sentences * width + positions, starts[sentences]]
+        starts, width = cu_seqlens[:-1], max(layer)
     tensors = iter(to_device(np.concatenate(arrays), device).split([len(array) for array in arrays]))
-    packings = iter([Packing(layer, *islice(tensors, 4)) for layer in distinct])
-    found = [next(packings)]
-    for before, after in pairwise(counts_by_layer):
-        found.append(found[-1] if after == before else next(packings))
-    return found
+    remaining = iter([Packing(layer, *islice(tensors, 4)) for layer in distinct])
+    packings = [next(remaining)]
+    for before, after in pairwise(seqlens_by_layer):
+        packings.append(packings[-1] if after == before else next(remaining))
+    return packings
 
 
-def _positions(counts: np.ndarray) -> np.ndarray:
-    """B counts -> 0, 1, ..., again from 0 for each sentence."""
-    ends = counts.cumsum()
-    return np.arange(ends[-1]) - np.repeat(ends - counts, counts)
+def _positions(seqlens: np.ndarray) -> np.ndarray:
+    """Count from 0 in each sentence: B lengths -> [T]"""
+    ends = seqlens.cumsum()
+    return np.arange(ends[-1]) - np.repeat(ends - seqlens, seqlens)

@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pruner.compress.tokens.flops import BertShape, baseline_flops, pruned_flops
+from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import Pruning
 from pruner.compress.tokens.select import keep_counts
+from pruner.models.flops import BertShape, dense_flops
 from pruner.utils.errors import SettingError
 
 TOLERANCE = 0.03  # of the reduction that was asked for
@@ -59,9 +60,9 @@ def rates_of_shares(shares: Sequence[float]) -> list[float]:
 def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
     """FLOPs where each layer retains, after its attention, a share of sentences of ``lengths`` tokens, rounded up."""
     total, entering = shape.head(len(lengths)), lengths
-    for share in shares:
+    for layer, share in enumerate(shares):
         kept = np.ceil(lengths * share - 1e-6)
-        total += shape.layer(entering, kept)
+        total += shape.layer(layer, entering, kept)
         entering = kept
     return total
 
@@ -78,7 +79,7 @@ def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tupl
 def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) -> float:
     """Baseline / pruned on sentences of these lengths."""
     counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-    return baseline_flops(shape, lengths) / pruned_flops(shape, lengths, counts, pruning)
+    return dense_flops(shape, lengths) / pruned_flops(shape, lengths, counts, pruning)
 
 
 def fit_schedule(

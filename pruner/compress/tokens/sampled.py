@@ -13,8 +13,8 @@ from torch import nn
 from transformers import TrainerCallback
 
 from pruner.compress.tokens.budget import ScheduleFamily, bisect, rates_of_shares, shares_flops
-from pruner.compress.tokens.flops import BertShape
 from pruner.data.collate import Collate
+from pruner.models.flops import BertShape
 from pruner.training.context import Context
 from pruner.training.stage import Additions, Recipe, Say
 from pruner.utils.errors import UserError
@@ -45,7 +45,7 @@ class SampleSchedules(TrainerCallback):
         self.model, self.reach, self.seed = model, reach, seed
         self.shape = BertShape.of(model.config)
         self.lengths = np.asarray(lengths, dtype=np.float64)
-        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.layers)
+        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.depth)
 
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
@@ -55,7 +55,7 @@ class SampleSchedules(TrainerCallback):
 
     def schedule(self, steepness: float, share: float) -> list[float]:
         """The schedule of a steepness that leaves a share of the FLOPs."""
-        exponents = (np.arange(1, self.shape.layers + 1) / self.shape.layers) ** steepness
+        exponents = (np.arange(1, self.shape.depth + 1) / self.shape.depth) ** steepness
         limit = share * self.unpruned
 
         def too_much_left(severity: float) -> bool:

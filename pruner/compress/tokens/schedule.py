@@ -1,14 +1,12 @@
-"""What is to be pruned: the schedule, the method of each layer, and the checks that every way in shares."""
+"""What is to be pruned: the schedule, the method of each layer, and all checks of them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from pruner.compress.tokens.scores import CONTROLS, TEACHERS
-from pruner.utils.errors import SettingError, unknown
+from pruner.compress.tokens.scores import SCORERS, Scorer, scorer_names
+from pruner.utils.errors import SettingError, UserError, unknown
 
-METHODS = ("student", "attention", *TEACHERS, *CONTROLS)
-LSTM_METHODS = ("student", "gate", *CONTROLS)
 COUNTS = ("real", "padded")
 
 
@@ -33,8 +31,17 @@ class Pruning:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
+        """The pruning of a saved model.
+
+        Raises:
+            UserError: it names a scorer that is not registered.
+        """
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
-        return cls(**fields)
+        pruning = cls(**fields)
+        for name in (*pruning.methods, pruning.teacher):
+            if name is not None and name not in SCORERS:
+                raise UserError(f"pruning: {name!r} is not a registered scorer; register it before loading the model")
+        return pruning
 
     @classmethod
     def none(cls, layers: int) -> "Pruning":
@@ -47,13 +54,30 @@ class Pruning:
         return "+".join(dict.fromkeys(used) if len(set(used)) == 1 else used) or "none"
 
     def with_schedule(self, schedule: Sequence[float]) -> "Pruning":
-        """The same with other rates and one method, that of the first layer which is pruned."""
-        method = next(filter(None, self.methods), None)
-        return replace(self, schedule=tuple(schedule), methods=tuple(method if rate > 0 else None for rate in schedule))
+        """The same with other rates, in any of the layers, and the one method that there is.
+
+        Raises:
+            UserError: layers have different methods, or none has one.
+        """
+        used = sorted({method for method in self.methods if method})
+        if len(used) > 1 or (not used and any(schedule)):
+            raise SettingError(
+                "pruning_methods", f"with {self.method!r} it is not known which method other layers have; set_pruning "
+                "takes one method, or one per layer"
+            )
+        return replace(
+            self, schedule=tuple(schedule), methods=tuple(used[0] if rate > 0 else None for rate in schedule)
+        )
+
+    @property
+    def scorers(self) -> list[Scorer | None]:
+        """The scorer of each layer."""
+        return [SCORERS[method] if method else None for method in self.methods]
 
     @property
     def student_layers(self) -> list[int]:
-        return [layer for layer, method in enumerate(self.methods) if method == "student"]
+        """Layers whose scorer is learned."""
+        return [layer for layer, scorer in enumerate(self.scorers) if scorer and scorer.learned]
 
     @property
     def nominal_rate(self) -> float:
@@ -65,95 +89,51 @@ class Pruning:
         return 1 - total / len(self.schedule)
 
 
-@dataclass(frozen=True)
-class SearchSettings:
-    """How PoWER-BERT's search goes.
-
-    ``reach`` is the FLOPs reduction that it ends with; without one, ``penalty`` is PoWER-BERT's lambda (1e-4 to 7e-3).
-    ``learning_rate`` is that of the soft-extract parameters (PoWER-BERT: 1e-4 to 1e-2).
-    """
-
-    reach: float | None
-    penalty: float | None
-    learning_rate: float
-
-    @property
-    def name(self) -> str:
-        return f"soft-extract-{self.reach:g}x" if self.reach else f"soft-extract-lambda{self.penalty:g}"
-
-
-@dataclass(frozen=True)
-class Learned:
-    """A schedule of ``method`` that is not known before.
-
-    It is found by a ``search``, or, without one, chosen for a model that was trained with sampled schedules.
-    """
-
-    method: str
-    search: SearchSettings | None
-
-
 def make_pruning(
-    schedule: Sequence[float],
+    schedule: float | Sequence[float],
     methods: str | Sequence[str | None],
-    num_layers: int,
-    teacher: str | None = "emission",
+    num_layers: int = 1,
+    teacher: str | None = None,
     count: str = "real",
     padded_length: int | None = None,
     seed: int = 0,
     student_widths: Sequence[int] = (64, 64),
+    model: str = "bert",
 ) -> Pruning:
     """Check what the user asked for and put it into canonical form.
 
-    ``methods`` is one name for all pruned layers, or one per layer (ignored where the rate is 0).
+    Args:
+        schedule: one rate per layer; a single one for an LSTM, which is one layer to pruning.
+        methods: a name of ``scores.SCORERS`` for all pruned layers, several joined by + for one each, or a list with
+            one per layer (ignored where the rate is 0).
+        teacher: whom students imitate, one that has an unpruned pass; the model's first one if it is not given.
+        model: ``"bert"`` or ``"lstm"``.
 
     Raises:
         UserError: a schedule of the wrong length or with an impossible rate, an unknown method, teacher or count.
     """
-    rates = check_schedule(schedule, num_layers)
-    names = [methods] * num_layers if isinstance(methods, str) else list(methods)
-    if len(names) != num_layers:
-        raise SettingError(
-            "pruning_methods", f"{len(names)} methods for {num_layers} layers; give one per layer, or one"
-        )
-    chosen = tuple(name if rate > 0 else None for name, rate in zip(names, rates, strict=True))
-    for layer, (name, rate) in enumerate(zip(chosen, rates, strict=True)):
-        if rate > 0 and name not in METHODS:
-            raise SettingError(
-                "pruning_methods", f"unknown method {name!r} at layer {layer}; choose from {', '.join(METHODS)}"
-            )
-    if "student" not in chosen:
-        teacher = None
-    elif teacher not in TEACHERS:
-        raise SettingError("teacher", unknown("teacher", teacher, TEACHERS))
+    name = "target_prune_rate" if model == "lstm" else "pruning_schedule"
+    rates = check_schedule([schedule] if isinstance(schedule, int | float) else schedule, num_layers, name)
+    chosen, known = layer_methods(methods, rates), scorer_names(model)
+    for layer, (method, rate) in enumerate(zip(chosen, rates, strict=True)):
+        if rate > 0 and method not in known:
+            where = f" for layer {layer}" if num_layers > 1 else ""
+            raise SettingError("pruning_methods", unknown(f"method{where}", method, known))
+    teachers = scorer_names(model, unpruned_pass=True)
+    if not any(SCORERS[method].learned for method in chosen if method):
+        teacher, student_widths = None, ()
+    elif (teacher := teacher or teachers[0]) not in teachers:
+        raise SettingError("teacher", unknown("teacher", teacher, teachers))
     padded_length = check_count(count, padded_length)
-    return Pruning(rates, chosen, teacher, count, padded_length, seed, tuple(student_widths))
-
-
-def make_lstm_pruning(
-    rate: float,
-    method: str,
-    count: str = "real",
-    padded_length: int | None = None,
-    seed: int = 0,
-    student_widths: Sequence[int] = (),
-) -> Pruning:
-    """The pruning before an LSTM, as that of one layer; ``gate`` is the student's teacher.
-
-    Raises:
-        UserError: a rate that is not above 0 and below 1, an unknown method or count.
-    """
-    value = check_rate(rate, "target_prune_rate")
-    if value == 0:
-        raise SettingError("target_prune_rate", "a rate of 0 is the baseline, which runs anyway; leave it out")
-    if method not in LSTM_METHODS:
-        raise SettingError("pruning_methods", unknown("method", method, LSTM_METHODS))
-    teacher, widths = ("gate", tuple(student_widths)) if method == "student" else (None, ())
-    return Pruning((value,), (method,), teacher, count, check_count(count, padded_length), seed, widths)
+    return Pruning(rates, tuple(chosen), teacher, count, padded_length, seed, tuple(student_widths))
 
 
 def check_rate(rate: float | str, name: str, where: str = "") -> float:
-    """A share of the tokens: ``0 <= rate < 1``, or a ``UserError`` about the constant ``name`` and its place in it."""
+    """Check a share of the tokens, ``0 <= rate < 1``, of the constant ``name``.
+
+    Raises:
+        UserError: it is out of range or not a number.
+    """
     try:
         value = float(rate)
     except (TypeError, ValueError):
@@ -164,7 +144,7 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
 
 
 def check_count(count: str, padded_length: int | None) -> int | None:
-    """The padded length where that is what is counted."""
+    """Check the counting rule; returns the padded length where that is what is counted."""
     if count not in COUNTS:
         raise SettingError("count", unknown("counting", count, COUNTS))
     if count == "padded" and padded_length is None:
@@ -172,33 +152,45 @@ def check_count(count: str, padded_length: int | None) -> int | None:
     return padded_length if count == "padded" else None
 
 
-def check_schedule(schedule: Sequence[float | str], num_layers: int) -> tuple[float, ...]:
-    """One rate per layer, ``0 <= rate < 1``; anything else is a ``UserError`` that names the layer."""
+def check_schedule(
+    schedule: Sequence[float | str], num_layers: int, name: str = "pruning_schedule"
+) -> tuple[float, ...]:
+    """Check one rate per layer, ``0 <= rate < 1``, of the constant ``name``.
+
+    Raises:
+        UserError: another number of rates, or an impossible one.
+    """
     if isinstance(schedule, str) or not isinstance(schedule, Sequence):
-        raise SettingError("pruning_schedule", f"{schedule!r} is not a list of rates; give one rate per BERT layer")
+        raise SettingError(name, f"{schedule!r} is not a list of rates; give one rate per BERT layer")
     if len(schedule) != num_layers:
         example = ",".join(["0.6"] + ["0"] * (num_layers - 1))
         raise SettingError(
-            "pruning_schedule",
-            f"{len(schedule)} rates for a model of {num_layers} layers; give one rate per layer, for example {example}",
+            name, f"{len(schedule)} rates for a model of {num_layers} layers; "
+            f"give one rate per layer, for example {example}"
         )
-    return tuple(check_rate(rate, "pruning_schedule", f" at layer {layer}") for layer, rate in enumerate(schedule))
+    where = " at layer {}" if num_layers > 1 else ""
+    return tuple(check_rate(rate, name, where.format(layer)) for layer, rate in enumerate(schedule))
 
 
-def layer_methods(name: str, schedule: Sequence[float]) -> list[str | None]:
-    """``"student"`` for all pruned layers, or ``"student+random"``: one per pruned layer, in order."""
-    names = name.split("+")
-    pruned = sum(rate > 0 for rate in schedule)
-    if len(names) == 1:
-        names *= pruned
-    if len(names) != pruned:
+def layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]) -> list[str | None]:
+    """The method of each layer: ``"student"`` for all pruned ones, ``"student+random"`` for one each, or a list."""
+    if isinstance(methods, str):
+        names = methods.split("+")
+        pruned = sum(rate > 0 for rate in schedule)
+        if len(names) == 1:
+            names *= pruned
+        if len(names) != pruned:
+            raise SettingError(
+                "pruning_methods", f"{methods!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
+                "give one method, or one per pruned layer joined by +"
+            )
+        remaining = iter(names)
+        return [next(remaining) if rate > 0 else None for rate in schedule]
+    if len(methods) != len(schedule):
         raise SettingError(
-            "pruning_methods",
-            f"{name!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
-            "give one method, or one per pruned layer joined by +",
+            "pruning_methods", f"{len(methods)} methods for {len(schedule)} layers; give one per layer, or one"
         )
-    remaining = iter(names)
-    return [next(remaining) if rate > 0 else None for rate in schedule]
+    return [method if rate > 0 else None for method, rate in zip(methods, schedule, strict=True)]
 
 
 def schedule_name(schedule: Sequence[float]) -> str:

@@ -1,16 +1,122 @@
-"""Scorers: one score per token, higher = keep. Pure functions of tensors; they know nothing of any model.
+"""Scorers, which give tokens importance scores, higher = keep, and the registry of all of them.
 
-All take and return [B, L] tensors (B sentences, L tokens) and leave padding to the caller, who fills it with
-minus infinity by ``mask_padding``.
+A scorer is a function and one registration, after which ``set_pruning`` and ``--methods`` know its name:
+
+    @register_scorer("longest")
+    def longest_word_piece_first(tokens: Tokens) -> Tensor:
+        return piece_lengths[tokens.input_ids]
 """
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-CONTROLS = ("random", "head", "tail", "frequency")
-TEACHERS = ("emission", "gradient")
+from pruner.compress.tokens import student, teachers
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from pruner.models.flops import Shape
+
+Function = TypeVar("Function", bound=Callable)
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """What a scorer of tokens sees of a batch: ids [B, L], where they are ``real`` [B, L], the layer that it scores
+    for, the seed of the run, and how often each token of the vocabulary occurs in the training set, if it asked.
+    """
+
+    input_ids: Tensor
+    real: Tensor
+    layer: int = 0
+    seed: int = 0
+    occurrences: Tensor | None = None
+
+
+def _no_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A way of scoring tokens, by what its function ``reads``.
+
+    - ``"tokens"``: ``Tokens`` -> [B, L]; before the pruned pass.
+    - ``"model"``: model, ``teachers.Batch`` and layers -> {layer: [B, L]}; by an unpruned pass, which saves nothing.
+      Students can imitate it.
+    - ``"hidden"``: the hidden states entering the layer [..., D] -> [...]; in the same pass. A ``learned`` one is given
+      D and hidden widths, and makes the module that does it.
+    - ``"attention"``: the layer's own attention maps [b, H, n, n], 0 where padding asks -> [b, n]; tokens then leave
+      between attention and feed-forward. BERT only.
+
+    ``models`` are those that can use it. ``flops`` is what scoring costs at inference, given the shape of the model,
+    the real tokens [B] entering each layer and leaving the last one, the layers that it scores for, and the widths.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    reads: Literal["tokens", "model", "hidden", "attention"] = "tokens"
+    models: tuple[str, ...] = ("bert", "lstm")
+    learned: bool = False
+    needs_occurrences: bool = False
+    flops: Callable[[Shape, Sequence[np.ndarray], Sequence[int], Sequence[int]], float] = _no_flops
+
+    @property
+    def unpruned_pass(self) -> bool:
+        return self.reads == "model"
+
+
+SCORERS: dict[str, Scorer] = {}
+
+
+def register_scorer(name: str, **properties: Any) -> Callable[[Function], Function]:
+    """Register the decorated function as the scorer ``name``; ``properties`` are fields of ``Scorer``."""
+    if name in SCORERS or "+" in name:  # which joins the names of several layers
+        raise ValueError(f"register_scorer: {name!r} is taken, or has a + in it")
+
+    def register(function: Function) -> Function:
+        SCORERS[name] = Scorer(name, function, **properties)
+        return function
+
+    return register
+
+
+def scorer_names(model: str, unpruned_pass: bool | None = None) -> list[str]:
+    """Names of the scorers of a model, ``"bert"`` or ``"lstm"``: all, the teachers alone or all others."""
+    return [
+        scorer.name
+        for scorer in SCORERS.values()
+        if model in scorer.models and unpruned_pass in (None, scorer.unpruned_pass)
+    ]
+
+
+def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, Tensor]:
+    """Importance scores [B, L] by layer, of those that are known before the pruned pass.
+
+    With ``teach``, layers of students have the scores of their teacher.
+    """
+    pruning, known, unpruned = model.pruning, {}, dict[str, list[int]]()
+    for layer, method in enumerate(pruning.methods):
+        name = pruning.teacher if teach and method and SCORERS[method].learned else method
+        if name is None:
+            continue
+        if SCORERS[name].reads == "tokens":
+            tokens = Tokens(batch.input_ids, batch.packing.real, layer, pruning.seed, model.token_counts)
+            scores = SCORERS[name].function(tokens)
+            # Whole numbers in double: a float32 would tie those above 2**24, and there is no infinity among them.
+            known[layer] = scores if scores.is_floating_point() else scores.double()
+        elif SCORERS[name].unpruned_pass:
+            unpruned.setdefault(name, []).append(layer)
+    for name, layers in unpruned.items():
+        by_layer = SCORERS[name].function(model, batch, layers)
+        known.update({layer: by_layer[layer] for layer in layers})
+    return known
 
 
 def mask_padding(scores: Tensor, real: Tensor) -> Tensor:
@@ -18,28 +124,55 @@ def mask_padding(scores: Tensor, real: Tensor) -> Tensor:
     return scores.masked_fill(~real, float("-inf"))
 
 
-def head_scores(input_ids: Tensor) -> Tensor:
+register_scorer("student", reads="hidden", learned=True, flops=student.student_flops)(student.Student)
+
+
+@register_scorer("attention", reads="attention", models=("bert",))
+def received_attention(attention: Tensor) -> Tensor:
+    """PoWER-BERT's significance (Goyal et al. 2020, section 3.2): the attention that each token receives.
+
+    Summed over heads and real queries: the map [b, H, n, n] -> [b, n]
+    """
+    return attention.sum(dim=(1, 2))
+
+
+register_scorer("gate", reads="model", models=("lstm",), flops=teachers.gate_flops)(teachers.gate)
+register_scorer("emission", reads="model", models=("bert",), flops=teachers.emission_flops)(teachers.emission)
+register_scorer("gradient", reads="model", models=("bert",), flops=teachers.gradient_flops)(teachers.gradient)
+
+
+@register_scorer("random")
+def random_scores(tokens: Tokens) -> Tensor:
+    """Uniform in [0, 1), seeded by the run, the layer and the sentence itself.
+
+    A hash instead of a generator: what a sentence gets then depends neither on its batch mates nor on its padding,
+    on any device.
+    """
+    positions = torch.arange(tokens.input_ids.shape[1], device=tokens.input_ids.device)
+    hashes = _mix(_mix(tokens.input_ids.long() + 1) + positions) * tokens.real
+    sentence = _mix(hashes.sum(dim=1, keepdim=True) + tokens.seed * 1000 + tokens.layer)
+    bits = _mix(sentence + _mix(positions + 1))
+    return _shift_right(bits, 40).to(torch.float32) / (1 << 24)
+
+
+@register_scorer("head")
+def head_scores(tokens: Tokens) -> Tensor:
     """Earlier tokens first."""
-    length = input_ids.shape[1]
-    return -torch.arange(length, device=input_ids.device, dtype=torch.float32).expand(input_ids.shape)
+    return -tail_scores(tokens)
 
 
-def tail_scores(input_ids: Tensor) -> Tensor:
+@register_scorer("tail")
+def tail_scores(tokens: Tokens) -> Tensor:
     """Later tokens first."""
-    return -head_scores(input_ids)
+    positions = torch.arange(tokens.input_ids.shape[1], device=tokens.input_ids.device, dtype=torch.float32)
+    return positions.expand(tokens.input_ids.shape)
 
 
-def frequency_scores(input_ids: Tensor, token_counts: Tensor) -> Tensor:
-    """Rarer words first; ``token_counts`` [vocabulary] holds how often each occurs in the training set."""
-    return -token_counts[input_ids].double()  # double: a float32 would tie counts above 2**24
-
-
-def fixed_scores(method: str, input_ids: Tensor, token_counts: Tensor | None) -> Tensor:
-    """The scores of ``head``, ``tail`` or ``frequency``, which are the same in every layer."""
-    if method == "frequency":
-        assert token_counts is not None  # models take no such method without them
-        return frequency_scores(input_ids, token_counts)
-    return head_scores(input_ids) if method == "head" else tail_scores(input_ids)
+@register_scorer("frequency", needs_occurrences=True)
+def frequency_scores(tokens: Tokens) -> Tensor:
+    """Rarer words of the training set first."""
+    assert tokens.occurrences is not None  # models take no such scorer without them
+    return -tokens.occurrences[tokens.input_ids]
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -52,40 +185,3 @@ def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift_right(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ _shift_right(x, 27)) * (0x94D049BB133111EB - (1 << 64))
     return x ^ _shift_right(x, 31)
-
-
-def random_scores(input_ids: Tensor, real: Tensor, seed: int) -> Tensor:
-    """Uniform in [0, 1), seeded by ``seed`` and the sentence itself.
-
-    A hash instead of a generator: what a sentence gets then depends neither on its batch mates nor on its padding,
-    on any device.
-    """
-    positions = torch.arange(input_ids.shape[1], device=input_ids.device)
-    tokens = _mix(_mix(input_ids.long() + 1) + positions) * real
-    sentence = _mix(tokens.sum(dim=1, keepdim=True) + seed)
-    bits = _mix(sentence + _mix(positions + 1))
-    return _shift_right(bits, 40).to(torch.float32) / (1 << 24)
-
-
-def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
-    """The "ideal emission rate": for each layer, the product over it and later layers of the attention by [CLS].
-
-    Args:
-        cls_attention: per layer [B, L], the head-averaged attention that ``[CLS]`` pays to each token.
-
-    Returns:
-        Per layer [B, L], as sums of logs: the plain product is about 1e-18 and drowns.
-    """
-    tiny = torch.finfo(torch.float32).tiny
-    logs = torch.stack([a.float().clamp_min(tiny).log() for a in cls_attention])
-    return list(logs.flip(0).cumsum(0).flip(0))
-
-
-def gradient_scores(gradient: Tensor) -> Tensor:
-    """The "ideal gradients": [B, L, D] gradients of the loss -> [B, L] logs of the means of their absolute values.
-
-    The log leaves the order as it is. It is for the students: a few tokens' gradients are a hundred times the others',
-    and a squared error on the plain values would learn these few alone.
-    """
-    tiny = torch.finfo(torch.float32).tiny
-    return gradient.float().abs().mean(dim=-1).clamp_min(tiny).log()

@@ -17,7 +17,7 @@ def _exact(rate: float) -> Fraction:
 
 
 def keep_count(tokens: int, rate: float, count: str = "real", padded_length: int | None = None) -> int:
-    """How many of a sentence's tokens stay.
+    """Count how many of a sentence's tokens stay.
 
     ``count="real"`` keeps ``n - floor(rate * n)`` of the ``n`` real tokens, in exact decimal arithmetic.
     ``count="padded"`` is the published code's own counting: ``int(L * (1 - rate))`` of the padded length ``L``
@@ -36,7 +36,7 @@ def keep_count(tokens: int, rate: float, count: str = "real", padded_length: int
 def keep_counts(
     lengths: Sequence[int], schedule: Sequence[float], count: str = "real", padded_length: int | None = None
 ) -> list[list[int]]:
-    """Tokens of each sentence that layer ``l`` computes, one list per layer of ``schedule``.
+    """Count the tokens of each sentence that layer ``l`` computes: one list per layer of ``schedule``.
 
     With ``count="padded"`` the padded length itself shrinks by each layer's rate.
     """
@@ -52,16 +52,16 @@ def keep_counts(
 
 
 def select_tokens(scores: Tensor, kept: Packing) -> Tensor:
-    """Where the tokens that stay lie in the packed row: of each sentence the best ``kept.counts``, in order.
+    """Select the tokens that stay: of each sentence the best ``kept.seqlens``, in order.
 
     Args:
         scores: [B, L], higher = keep, padding minus infinity. Equal scores keep the earlier token.
         kept: the packing that comes out, made by ``pack`` after that of the tokens which have scores.
 
     Returns:
-        [T'] places, ascending; behind them 0 for the rows with which ``kept`` is rounded up.
+        [T'] where they lie in the packed row, ascending; behind them 0 for the rows with which ``kept`` is rounded up.
     """
     # A stable sort is what makes ties keep the earlier token; topk promises no order among equals.
     ranked = scores.sort(dim=1, descending=True, stable=True).indices
-    places = ranked.flatten().index_select(0, kept.best) + kept.begins
-    return F.pad(places.sort().values, (0, kept.rows - kept.tokens))
+    indices = ranked.flatten().index_select(0, kept.best) + kept.starts
+    return F.pad(indices.sort().values, (0, kept.rows - kept.num_tokens))

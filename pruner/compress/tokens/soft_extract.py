@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from pruner.compress.tokens.scores import received_attention
 from pruner.models.bert_layers import attend, classify, embed, layers_of, task_loss
 from pruner.models.packing import Packing, pack
 
@@ -35,7 +36,7 @@ class SoftExtract(nn.Module):
         order = by_sentence.sort(dim=1, descending=True, stable=True).indices
         ranks = order.argsort(dim=1)  # the place of each token in the order
         # Of n tokens, rank k is kept by a layer that keeps the share s exactly if k / n < s (``select.keep_count``).
-        index = ranks * RANKS // packing.ends.diff()[:, None]
+        index = ranks * RANKS // packing.cu_seqlens.diff()[:, None]
         parameters = self.retention[layer].index_select(0, packing.unpad(index.clamp_max(RANKS - 1)))
         return torch.where(packing.positions == 0, 1.0, parameters)
 
@@ -100,7 +101,7 @@ class SoftBert(nn.Module):
         hidden = embed(self.model.bert, packing, input_ids, token_type_ids, None)
         weights = torch.ones(packing.rows, device=hidden.device)
         for index, layer in enumerate(layers_of(self.model.bert)):
-            context, significance = attend(layer, hidden, packing, score=True, weights=weights)
+            context, significance = attend(layer, hidden, packing, score=received_attention, weights=weights)
             retained = self.soft_extract(index, significance, packing)
             attended = layer.attention.output(context, hidden) * retained[:, None]
             hidden = layer.output(layer.intermediate(attended), attended)

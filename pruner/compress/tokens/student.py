@@ -1,13 +1,16 @@
-"""Students: small networks on the hidden states that imitate a teacher's scores in the same forward pass."""
+"""Students: small networks on the hidden states that imitate a teacher's importance scores in the same forward pass."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
+import numpy as np
 from torch import Tensor, nn
+
+from pruner.models.flops import LstmShape, Shape
 
 
 class Student(nn.Module):
-    """An MLP from a token's hidden state to its score: [B, L, D] -> [B, L].
+    """An MLP from a token's hidden state to its score: [..., D] -> [...].
 
     The published student has three layers, D-D-D-1, so ``widths=(D, D)``. Its input is detached: training it moves
     nothing but itself.
@@ -25,8 +28,18 @@ class Student(nn.Module):
         return self.layers(hidden_states.detach()).squeeze(-1)
 
 
+def student_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
+    """The MLPs of BERT's layers on the tokens that enter, where any leave; an LSTM's once on the whole vocabulary."""
+    at_work = [layer for layer in layers if not np.array_equal(tokens[layer], tokens[layer + 1])]
+    if isinstance(shape, LstmShape):
+        scored, hidden_size = float(shape.vocabulary * len(at_work)), shape.embedding
+    else:
+        scored, hidden_size = float(sum(np.sum(tokens[layer]) for layer in at_work)), shape.hidden
+    return scored * sum(2 * before * after for before, after in pairwise([hidden_size, *widths, 1]))
+
+
 def standardise(scores: Tensor, real: Tensor) -> Tensor:
-    """Mean 0 and variance 1 over the real tokens of each sentence; padding becomes 0.
+    """Shift and scale to mean 0 and variance 1 over the real tokens of each sentence; padding becomes 0.
 
     ``scores`` and ``real`` are [B, L]. A sentence whose scores are all equal becomes all 0.
     """
@@ -34,16 +47,16 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
     # By the largest first: gradients may be 1e-20 and still mean something, and their squares would vanish.
     largest = scores.abs().amax(dim=1, keepdim=True)
     scores = scores / largest.masked_fill(largest == 0, 1)
-    number = real.sum(dim=1, keepdim=True).clamp_min(1)  # a sentence may be empty
-    centred = (scores - scores.sum(dim=1, keepdim=True) / number).masked_fill(~real, 0)
-    variance = centred.square().sum(dim=1, keepdim=True) / number
+    num_tokens = real.sum(dim=1, keepdim=True).clamp_min(1)  # a sentence may be empty
+    centred = (scores - scores.sum(dim=1, keepdim=True) / num_tokens).masked_fill(~real, 0)
+    variance = centred.square().sum(dim=1, keepdim=True) / num_tokens
     return centred * variance.clamp_min(1e-12).rsqrt()
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor, tokens: int | None = None) -> Tensor:
-    """Mean squared error of the standardised scores over the real tokens of the batch: [B, L] x 3 -> scalar.
+def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
+    """Mean squared error of the standardised scores over the real tokens of each sentence: [B, L] x 3 -> scalar.
 
-    Where the sentences are a part of a batch, ``tokens`` are the real tokens of all of it: the parts' losses are added.
+    A mean over sentences, so that parts of a batch add up when each is weighted by its share of the sentences.
     """
     difference = standardise(student, real) - standardise(teacher.detach(), real)
-    return difference.square().sum() / (real.sum().clamp_min(1) if tokens is None else max(1, tokens))
+    return (difference.square().sum(dim=1) / real.sum(dim=1).clamp_min(1)).mean()

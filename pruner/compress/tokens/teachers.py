@@ -1,34 +1,78 @@
-"""The teachers of a BERT: unpruned passes that tell which tokens matter.
+"""Teachers: importance scores from an unpruned pass, and what that costs. They change no weight, leave no gradient."""
 
-They change no weight and leave no gradient.
-"""
+from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertForSequenceClassification
-from transformers.models.bert.modeling_bert import BertLayer
 
-from pruner.compress.tokens.scores import emission_scores, gradient_scores
 from pruner.models.bert_layers import classify, embed, layers_of, run_layer
-from pruner.models.packing import Packing, pack
+from pruner.models.flops import BertShape, LstmShape, Shape, dense_flops
+from pruner.models.packing import Packing, pack, to_device
 
-# ``input_ids``, ``token_type_ids`` and ``position_ids``, each [B, L] or ``None``.
-Inputs = tuple[Tensor, Tensor | None, Tensor | None]
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification
+    from transformers.models.bert.modeling_bert import BertLayer
+
+    from pruner.models.lstm import LstmForSequenceClassification
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch before pruning: its packing, and its inputs [B, L], where L is the longest sentence."""
+
+    packing: Packing
+    input_ids: Tensor
+    token_type_ids: Tensor | None = None
+    position_ids: Tensor | None = None
 
 
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while."""
+    """Put a module into evaluation mode for a while."""
     training = module.training
     module.eval()
     try:
         yield
     finally:
         module.train(training)
+
+
+@torch.no_grad()
+def emission(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The "ideal emission rate" [B, L] of every layer: what attention [CLS] pays to each token from there on."""
+    rows: list[Tensor] = []
+    packing = batch.packing
+    with without_dropout(model):
+        hidden = embed(model.bert, packing, batch.input_ids, batch.token_type_ids, batch.position_ids)
+        *earlier, last = layers_of(model.bert)
+        for layer in earlier:
+            rows.append(cls_attention(layer, hidden, packing))
+            hidden = run_layer(layer, hidden, packing)
+        rows.append(cls_attention(last, hidden, packing))  # the rest of the last layer is not needed
+    # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pass that is trained.
+    torch.clear_autocast_cache()
+    return dict(enumerate(emission_scores(rows)))
+
+
+def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
+    """For each layer, the product over it and later layers of the attention by [CLS].
+
+    Args:
+        cls_attention: per layer [B, L], the head-averaged attention that ``[CLS]`` pays to each token.
+
+    Returns:
+        Per layer [B, L], as sums of logs: the plain product is about 1e-18 and drowns.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    logs = torch.stack([a.float().clamp_min(tiny).log() for a in cls_attention])
+    return list(logs.flip(0).cumsum(0).flip(0))
 
 
 def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
@@ -38,52 +82,44 @@ def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
     """
     attention = layer.attention.self
     heads = (attention.num_attention_heads, attention.attention_head_size)
-    query = attention.query(hidden.index_select(0, packing.ends[:-1])).unflatten(-1, heads)
+    query = attention.query(hidden.index_select(0, packing.cu_seqlens[:-1])).unflatten(-1, heads)
     key = packing.pad(attention.key(hidden)).unflatten(-1, heads)
     logits = torch.einsum("bhd,blhd->bhl", query, key) * attention.scaling
     return logits.float().masked_fill(~packing.real[:, None], float("-inf")).softmax(dim=-1).mean(dim=1)
 
 
-@torch.no_grad()
-def emission(model: BertForSequenceClassification, packing: Packing, inputs: Inputs) -> dict[int, Tensor]:
-    """Emission scores [B, L] of every layer."""
-    rows: list[Tensor] = []
-    with without_dropout(model):
-        hidden = embed(model.bert, packing, *inputs)
-        layers = layers_of(model.bert)
-        for layer in layers[:-1]:
-            rows.append(cls_attention(layer, hidden, packing))
-            hidden = run_layer(layer, hidden, packing)
-        # The rest of the last layer is not needed.
-        rows.append(cls_attention(layers[-1], hidden, packing))
-    # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pass that is trained.
-    torch.clear_autocast_cache()
-    return dict(enumerate(emission_scores(rows)))
+def emission_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
+    """An unpruned pass without the last layer, and a row of each layer's map: one query, all keys, their products."""
+    shape, real = cast(BertShape, shape), tokens[0]
+    total = sum(shape.layer(index, real) for index in range(shape.depth - 1))
+    for layer in shape.layers:
+        query_and_keys = 2 * shape.hidden * layer.attention * (1 + real)
+        total += float(np.sum(query_and_keys + 2 * real * layer.attention))
+    return total
 
 
-def gradient(model: BertForSequenceClassification, packing: Packing, inputs: Inputs, first: int) -> dict[int, Tensor]:
-    """Gradient scores [B, L] of the layers from ``first`` on, by a pass and its way back.
+def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The "ideal gradients" [B, L] of the first of ``layers`` and all later ones, by a pass and its way back.
 
     The loss takes the model's own prediction for the label, in training too: true labels would leak through the choice
     of tokens, and the model would learn to read them there. It is summed over sentences, so that none depends on its
     batch mates. A regression takes its prediction for the loss: the squared error has the same gradient up to one
     factor per sentence, which is 0 at the prediction.
-
-    ``first`` is the first layer whose scores are wanted.
     """
+    first, packing = min(layers), batch.packing
     # Inference mode is left: its tensors cannot be part of a graph.
     with torch.inference_mode(False), torch.no_grad(), without_dropout(model):
-        packing = pack([packing.counts], packing.ends.device, round_up=packing.rows > packing.tokens)[0]
-        ids, types, positions = inputs
-        types, positions = (None if x is None else x.clone() for x in (types, positions))
-        hidden = embed(model.bert, packing, ids.clone(), types, positions)
-        layers = layers_of(model.bert)
-        for layer in layers[:first]:
+        packing = pack([packing.seqlens], packing.cu_seqlens.device, round_up=packing.rows > packing.num_tokens)[0]
+        inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+        ids, types, positions = (None if x is None else x.clone() for x in inputs)
+        hidden = embed(model.bert, packing, cast(Tensor, ids), types, positions)
+        stack = layers_of(model.bert)
+        for layer in stack[:first]:
             hidden = run_layer(layer, hidden, packing)
         torch.clear_autocast_cache()
         with torch.enable_grad():
             states = [hidden.detach().requires_grad_()]
-            for layer in layers[first:]:
+            for layer in stack[first:]:
                 states.append(run_layer(layer, states[-1], packing))
             logits = classify(model, states.pop(), packing).float()
             if model.num_labels == 1:
@@ -91,4 +127,44 @@ def gradient(model: BertForSequenceClassification, packing: Packing, inputs: Inp
             else:
                 loss = F.cross_entropy(logits, logits.detach().argmax(dim=-1), reduction="sum")
             gradients = torch.autograd.grad(loss, states)
-        return {first + index: packing.pad(gradient_scores(each)) for index, each in enumerate(gradients)}
+        return {layer: packing.pad(gradient_scores(x)) for layer, x in enumerate(gradients, start=first)}
+
+
+def gradient_scores(gradient: Tensor) -> Tensor:
+    """Logs of the means over the width of the absolute gradients of the loss: [..., D] -> [...]
+
+    The log leaves the order as it is. It is for the students: a few tokens' gradients are a hundred times the others',
+    and a squared error on the plain values would learn these few alone.
+    """
+    tiny = torch.finfo(torch.float32).tiny
+    return gradient.float().abs().mean(dim=-1).clamp_min(tiny).log()
+
+
+def gradient_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
+    """An unpruned pass and its way back to the first layer: linear layers once more, the attention products twice."""
+    shape, real = cast(BertShape, shape), tokens[0]
+    total = dense_flops(shape, real) + shape.head(len(real))
+    for index in range(min(layers), shape.depth):
+        total += shape.layer(index, real) + float(np.sum(4 * real**2 * shape.layers[index].attention))
+    return total
+
+
+@torch.no_grad()
+def gate(model: LstmForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
+    """The mean input gate of the first LSTM at each word [S, L], in an unpruned pass; 0 at padding."""
+    lstm, hidden, ids = model.lstm[0], model.config.hidden_size, batch.input_ids
+    names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")  # the input gate's rows come first
+    w_words, b_words, w_state, b_state = (lstm.get_parameter(name)[:hidden] for name in names)
+    gates = torch.zeros(ids.shape, device=ids.device)
+    for rows, width in model.chunks(batch.packing.seqlens, ids.device):
+        at = to_device(rows, ids.device)
+        words = model.embedding(ids[at, :width])
+        before = F.pad(lstm(words)[0][:, :-1], (0, 0, 1, 0))  # the state that each word meets
+        input_gate = F.linear(words, w_words, b_words) + F.linear(before, w_state, b_state)
+        gates[at, :width] = input_gate.float().sigmoid().mean(dim=-1)
+    return {0: gates.masked_fill(~batch.packing.real, 0)}
+
+
+def gate_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
+    """The first LSTM on every word, and its input gate once more, from the states."""
+    return float(np.sum(tokens[0])) * cast(LstmShape, shape).word(0) * 1.25

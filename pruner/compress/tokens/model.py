@@ -1,0 +1,135 @@
+"""What the pruned models share: how a schedule is set, kept in the config, and taken off again."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from pruner.compress.tokens.schedule import Pruning, check_schedule, make_pruning
+from pruner.utils.errors import UserError
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+class PrunedModel(PreTrainedModel):
+    """The schedule, its students and the ways to set them; a base of pruned models beside their plain class.
+
+    The schedule, the methods and the students are saved by ``save_pretrained`` and come back with ``from_pretrained``.
+    """
+
+    kind: ClassVar[str]  # "bert" or "lstm", as in ``Scorer.models``
+    plain_class: ClassVar[type[PreTrainedModel]]
+    evaluation_options: ClassVar = {"output_tokens": True}  # what ``evaluation.predict`` asks for
+    # The loss is a mean over the batch: Trainer then divides it by the accumulation steps.
+    accepts_loss_kwargs = False
+
+    pruning: Pruning
+    students: nn.ModuleList  # one per layer of a learned scorer, in order
+    token_counts: Tensor | None  # [vocabulary] occurrences in the training set, for scorers that need them
+
+    def init_pruning(self, num_layers: int, scored_size: int) -> None:
+        """Set up the pruning that the config has, or none.
+
+        ``num_layers`` is the number of layers that may be pruned, ``scored_size`` the width of what students read.
+        """
+        self.num_layers, self.scored_size = num_layers, scored_size
+        self.pruning, self.students = Pruning.none(num_layers), nn.ModuleList()
+        self.register_buffer("token_counts", None)
+        saved = getattr(self.config, "pruning", None)
+        if saved is not None:
+            self._apply_pruning(Pruning.from_dict(saved))
+
+    @classmethod
+    def from_unpruned(cls, model: PreTrainedModel) -> Self:
+        """A pruned model with the weights and config of a plain one, not yet pruned; draws no random numbers."""
+        return _as_class(cls, model)
+
+    def unpruned_twin(self) -> Any:
+        """The plain model with the same weights, in evaluation mode."""
+        return _as_class(self.plain_class, self).eval()
+
+    def set_pruning(
+        self,
+        schedule: float | Sequence[float] | Pruning,
+        methods: str | Sequence[str | None] = "student",
+        teacher: str | None = None,
+        token_counts: Tensor | None = None,
+        **options: Any,
+    ) -> Self:
+        """Set the schedule: one rate per layer, each the share of the real tokens dropped before that layer.
+
+        Args:
+            schedule: one rate per layer, ``0 <= rate < 1``, a single one for an LSTM; or all of it, as made by
+                ``make_pruning``, which explains the other arguments.
+            token_counts: [vocabulary] occurrences in the training set; needed by ``frequency``.
+            options: ``count``, ``padded_length``, ``seed``, ``student_widths``.
+
+        Students of layers that had one of the same size stay as they are; new ones are untrained.
+
+        Returns:
+            the model itself.
+
+        Raises:
+            UserError: a schedule of the wrong length or with an impossible rate, an unknown method or option.
+        """
+        if not isinstance(schedule, Pruning):
+            schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=self.kind, **options)
+        if _needs_occurrences(schedule):
+            if token_counts is None:
+                raise UserError(f"token_counts: {schedule.method!r} needs how often words occur in the training set")
+            if token_counts.shape != (self.config.vocab_size,):
+                raise UserError(
+                    f"token_counts: {token_counts.numel()} numbers for a vocabulary of {self.config.vocab_size}"
+                )
+        self._apply_pruning(schedule, token_counts)
+        return self
+
+    def set_schedule(self, schedule: Sequence[float]) -> Self:
+        """Set other rates for the layers of a model pruned by one method; the students of those that remain stay.
+
+        Raises:
+            UserError: an impossible schedule, or one that prunes at a layer which has no student.
+        """
+        pruning = self.pruning.with_schedule(check_schedule(schedule, self.num_layers))
+        students = dict(zip(self.pruning.student_layers, self.students, strict=True))
+        for layer in pruning.student_layers:
+            if layer not in students:
+                raise UserError(f"pruning_schedule: layer {layer} has no student; train the model with a rate there")
+        self.students = nn.ModuleList(students[layer] for layer in pruning.student_layers)
+        self.pruning, self.config.pruning = pruning, pruning.to_dict()
+        return self
+
+    def _apply_pruning(self, pruning: Pruning, token_counts: Tensor | None = None) -> None:
+        same_widths = pruning.student_widths == self.pruning.student_widths
+        if pruning.student_layers != self.pruning.student_layers or not same_widths:
+            learned = [scorer for scorer in pruning.scorers if scorer and scorer.learned]
+            students = [scorer.function(self.scored_size, pruning.student_widths) for scorer in learned]
+            self.students = nn.ModuleList(students).to(self.device, self.dtype).train(self.training)
+        occurrences = None
+        if _needs_occurrences(pruning):
+            occurrences = torch.zeros(self.config.vocab_size, dtype=torch.int64, device=self.device)
+            if token_counts is not None:  # else they come with the weights
+                occurrences.copy_(token_counts)
+        self.register_buffer("token_counts", occurrences)
+        self.pruning, self.config.pruning = pruning, pruning.to_dict()
+
+
+def _needs_occurrences(pruning: Pruning) -> bool:
+    return any(scorer.needs_occurrences for scorer in pruning.scorers if scorer)
+
+
+def _as_class(model_class: type[Model], model: PreTrainedModel) -> Model:
+    """Make a model of another class, unpruned, of copies of another's modules, whatever their shapes."""
+    config: PretrainedConfig = copy.deepcopy(model.config)
+    config.pruning = None
+    with torch.device("meta"):  # no memory, no random numbers
+        made = model_class(config)
+    for name, _ in list(made.named_children()):
+        if name != "students":
+            setattr(made, name, copy.deepcopy(getattr(model, name), {id(model.config): config}))
+    return made.train(model.training)

@@ -1,0 +1,120 @@
+"""Floating-point operations of plain models on real tokens: matrix products only, a multiply-add counted as two.
+
+Padding costs nothing. What token pruning and its scorers change is in ``compress/tokens/flops.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pruner.models.bert_layers import layers_of
+
+if TYPE_CHECKING:
+    from transformers import BertForSequenceClassification
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """The sizes of one BERT layer: ``attention`` is heads x head size, ``intermediate`` 0 without a feed-forward."""
+
+    attention: int
+    intermediate: int
+
+
+@dataclass(frozen=True)
+class BertShape:
+    """The sizes that decide the work of a BERT classifier; layers may differ."""
+
+    hidden: int
+    labels: int
+    layers: tuple[LayerShape, ...]
+
+    @classmethod
+    def of(cls, config: Any) -> BertShape:
+        """The shape of a dense model, from its ``transformers.BertConfig``."""
+        layer = LayerShape(config.hidden_size, config.intermediate_size)
+        return cls(config.hidden_size, config.num_labels, (layer,) * config.num_hidden_layers)
+
+    @classmethod
+    def of_model(cls, model: BertForSequenceClassification) -> BertShape:
+        """The shape of a model's modules, from which heads, neurons or layers may have been removed."""
+        layers = []
+        for layer in layers_of(model.bert):
+            dense = getattr(layer.intermediate, "dense", None)  # absent without a feed-forward
+            layers.append(LayerShape(layer.attention.self.query.out_features, dense.out_features if dense else 0))
+        config: Any = model.config
+        return cls(config.hidden_size, config.num_labels, tuple(layers))
+
+    @property
+    def depth(self) -> int:
+        """How many layers may be pruned."""
+        return len(self.layers)
+
+    def layer(self, index: int, tokens: np.ndarray, kept: np.ndarray | None = None) -> float:
+        """One layer on sentences of ``tokens`` [B]: Q, K, V, both attention products, output, feed-forward.
+
+        With ``kept`` [B] only these are left after attention.
+        """
+        attention, neurons = self.layers[index].attention, self.layers[index].intermediate
+        kept = tokens if kept is None else kept
+        before = 6 * tokens * self.hidden * attention + 4 * tokens**2 * attention
+        return float(np.sum(before + 2 * kept * attention * self.hidden + 4 * kept * self.hidden * neurons))
+
+    def head(self, sentences: int) -> float:
+        """Pooler and classifier, on [CLS] alone."""
+        return sentences * 2.0 * self.hidden * (self.hidden + self.labels)
+
+
+@dataclass(frozen=True)
+class LstmShape:
+    """The sizes that decide the work of an LSTM classifier of ``sentences`` per example: 2 for pairs.
+
+    All of its LSTMs read the same words, so that they are one layer to pruning.
+    """
+
+    vocabulary: int
+    embedding: int
+    hidden: int
+    lstms: int
+    head_size: int
+    labels: int
+    sentences: int = 1
+
+    depth = 1
+
+    @classmethod
+    def of(cls, config: Any, sentences: int = 1) -> LstmShape:
+        """The shape of a model, from its ``models.lstm.LstmConfig``."""
+        sizes = (config.vocab_size, config.embedding_size, config.hidden_size, config.num_layers, config.head_size)
+        return cls(*sizes, config.num_labels, sentences)
+
+    def word(self, lstm: int) -> int:
+        """One word in one LSTM: four gates, from input and state."""
+        return 8 * self.hidden * ((self.hidden if lstm else self.embedding) + self.hidden)
+
+    def layer(self, index: int, tokens: np.ndarray, kept: np.ndarray | None = None) -> float:
+        """All LSTMs on sentences of which ``kept`` [S] words are read, or all ``tokens`` [S]."""
+        words = float(np.sum(tokens if kept is None else kept))
+        return words * sum(self.word(lstm) for lstm in range(self.lstms))
+
+    def head(self, sentences: int) -> float:
+        """The classifier, once per example."""
+        return sentences / self.sentences * 2.0 * self.head_size * (self.hidden + self.labels)
+
+
+Shape = BertShape | LstmShape
+
+
+def dense_flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
+    """The plain model on sentences of ``lengths`` real tokens; both sentences of a pair count for an LSTM."""
+    tokens = np.asarray(lengths, dtype=np.float64)
+    return shape.head(len(tokens)) + sum(shape.layer(index, tokens) for index in range(shape.depth))
+
+
+def reduction(baseline: float, pruned: float) -> dict[str, float]:
+    """The ``flops`` entry of a record."""
+    return {"baseline": baseline, "pruned": pruned, "reduction": round(baseline / pruned, 4)}

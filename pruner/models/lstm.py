@@ -1,0 +1,154 @@
+"""An LSTM classifier of words. A pair of sentences is classified by the difference of their two last states."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from pruner.data.vocabulary import PADDING, UNKNOWN
+from pruner.models.packing import left_align, to_device, to_width
+
+# Of words before training. With PyTorch's own 1, what rare words can learn is lost in the noise they start from.
+EMBEDDING_STD = 0.1
+# On a CPU, sentences are read in chunks, sorted by length and padded to their longest: oneDNN reads padded batches
+# about twice as fast as PyTorch's own loop reads packed ones. Small chunks leave little padding, but each call has a
+# price: a chunk has at least so many sentences and, where these are short, so many words.
+CHUNK_SENTENCES, CHUNK_WORDS = 64, 1024
+
+
+class LstmConfig(PretrainedConfig):
+    """Sizes of the model, as published by default."""
+
+    model_type = "lstm"
+
+    def __init__(
+        self,
+        vocab_size: int = 65_000,
+        embedding_size: int = 300,
+        hidden_size: int = 300,
+        num_layers: int = 1,
+        head_size: int = 256,
+        **kwargs,
+    ) -> None:
+        self.vocab_size = vocab_size
+        self.embedding_size = embedding_size
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.head_size = head_size
+        super().__init__(**kwargs)
+
+    @classmethod
+    def get_config_dict(cls, *args, **kwargs) -> tuple[dict, dict]:
+        """Read a config; models were of type ``pruned_lstm`` before the plain one had a class of its own."""
+        config, kwargs = super().get_config_dict(*args, **kwargs)
+        if config.get("model_type") == "pruned_lstm":
+            config["model_type"] = cls.model_type
+        return config, kwargs
+
+
+class LstmForSequenceClassification(PreTrainedModel):
+    """Embedding, LSTM, classifier on the state after the last word; words have ids above 0.
+
+    What a sentence gets depends neither on its batch mates nor on padding, on whichever side. A sentence may be empty:
+    its state is zero.
+    """
+
+    config_class = LstmConfig
+    accepts_loss_kwargs = False  # the loss is a mean over the batch
+
+    def __init__(self, config: LstmConfig) -> None:
+        super().__init__(config)
+        hidden = config.hidden_size
+        self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=PADDING)
+        nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
+        with torch.no_grad():  # unknown words say nothing, unless training learns that they do
+            self.embedding.weight[: UNKNOWN + 1] = 0
+        sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
+        self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
+        labels: int = config.num_labels  # type: ignore[assignment]  # None is of configs without labels
+        self.classifier = nn.Sequential(
+            nn.Linear(hidden, config.head_size), nn.ReLU(), nn.Linear(config.head_size, labels)
+        )
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave the modules as PyTorch makes them: BERT's initialisation is not for an LSTM."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        second_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        lengths: Sequence[int] | None = None,
+        second_lengths: Sequence[int] | None = None,
+        return_dict: bool = True,
+    ) -> SequenceClassifierOutput | tuple:
+        """Classify sentences, or pairs of them.
+
+        Args:
+            input_ids: [B, L] words, 0 where there is none.
+            second_ids: [B, M] the second sentences of pairs.
+            labels: [B] class numbers.
+            lengths, second_lengths: B numbers of words known on the host; they promise that padding is on the right.
+                Without them they are read from the ids, and padding may be anywhere.
+        """
+        ids, all_lengths = one_below_another(input_ids, second_ids, lengths, second_lengths)
+        logits = self.classify(self.last_states(ids, all_lengths), pairs=second_ids is not None)
+        loss = None if labels is None else F.cross_entropy(logits.float(), labels)
+        output = SequenceClassifierOutput(loss=loss, logits=logits)
+        return output if return_dict else output.to_tuple()
+
+    def classify(self, states: Tensor, pairs: bool) -> Tensor:
+        """Classify last states [S, hidden] -> [B, labels]; of ``pairs``, the second half are the second sentences'."""
+        if pairs:
+            first, second = states.chunk(2)
+            states = first - second
+        return self.classifier(states)
+
+    def last_states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        """Read sentences [S, L], the words on the left -> the last layer's states after the last word, [S, hidden]"""
+        device = ids.device
+        states, order = [], []
+        for rows, width in self.chunks(lengths, device):
+            chunk_lengths = torch.tensor([lengths[row] for row in rows])
+            x = self.embedding(ids[to_device(rows, device), :width])
+            if reads_packed(device):
+                x = pack_padded_sequence(x, chunk_lengths, batch_first=True)
+            for lstm in self.lstm:
+                x, (last, _) = lstm(x)
+            # Nothing flows back from padding that follows.
+            states.append(last[0] if reads_packed(device) else x[torch.arange(len(rows)), chunk_lengths - 1])
+            order += rows
+        empty = [row for row, length in enumerate(lengths) if length == 0]
+        states.append(self.embedding.weight.new_zeros(len(empty), self.config.hidden_size))
+        places = sorted(range(len(lengths)), key=(order + empty).__getitem__)
+        return torch.cat(states).index_select(0, to_device(places, device))
+
+    def chunks(self, lengths: Sequence[int], device: torch.device) -> Iterator[tuple[list[int], int]]:
+        """Chunk rows that are not empty, the longest first, into what is read at once, each with its longest length."""
+        order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row])
+        while order:
+            width = lengths[order[0]]
+            size = len(order) if reads_packed(device) else max(CHUNK_SENTENCES, CHUNK_WORDS // width)
+            yield order[:size], width
+            order = order[size:]
+
+
+def one_below_another(
+    input_ids: Tensor, second_ids: Tensor | None, lengths: Sequence[int] | None, second_lengths: Sequence[int] | None
+) -> tuple[Tensor, list[int]]:
+    """Stack first and second sentences, the words on the left -> ids [S, longest] and S lengths."""
+    parts = [left_align(input_ids, lengths, PADDING)]
+    if second_ids is not None:
+        parts.append(left_align(second_ids, second_lengths, PADDING))
+    all_lengths = [length for _, part_lengths in parts for length in part_lengths]
+    return torch.cat([to_width(ids, max(all_lengths)) for ids, _ in parts]), all_lengths
+
+
+def reads_packed(device: torch.device) -> bool:
+    """cuDNN reads packed batches without waste; a CPU is faster with chunks of similar length."""
+    return device.type == "cuda"
