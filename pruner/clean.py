@@ -76,7 +76,7 @@ def megabytes(size: int) -> str:
 
 
 def main() -> None:
-    options = parse_flags(__doc__, globals())
+    options = parse_flags(globals())
     root = Path(options.cache)
     if not root.is_dir():
         raise UserError(f"--cache (cache): {root} is no folder; name the one in which the run scripts' caches lie")

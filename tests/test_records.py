@@ -5,13 +5,12 @@ import json
 import pytest
 import torch
 from conftest import ROOT
+from pruner.training.steps import read_step, write_step
 
 from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.schedule import make_pruning
-
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
 from pruner.report.tables import budget_table, markdown, metric_text, rate_table, summary, to_frame
-from pruner.training.steps import read_step, write_step
 from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from pruner.models.flops import dense_flops
 from pruner.training.context import Context
 from pruner.training.stage import Recipe, Say, Stage, Trained
 from pruner.utils.errors import SettingError, unknown
@@ -60,7 +61,7 @@ class Method(Recipe):
         """Count what the finalized model costs, all that the method needs at inference included."""
         parameters = list(model.parameters())
         return Cost(
-            context.backbone.flops(model, context.dev_splits),
+            dense_flops(context.backbone.shape(context.task, model), context.dev_lengths),
             sum(parameter.numel() for parameter in parameters),
             sum(parameter.numel() * parameter.element_size() for parameter in parameters),
         )

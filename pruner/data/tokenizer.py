@@ -15,6 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from pruner.data.rows import read_lines
 from pruner.utils.errors import SettingError, UserError
 from pruner.utils.files import read_json, read_json_if_there, read_size, short
 

@@ -21,15 +21,11 @@ def write_plan(grid: Grid, unfinished: Sequence[Cell]) -> None:
     """Write down which kept stages the unfinished cells need."""
     if not unfinished:
         return
-    cells = [
-        {
-            "record": grid.folder(cell).resolve().as_posix(),
-            "stages": [stage.place for stage in cell.lineage],
-        }
-        for cell in unfinished
-    ]
+    records = [grid.folder(cell).resolve().as_posix() for cell in unfinished]
+    stages = [[stage.place for stage in cell.lineage] for cell in unfinished]
+    cells = [{"record": record, "stages": places} for record, places in zip(records, stages, strict=True)]
     text = json.dumps(cells, indent=1)
-    key = hashlib.sha256("\n".join(sorted(cell["record"] for cell in cells)).encode()).hexdigest()[:12]
+    key = hashlib.sha256("\n".join(sorted(records)).encode()).hexdigest()[:12]
     write_whole(grid.stages.root / PLANS / f"{key}.json", text.encode())
 
 
@@ -46,7 +42,7 @@ def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:
     waiting = [cell for cell, done in zip(cells, finished, strict=True) if not done]
     stages = unique(stage for cell in waiting for stage in cell.lineage)
     to_do = [stage for stage in stages if grid.stages.state(stage) != "finished"]
-    sizes = {cell.task: FLOAT32 * cell.context.backbone.parameters(cell.context.task) for cell in cells}
+    sizes = {cell.task: FLOAT32 * num_parameters(cell) for cell in cells}
     kept = sum(sizes[stage.context.task.name] for stage in to_do if stage.shared)
     models = 0 if grid.discard_models else sum(sizes[cell.task] for cell in waiting)
     checkpoints = max((ADAM * sizes[stage.context.task.name] for stage in to_do), default=0)
@@ -56,6 +52,10 @@ def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:
         f"{megabytes(models)} of models in {grid.models or grid.cached_models}/; and {megabytes(checkpoints)} of "
         "checkpoints while a stage is trained"
     )
+
+
+def num_parameters(cell: Cell) -> int:
+    return sum(parameter.numel() for parameter in cell.context.backbone.empty(cell.context.task).parameters())
 
 
 def describe(grid: Grid, stage: Stage, done: bool) -> str:

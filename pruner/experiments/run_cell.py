@@ -10,10 +10,11 @@ from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
-from pruner.report.records import Log, Record, environment, finite, write_record
+from pruner.report.records import Log, Record, finite, write_record
 from pruner.report.tables import metric_text
 from pruner.training.train import training_device
 from pruner.utils.distributed import is_main
+from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 from pruner.utils.files import whole_folder, write_whole
 

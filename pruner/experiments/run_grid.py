@@ -9,10 +9,11 @@ from pruner.experiments.cell import Cell, Grid
 from pruner.experiments.plan import write_plan
 from pruner.experiments.run_cell import predict_finished, run_cell
 from pruner.report.page import report_grid
-from pruner.report.records import Record, check_writable
-from pruner.report.tables import by_target, markdown, summary
+from pruner.report.records import Record
+from pruner.report.tables import comparisons, markdown, summary, to_frame
 from pruner.utils.distributed import from_main, is_main, num_processes
 from pruner.utils.errors import CellError
+from pruner.utils.files import check_writable
 from pruner.utils.locks import Lock
 
 
@@ -122,5 +123,6 @@ def take_cell(
 
 def print_tables(records: list[Record]) -> None:
     """Print the results, in a table or several."""
-    for table in (summary(records), *by_target(records)):
+    frame = to_frame(records)
+    for table in (summary(frame), *comparisons(frame)):
         print("\n" + markdown(table))

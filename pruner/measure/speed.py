@@ -57,7 +57,10 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise SettingError("task", "random weights have no vocabulary; use --weights, or --lengths")
     if not args.pruning_methods:
         raise SettingError("pruning_methods", "the list is empty; leave it out for the usual ones")
-    for constant, kind, known in (("task", "task", [*TASKS]), ("pruning_methods", "method", ["none", *scorer_names("bert")])):
+    for constant, kind, known in (
+        ("task", "task", [*TASKS]),
+        ("pruning_methods", "method", ["none", *scorer_names("bert")]),
+    ):
         for name in getattr(args, constant) or ():
             if name not in known:
                 raise SettingError(constant, unknown(kind, name, known))
@@ -135,7 +138,9 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
         lengths = [int(length) for length in split.lengths]
         flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
         saved = round(dense_flops(shape, lengths) / flops, 4)
-        latency = measure_latency(model.unpruned_twin(), model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES)
+        latency = measure_latency(
+            model.unpruned_twin(), model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES
+        )
         what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
         what["efficiency"] = round(latency["speedup"] / saved, 4)
         rows.append(what | latency)

@@ -1,11 +1,12 @@
 """Backbones: plain models that are built, loaded, saved and fed. They know nothing of compression."""
 
+import copy
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from pruner.data.collate import BertCollator, Collate, LstmCollator
 from pruner.data.task import Task
 from pruner.data.tokenizer import TOKENIZER_FILES, BertTokenizer
 from pruner.data.vocabulary import Vocabulary, vocabulary_path
-from pruner.models.flops import BertShape, LstmShape, dense_flops, lstm_dense_flops
+from pruner.models.flops import BertShape, LstmShape, Shape
 from pruner.models.lstm import LstmConfig, LstmForSequenceClassification
 from pruner.models.pretrained import load_model
 
@@ -42,16 +43,20 @@ class Backbone(ABC):
         """Return the model's collator; ``with_lengths`` adds lengths on the host for models that take them."""
 
     @abstractmethod
-    def lengths(self, splits: Sequence[Split]) -> list[int]:
+    def shape(self, task: Task, model: nn.Module | None = None) -> Shape:
+        """Return the sizes of the dense model, or those that the layers of ``model`` really have."""
+
+    @abstractmethod
+    def empty(self, task: Task) -> nn.Module:
+        """Build the model without numbers, on PyTorch's meta device, to know its size."""
+
+    @abstractmethod
+    def lengths(self, task: Task, splits: Sequence[Split]) -> list[int]:
         """Return the number of real tokens of each sequence that the model reads of ``splits``."""
 
     @abstractmethod
     def words(self, task: Task, split: Split, row: int) -> list[list[str]]:
         """Return the tokens of a row as text, a list for each sequence that the model reads."""
-
-    @abstractmethod
-    def flops(self, model: nn.Module, splits: Sequence[Split]) -> float:
-        """Count the FLOPs of a plain model on all rows of ``splits``, by the shapes that its layers really have."""
 
     @abstractmethod
     def load(self, folder: Path) -> nn.Module:
@@ -82,21 +87,25 @@ class BertBackbone(Backbone):
     def build(self, task: Task) -> BertForSequenceClassification:
         return load_model(BertForSequenceClassification, self.bert, task)
 
-    def shape(self, task: Task) -> BertShape:
-        """Return the sizes of the dense model."""
-        return replace(BertShape.of(self.config), labels=task.num_labels)
+    def shape(self, task: Task, model: Any = None) -> BertShape:
+        return (
+            replace(BertShape.of(self.config), labels=task.num_labels) if model is None else BertShape.of_model(model)
+        )
+
+    def empty(self, task: Task) -> nn.Module:
+        config = copy.deepcopy(self.config)
+        config.num_labels = task.num_labels
+        with torch.device("meta"):
+            return BertForSequenceClassification(config)
 
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         return BertCollator(with_lengths)
 
-    def lengths(self, splits: Sequence[Split]) -> list[int]:
+    def lengths(self, task: Task, splits: Sequence[Split]) -> list[int]:
         return [int(length) for split in splits for length in split.lengths]
 
     def words(self, task: Task, split: Split, row: int) -> list[list[str]]:
         return [[self.tokenizer.piece(int(token)) for token in split.sentence(row)]]
-
-    def flops(self, model: nn.Module, splits: Sequence[Split]) -> float:
-        return dense_flops(BertShape.of_model(model), self.lengths(splits))
 
     def load(self, folder: Path) -> BertForSequenceClassification:
         return BertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
@@ -130,15 +139,17 @@ class LstmBackbone(Backbone):
         fingerprint = self.vocabularies[task.name].fingerprint
         return {**self.sizes, "vocabulary": fingerprint, "vectors": self.vectors_name}
 
-    def build(self, task: Task) -> LstmForSequenceClassification:
-        config = LstmConfig(
+    def config(self, task: Task) -> LstmConfig:
+        return LstmConfig(
             vocab_size=self.vocabularies[task.name].size,
             num_labels=task.num_labels,
             id2label=dict(enumerate(task.labels)),
             label2id={label: index for index, label in enumerate(task.labels)},
             **self.sizes,
         )
-        model = LstmForSequenceClassification(config)
+
+    def build(self, task: Task) -> LstmForSequenceClassification:
+        model = LstmForSequenceClassification(self.config(task))
         with torch.no_grad():
             for number, vector in self.vectors.get(task.name, {}).items():
                 model.embedding.weight[number] = torch.from_numpy(vector)
@@ -147,17 +158,22 @@ class LstmBackbone(Backbone):
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         return LstmCollator(pairs=len(task.text) == 2)
 
-    def lengths(self, splits: Sequence[Split]) -> list[int]:
+    def shape(self, task: Task, model: Any = None) -> LstmShape:
+        return LstmShape.of(self.config(task) if model is None else model.config, sentences=len(task.text))
+
+    def empty(self, task: Task) -> nn.Module:
+        with torch.device("meta"):
+            return LstmForSequenceClassification(self.config(task))
+
+    def lengths(self, task: Task, splits: Sequence[Split]) -> list[int]:
         """The two sentences of a pair are read one by one."""
-        return [n for split in splits for n in (*split.second.tolist(), *(split.lengths - split.second).tolist())]
+        parts = [(split.second, split.lengths - split.second)[: len(task.text)] for split in splits]
+        return [int(length) for lengths in parts for part in lengths for length in part]
 
     def words(self, task: Task, split: Split, row: int) -> list[list[str]]:
         vocabulary = self.vocabularies[task.name]
         parts = np.split(split.sentence(row), [split.second[row]])[: len(task.text)]
         return [[vocabulary.word(int(number)) for number in ids] for ids in parts]
-
-    def flops(self, model: nn.Module, splits: Sequence[Split]) -> float:
-        return lstm_dense_flops(LstmShape.of(model.config), sum(map(len, splits)), self.lengths(splits))
 
     def load(self, folder: Path) -> LstmForSequenceClassification:
         return LstmForSequenceClassification.from_pretrained(folder)

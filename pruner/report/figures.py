@@ -74,8 +74,8 @@ def draw(chart: Chart) -> dict[str, bytes]:
         figure = Figure(figsize=(columns * WIDTH + beside, rows * HEIGHT + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         handles: dict[str, Any] = {}
-        for axes, (names_of_panel, lines) in zip(grid.flat, panels, strict=False):
-            handles = draw_panel(axes, *names_of_panel, lines) | handles
+        for axes, ((title, x_label, ticks), lines) in zip(grid.flat, panels, strict=False):
+            handles = draw_panel(axes, title, x_label, ticks, lines) | handles
         for axes in grid[:, 0]:
             axes.set_ylabel(chart.y_label)
         for axes in grid.flat[len(panels) :]:

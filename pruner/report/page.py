@@ -57,7 +57,10 @@ def groups(records: dict[str, Record]) -> list[Group]:
         return "/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)
 
     names = sorted(sorted(records), key=key)
-    return [Group(*which[:3], labelled([records[name] for name in same])) for which, same in groupby(names, key)]
+    return [
+        Group(which[0], which[1], which[2], labelled([records[name] for name in same]))
+        for which, same in groupby(names, key)
+    ]
 
 
 def csv(records: dict[str, Record]) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from pruner.data.glue import NAME
+from pruner.data.task import NAME
 
 VERSION = 2
 LARGEST = 1e9  # number that a figure shows

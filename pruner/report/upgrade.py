@@ -11,12 +11,13 @@ def upgrade(old: dict[str, Any]) -> dict[str, Any]:
     """
     bert, pruned = old["model"] == "bert", old["method"] != "baseline"
     # Settings that some records are older than, as they were before there was a choice.
-    settings = {"dtype": "auto"}
+    settings: dict[str, Any] = {"dtype": "auto"}
     if bert and pruned:
         settings |= {"start": "pretrained", "reach": None, "search": None}
     settings |= old["settings"]
     rates = old["schedule"] if bert else [old["target_prune_rate"]]
-    target, search = old.get("target_flops_reduction"), settings.get("search")
+    target: Any = old.get("target_flops_reduction")
+    search: Any = settings.get("search")
     source = "given"
     if bert and old["schedule_source"] == "learned":
         source = "soft-extract" if search else "sampled"

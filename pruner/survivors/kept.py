@@ -120,13 +120,13 @@ class KeptBert(KeptModel):
         words: list[tuple[str, list[int]]] = []
         previous = None
         for at, (part, word) in enumerate(zip(encoding.sequence_ids, encoding.word_ids, strict=True)):
-            if word is None:  # [CLS] and [SEP]
+            if word is None or part is None:  # [CLS] and [SEP]
                 words.append((encoding.tokens[at], [at]))
             elif (part, word) == previous:
                 words[-1][1].append(at)
             else:
-                start, end = encoding.word_to_chars(word, part)
-                words.append((texts[part][start:end], [at]))
+                places: Any = encoding.word_to_chars(word, part)  # not None: the word is there
+                words.append((texts[part][slice(*places)], [at]))
             previous = part, word
         return Sentence(np.array(encoding.ids), len(encoding) - sum(encoding.type_ids), words)
 
@@ -187,7 +187,11 @@ def load_kept(folder: Path, max_length: int | None) -> KeptModel:
     Raises:
         UserError: there is no such model.
     """
-    kinds = {"bert": KeptBert, "lstm": KeptLstm, "pruned_lstm": KeptLstm}  # the last: its name in older versions
+    kinds: dict[str, Any] = {
+        "bert": KeptBert,
+        "lstm": KeptLstm,
+        "pruned_lstm": KeptLstm,
+    }  # the last: its name in older versions
     kind = read_json(folder / "config.json").get("model_type")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")

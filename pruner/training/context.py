@@ -40,7 +40,7 @@ class Context:
     @cached_property
     def dev_lengths(self) -> list[int]:
         """Real tokens of the dev sequences; FLOPs and budgets are counted on them."""
-        return self.backbone.lengths(self.dev_splits)
+        return self.backbone.lengths(self.task, self.dev_splits)
 
     def settings(self) -> dict:
         """Return what decides the result of a plain fine-tuning beside task and seed."""

@@ -148,8 +148,8 @@ class Stages:
             remove_folder(self.checkpoints(stage))
             lock.release()
 
-    def obtain(self, stage: Stage) -> Trained:
-        """Return a stage's model: as it was kept, or trained now, its parents before it.
+    def obtain(self, stage: Stage, quiet: bool = False) -> Trained:
+        """Return a stage's model: as it was kept (said unless ``quiet``), or trained now, its parents before it.
 
         Raises:
             UserError: a kept stage cannot be read, or the place cannot be written.
@@ -158,9 +158,10 @@ class Stages:
         context, folder = stage.context, self.folder(stage)
         with locked(folder, self.say):
             if from_main(folder.is_dir):
-                self.say(f"stage {stage.name}: as it was kept in {folder}")
+                if not quiet:
+                    self.say(f"stage {stage.name}: as it was kept in {folder}")
                 return self._read(stage)
-            start = self.obtain(stage.start) if stage.start else None
+            start = self.obtain(stage.start, quiet=True) if stage.start else None
             data = SplitDataset(context.training_split, self._teacher_logits(stage, start))
             told = start.result if start else {}
             model = build(stage, told, start.model.state_dict() if start else None)
@@ -200,7 +201,7 @@ class Stages:
         if stage.teacher is None:
             return None
         same = start is not None and stage.start is not None and stage.start.place == stage.teacher.place
-        teacher = start if same else self.obtain(stage.teacher)
+        teacher = start if same else self.obtain(stage.teacher, quiet=True)
         assert teacher is not None  # either way
         context, collate = stage.context, stage.teacher.recipe.collate(stage.context)
         return predict(teacher.model, context.training_split, context.train_settings.batch_size, collate)

@@ -3,12 +3,13 @@
 import math
 from argparse import Namespace
 from collections.abc import Sequence
+from typing import Any
 
 from pruner.compress.method import FAMILIES, Family, Method
 from pruner.compress.tokens.budget import SCHEDULE_FAMILIES, fit_schedule
 from pruner.compress.tokens.lstm_methods import LstmPruning
 from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
-from pruner.compress.tokens.schedule import check_rate, make_pruning
+from pruner.compress.tokens.schedule import Pruning, check_rate, make_pruning
 from pruner.compress.tokens.scores import SCORERS, scorer_names
 from pruner.compress.tokens.search import SearchSettings
 from pruner.training.context import Context
@@ -22,8 +23,8 @@ POSSIBLE_STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampl
 def check_budgets(options: Namespace) -> None:
     """Check the settings about budgets against each other.
 
-    ``target_flops_reduction`` becomes a list, empty where the schedule is given; ``start`` what the budgets need. Methods
-    that can meet no budget leave ``pruning_methods``.
+    ``target_flops_reduction`` becomes a list, empty where the schedule is given; ``start`` what the budgets need.
+    Methods that can meet no budget leave ``pruning_methods``.
 
     Raises:
         SettingError: settings that exclude each other.
@@ -70,34 +71,37 @@ def _budget_methods(methods: Sequence[str]) -> list[str]:
     return able
 
 
+def pruning_of(schedule: Sequence[float], name: str, options: Namespace, context: Context) -> Pruning:
+    """Make the pruning by one scorer, or by ``a+b``, one for each pruned layer; an LSTM is one layer."""
+    return make_pruning(
+        schedule,
+        name,
+        context.backbone.shape(context.task).depth,
+        getattr(options, "teacher", None),
+        count=options.count,
+        padded_length=context.cache.max_length,
+        seed=context.seed,
+        student_widths=options.student_widths,
+        model=context.backbone.name,
+    )
+
+
 def bert_methods(name: str, options: Namespace, context: Context) -> list[Method]:
-    """Make the token pruning of a BERT by one scorer, or by ``a+b``, one for each pruned layer."""
-    layers = context.backbone.config.num_hidden_layers
+    """Make the token pruning of a BERT that the schedule or the budgets ask for."""
     shared = {"start": options.start, "reach": options.search_reach}
     shared["student_learning_rate"] = options.student_learning_rate
-
-    def pruning(schedule: Sequence[float]):
-        return make_pruning(
-            schedule,
-            name,
-            layers,
-            options.teacher,
-            count=options.count,
-            padded_length=context.cache.max_length,
-            seed=context.seed,
-            student_widths=options.student_widths,
-        )
-
     budgets, penalty = options.target_flops_reduction, options.search_penalty
     if not budgets and penalty is None:
-        return [TokenPruning(pruning(options.pruning_schedule), **shared)]
-    unknown = pruning([0.5] * layers)  # some rate in all layers, until the schedule is known
+        return [TokenPruning(pruning_of(options.pruning_schedule, name, options, context), **shared)]
+    shape: Any = context.backbone.shape(context.task)
+    # Some rate in all layers, until the schedule is known.
+    unknown = pruning_of([0.5] * shape.depth, name, options, context)
     if penalty is not None:
         how = SearchSettings(None, penalty, options.soft_extract_learning_rate)
         return [SoftExtractPruning(unknown, **shared, how=how)]
     way = options.budget_schedule
     if way in SCHEDULE_FAMILIES:
-        family, shape = SCHEDULE_FAMILIES[way](layers), context.backbone.shape(context.task)
+        family = SCHEDULE_FAMILIES[way](shape.depth)
         fit = [fit_schedule(family, budget, context.dev_lengths, shape, unknown.with_schedule) for budget in budgets]
         known = [unknown.with_schedule(schedule) for schedule in fit]
         return [TokenPruning(it, way, budget, **shared) for it, budget in zip(known, budgets, strict=True)]
@@ -108,23 +112,9 @@ def bert_methods(name: str, options: Namespace, context: Context) -> list[Method
 
 
 def lstm_methods(name: str, options: Namespace, context: Context) -> list[Method]:
-    """Make the word pruning of an LSTM by one scorer, a method for each target rate."""
-    methods: list[Method] = []
-    for rate in options.target_prune_rate:
-        pruning = make_pruning(
-            [rate],
-            name,
-            1,
-            "gate",
-            count=options.count,
-            padded_length=context.cache.max_length,
-            seed=context.seed,
-            student_widths=options.student_widths,
-            model="lstm",
-        )
-        rates = {"student_learning_rate": options.student_learning_rate, "rate_start": options.pruning_rate_start}
-        methods.append(LstmPruning(pruning, **rates))
-    return methods
+    """Make the word pruning of an LSTM, a method for each target rate."""
+    rates = {"student_learning_rate": options.student_learning_rate, "rate_start": options.pruning_rate_start}
+    return [LstmPruning(pruning_of([rate], name, options, context), **rates) for rate in options.target_prune_rate]
 
 
 def check_ramp(options: Namespace) -> None:

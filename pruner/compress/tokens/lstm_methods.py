@@ -7,12 +7,8 @@ from typing import Any, ClassVar
 from torch import nn
 from transformers import TrainerCallback
 
-from pruner.compress.method import Cost, Method
-from pruner.compress.tokens.flops import lstm_flops
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
 from pruner.compress.tokens.methods import TokenPruning
-from pruner.compress.tokens.select import keep_counts
-from pruner.models.flops import LstmShape
 from pruner.training.context import Context
 from pruner.training.stage import Additions, Say
 
@@ -34,12 +30,6 @@ class LstmPruning(TokenPruning):
 
     def load(self, folder: Path, context: Context) -> nn.Module:
         return self.model_class.from_pretrained(folder)
-
-    def cost(self, model: Any, context: Context) -> Cost:
-        lengths, pruning, rows = context.dev_lengths, model.pruning, sum(map(len, context.dev_splits))
-        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)[0]
-        flops = lstm_flops(LstmShape.of(model.config), rows, lengths, kept, pruning)
-        return replace(Method.cost(self, model, context), flops=flops)
 
     def describe(self, model: Any, context: Context) -> dict:
         section = {"teacher": self.pruning.teacher, "target_prune_rate": self.pruning.schedule[0]}

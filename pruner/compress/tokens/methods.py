@@ -20,7 +20,6 @@ from pruner.compress.tokens.search import SearchSettings, SoftExtractSearch
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.collate import Collate, make_batch
 from pruner.evaluation.predict import predict
-from pruner.models.flops import BertShape
 from pruner.training.context import Context
 from pruner.training.distillation import logits_loss
 from pruner.training.stage import Additions, Say, Stage, Trained
@@ -34,8 +33,8 @@ class TokenPruning(Method):
 
     ``source`` says how the schedule was made and ``target`` for which FLOPs reduction, if any. ``start`` says what is
     trained: the pre-trained model (``pretrained``), or the fine-tuned one of the same seed, whose logits it imitates
-    then (``finetuned``); or all cells of a method and seed share one such training, in which schedules are sampled up to
-    the FLOPs reduction ``reach`` (``sampled``).
+    then (``finetuned``); or all cells of a method and seed share one such training, in which schedules are sampled up
+    to the FLOPs reduction ``reach`` (``sampled``).
     """
 
     pruning: Pruning
@@ -102,11 +101,11 @@ class TokenPruning(Method):
         name = f"{self.labelled(f'sampled-{self.reach:g}x')}_seed{context.seed}"
         return Stage(name, context, recipe, settings, dense, dense, shared=True)
 
-    def prepare(self, model: nn.Module, context: Context, told: dict) -> nn.Module:
+    def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
         pruned = self.model_class.from_unpruned(model)
         occurrences = torch.zeros(model.config.vocab_size, dtype=torch.int64)
         occurrences[: len(context.cache.counts)] = torch.from_numpy(context.cache.counts)
-        return pruned.set_pruning(token_counts=occurrences, **self._pruning(context, told).to_dict())
+        return pruned.set_pruning(self._pruning(context, told), token_counts=occurrences)
 
     def _pruning(self, context: Context, told: dict) -> Pruning:
         return self.pruning
@@ -125,9 +124,8 @@ class TokenPruning(Method):
     def cost(self, model: Any, context: Context) -> Cost:
         lengths, pruning = context.dev_lengths, model.pruning
         kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-        return replace(
-            super().cost(model, context), flops=pruned_flops(BertShape.of_model(model), lengths, kept, pruning)
-        )
+        flops = pruned_flops(context.backbone.shape(context.task, model), lengths, kept, pruning)
+        return replace(super().cost(model, context), flops=flops)
 
     def describe(self, model: Any, context: Context) -> dict:
         section = {
@@ -176,8 +174,9 @@ class LearnedPruning(TokenPruning):
     def label(self) -> str:  # type: ignore[override]
         return self.labelled(f"learned-{self.target:g}x")
 
-    def fit(self, family: ScheduleFamily, context: Context, shape: BertShape) -> list[float]:
+    def fit(self, family: ScheduleFamily, context: Context) -> list[float]:
         """Return the schedule of a family that meets the budget on the dev set's lengths."""
+        shape: Any = context.backbone.shape(context.task)
         assert self.target is not None  # of a budget's cell
         return fit_schedule(family, self.target, context.dev_lengths, shape, self.pruning.with_schedule)
 
@@ -194,20 +193,20 @@ class LearnedPruning(TokenPruning):
             progress.update()
             return logits_loss(torch.from_numpy(predict(model, split, batch_size, collate)), teacher_logits).item()
 
-        shape = BertShape.of_model(model)
-        schedule, least = choose_schedule(len(shape.layers), lambda it: self.fit(it, context, shape), unlikeness)
+        layers = len(self.pruning.schedule)
+        schedule, least = choose_schedule(layers, lambda family: self.fit(family, context), unlikeness)
         progress.close()
         say(f"chosen of {progress.n} schedules; unlike the dense model by {least:.4f}")
         say(f"pruning_schedule = {schedule}")
         return model.set_schedule(schedule)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftExtractPruning(LearnedPruning):
     """Token pruning whose schedule is found by PoWER-BERT's search, for a budget or by the published penalty."""
 
     source: str = "soft-extract"
-    how: SearchSettings = SearchSettings(None, None, 0.0)
+    how: SearchSettings
 
     @property
     def variant(self) -> str:  # type: ignore[override]
@@ -233,7 +232,7 @@ class SoftExtractPruning(LearnedPruning):
     def _schedule(self, context: Context, path: list[list[float]]) -> list[float]:
         if self.target is None:
             return [round(rate, 3) for rate in rates_of_shares(path[-1])]
-        return self.fit(path_family(path), context, context.backbone.shape(context.task))
+        return self.fit(path_family(path), context)
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         model: Any = trained[-1].model

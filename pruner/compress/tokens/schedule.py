@@ -62,8 +62,9 @@ class Pruning:
         used = sorted({method for method in self.methods if method})
         if len(used) > 1 or (not used and any(schedule)):
             raise SettingError(
-                "pruning_methods", f"with {self.method!r} it is not known which method other layers have; set_pruning "
-                "takes one method, or one per layer"
+                "pruning_methods",
+                f"with {self.method!r} it is not known which method other layers have; set_pruning "
+                "takes one method, or one per layer",
             )
         return replace(
             self, schedule=tuple(schedule), methods=tuple(used[0] if rate > 0 else None for rate in schedule)
@@ -165,8 +166,8 @@ def check_schedule(
     if len(schedule) != num_layers:
         example = ",".join(["0.6"] + ["0"] * (num_layers - 1))
         raise SettingError(
-            name, f"{len(schedule)} rates for a model of {num_layers} layers; "
-            f"give one rate per layer, for example {example}"
+            name,
+            f"{len(schedule)} rates for a model of {num_layers} layers; give one rate per layer, for example {example}",
         )
     where = " at layer {}" if num_layers > 1 else ""
     return tuple(check_rate(rate, name, where.format(layer)) for layer, rate in enumerate(schedule))
@@ -181,8 +182,9 @@ def layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]
             names *= pruned
         if len(names) != pruned:
             raise SettingError(
-                "pruning_methods", f"{methods!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
-                "give one method, or one per pruned layer joined by +"
+                "pruning_methods",
+                f"{methods!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
+                "give one method, or one per pruned layer joined by +",
             )
         remaining = iter(names)
         return [next(remaining) if rate > 0 else None for rate in schedule]
