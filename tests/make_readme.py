@@ -19,7 +19,7 @@ from pruner.measure.speed import table
 from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
 from pruner.report.records import Record
-from pruner.report.tables import METHOD_ORDER, WAYS, budget_table, markdown, rate_table, summary, to_frame
+from pruner.report.tables import WAYS, budget_table, markdown, method_order, ordered, rate_table, summary, to_frame
 from pruner.survivors.kept import Survivors
 from pruner.survivors.picture import draw_survivors
 from pruner.utils.errors import UserError, run_script
@@ -41,19 +41,13 @@ LSTM_TASKS = ("agnews", "sst-2", "mrpc")
 MARKED = re.compile(r"<!-- (.+) -->\n((?:\|.*\n)*)<!-- end -->")
 
 
-def published(pattern: str, tasks: Sequence[str], methods: Sequence[str] = METHOD_ORDER) -> pd.DataFrame:
+def published(pattern: str, tasks: Sequence[str], methods: Sequence[str] = method_order()) -> pd.DataFrame:
     """Read the published records in the folders of that pattern: by task, method, way, budget, rate and seed."""
-    records = [
-        Record.from_json(json.loads(path.read_text("utf-8"))) for path in PUBLISHED.glob(f"{pattern}/record.json")
-    ]
-    frame = to_frame(records)
+    paths = PUBLISHED.glob(f"{pattern}/record.json")
+    frame = to_frame([Record.from_json(json.loads(path.read_text("utf-8"))) for path in paths])
     frame = frame[frame["task"].isin(tasks) & frame["method"].isin(methods)]
-    orders = {"task": tasks, "method": methods, "way": list(WAYS.values())}
-
-    def places(column: pd.Series) -> pd.Series:
-        return column.map(orders[column.name].index) if column.name in orders else column
-
-    return frame.sort_values([*orders, "target_flops_reduction", "target_prune_rate", "seed"], key=places)
+    by = ["task", "method", "way", "target_flops_reduction", "target_prune_rate", "seed"]
+    return ordered(frame, by, task=tasks, method=methods, way=WAYS.values())
 
 
 def budget_records() -> pd.DataFrame:

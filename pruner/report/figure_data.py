@@ -5,7 +5,7 @@ import pandas as pd
 
 from pruner.compress.tokens.schedule import schedule_name
 from pruner.report.figures import BASELINE, PANEL, Chart
-from pruner.report.tables import METHOD_ORDER, WAYS
+from pruner.report.tables import WAYS, method_order
 
 MOST_PANELS = 12  # of a figure
 MOST_LINES = 9  # of a panel of schedules
@@ -53,9 +53,10 @@ def setting(row: pd.Series) -> str:
 
 def looks(frame: pd.DataFrame) -> dict[str, int]:
     """Choose a marker and a colour for each label: those of its method, the same in all figures, as far as they go."""
-    last, chosen = len(METHOD_ORDER) - 1, dict[str, int]()
+    order, chosen = method_order(), dict[str, int]()
+    last = len(order) - 1
     for label, method in frame.drop_duplicates("label")[["label", "method"]].itertuples(index=False):
-        look = METHOD_ORDER.index(method) - 1 if method in METHOD_ORDER else last
+        look = order.index(method) - 1 if method in order else last
         while method != "baseline" and look in chosen.values():
             look = max(look + 1, last)
         chosen[label] = look

@@ -74,8 +74,8 @@ def draw(chart: Chart) -> dict[str, bytes]:
         figure = Figure(figsize=(columns * WIDTH + beside, rows * HEIGHT + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         handles: dict[str, Any] = {}
-        for axes, ((title, x_label, ticks), lines) in zip(grid.flat, panels, strict=False):
-            handles = draw_panel(axes, title, x_label, ticks, lines) | handles
+        for axes, (_, lines) in zip(grid.flat, panels, strict=False):
+            handles = draw_panel(axes, lines) | handles
         for axes in grid[:, 0]:
             axes.set_ylabel(chart.y_label)
         for axes in grid.flat[len(panels) :]:
@@ -97,8 +97,9 @@ def as_files(figure: Any) -> dict[str, bytes]:
     return files
 
 
-def draw_panel(axes, title: str, x_label: str, ticks: str, lines: pd.DataFrame) -> dict[str, Any]:
+def draw_panel(axes, lines: pd.DataFrame) -> dict[Any, Any]:
     """Draw the panel's lines; return a handle for the legend of each label."""
+    title, x_label, ticks = lines[PANEL].iloc[0]
     axes.set(title=title, xlabel=x_label)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)

@@ -52,14 +52,14 @@ class Group:
 def groups(records: dict[str, Record]) -> list[Group]:
     """Make one for each folder, model, task and list of metrics."""
 
-    def key(name: str) -> tuple:
+    def key(name: str) -> tuple[str, str, str, tuple[str, ...]]:
         record = records[name]
         return "/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)
 
     names = sorted(sorted(records), key=key)
     return [
-        Group(which[0], which[1], which[2], labelled([records[name] for name in same]))
-        for which, same in groupby(names, key)
+        Group(folder, model, task, labelled([records[name] for name in same]))
+        for (folder, model, task, _), same in groupby(names, key)
     ]
 
 

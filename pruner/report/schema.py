@@ -49,12 +49,10 @@ def metrics(value: object) -> bool:
 
 def length_bin(value: object) -> bool:
     """Whether it holds a range of ``tokens``, both ends included, and numbers."""
-    return (
-        isinstance(value, dict)
-        and each(integer)(value.get("tokens"))
-        and len(value["tokens"]) == 2
-        and all(number(-LARGEST)(v) for k, v in value.items() if k != "tokens")
-    )
+    if not isinstance(value, dict):
+        return False
+    span, *numbers = value.get("tokens"), *(value[key] for key in value.keys() - {"tokens"})
+    return each(integer)(span) and len(span) == 2 and each(number(-LARGEST))(numbers)
 
 
 AMOUNT = number(0, math.inf)

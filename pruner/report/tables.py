@@ -1,19 +1,22 @@
 """Tables of records, for the end of a run, for the report's page and for the README."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
 from pruner.report.records import Record
 
-# Of methods, in tables and legends; those that are not here come after.
-METHOD_ORDER = "baseline student attention gate emission gradient random head tail frequency".split()
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
 WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
 # What only some methods' records have.
 NUMBERS = ["target_prune_rate", "target_flops_reduction", "tokens.effective_rate", "latency.speedup"]
 OPTIONAL = ["schedule", "schedule_source", "tokens.kept_by_layer", *NUMBERS]
+
+
+def method_order() -> list[str]:
+    """List the methods in the order of tables and legends. Others, of which this code knows nothing, come after."""
+    return "baseline student attention gate emission gradient random head tail frequency".split()
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -53,21 +56,20 @@ def labels(records: Sequence[Record]) -> list[str]:
 
 
 def labelled(records: Sequence[Record]) -> pd.DataFrame:
-    """Make the frame of one table, with ``labels``: by method, label, way, budget, what is dropped, and seed."""
-    frame = to_frame(records).assign(label=labels(records))
-    known = {name: place for place, name in enumerate(METHOD_ORDER)}
-    ways = {way: place for place, way in enumerate(WAYS.values())}
-    keys = pd.DataFrame(
-        {
-            "method": frame["method"].map(known).fillna(len(known)),
-            "label": frame["label"],
-            "way": frame["way"].map(ways).fillna(len(ways)),
-            "target": frame["target_flops_reduction"].fillna(0),
-            "dropped": frame["tokens.effective_rate"],
-            "seed": frame["seed"],
-        }
-    )
-    return frame.loc[keys.sort_values(list(keys), kind="stable").index]
+    """Make the frame of one table, in its order, with the ``label`` of each row's method."""
+    by = ["method", "label", "way", "target_flops_reduction", "tokens.effective_rate", "seed"]
+    return ordered(to_frame(records).assign(label=labels(records)), by, method=method_order(), way=WAYS.values())
+
+
+def ordered(frame: pd.DataFrame, by: Sequence[str], **orders: Iterable[str]) -> pd.DataFrame:
+    """Sort rows by columns: those that have an order by the place in it, what is not in it last."""
+    places = {name: {value: place for place, value in enumerate(order)} for name, order in orders.items()}
+
+    def key(column: pd.Series) -> pd.Series:
+        order = places.get(str(column.name))
+        return column if order is None else column.map(order).fillna(len(order))
+
+    return frame.sort_values(list(by), key=key, kind="stable", na_position="first")
 
 
 def summary(frame: pd.DataFrame, method: str = "title", differences: bool = False) -> pd.DataFrame:

@@ -16,8 +16,7 @@ def upgrade(old: dict[str, Any]) -> dict[str, Any]:
         settings |= {"start": "pretrained", "reach": None, "search": None}
     settings |= old["settings"]
     rates = old["schedule"] if bert else [old["target_prune_rate"]]
-    target: Any = old.get("target_flops_reduction")
-    search: Any = settings.get("search")
+    target, search = old.get("target_flops_reduction"), settings.get("search", {})
     source = "given"
     if bert and old["schedule_source"] == "learned":
         source = "soft-extract" if search else "sampled"
