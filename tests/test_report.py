@@ -374,7 +374,7 @@ def test_a_method_that_prunes_no_tokens_is_in_tables_figures_and_csv(records, ru
     flops, speed = panels(charts_of(records)["frontier"]).values()
     assert (list(flops), list(speed)) == (["baseline", "head", "int"], ["baseline", "head"])
     assert list(panels(charts_of(records)["by-length"])) == ["0-0.5", "8 bits"]
-    alone = next(group for group in groups(read_records(records)[0]) if group.folder == "alone")
+    alone = next(group for group in groups(read_records(records)[0]) if group.place == "alone-bert-mrpc")
     assert table(alone)["variant"].tolist() == ["unpruned", "8 bits", "4 bits"]
     assert table(alone)["tokens not computed"].tolist() == ["", "", ""]
     assert list(charts(alone.title, alone.frame)) == ["frontier", "by-length", "loss"]

@@ -42,7 +42,7 @@ def test_budgets_are_met_on_the_sample_task(run, tmp_path, trainings):
     for name, record in found.items():
         if name == "baseline_seed1":
             continue
-        assert record["schedule_source"] == "learned"
+        assert record["schedule_source"] == "sampled"
         assert name.endswith(f"_learned-{record['target_flops_reduction']:g}x_seed1")
         assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
         log = (tmp_path / "records" / "BERT" / "demo" / name / "run.log").read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def test_budgets_are_met_on_the_sample_task(run, tmp_path, trainings):
     uniform = [record for name, record in records(tmp_path / "records").items() if name not in found]
     assert len(uniform) == 6
     for record in uniform:
-        assert record["schedule_source"] == "hand"
+        assert record["schedule_source"] == "uniform"
         assert len(set(record["schedule"])) == 1
         assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
 

@@ -12,24 +12,16 @@ BASELINE = -1  # the look of what is compared with
 # A line is told from the others by its marker and its dashes first, so that it can be read when printed in grey.
 MARKERS = "os^vDPX<>ph8dH"
 COLOURS = "#0072b2 #d55e00 #009e73 #aa3377 #56b4e9 #8c6d00 #666666 #332288 #e69f00 #117733 #882255".split()
-DASHES: tuple = (
-    "-",
-    (0, (6, 2)),
-    (0, (1, 1.5)),
-    (0, (6, 2, 1, 2)),
-    (0, (3, 1, 1, 1, 1, 1)),
-    (0, (7, 1.5)),
-    (0, (2, 3)),
-)
-DASHES += (0, (9, 2, 1, 2, 1, 2)), (0, (5, 5)), (0, (1, 3)), (0, (12, 2, 3, 2))  # as many as colours
+# As many as colours: a whole line, and lengths of ink and of gaps in turn.
+DASHES: list[Any] = ["-"]
+for lengths in "6,2 1,1.5 6,2,1,2 3,1,1,1,1,1 7,1.5 2,3 9,2,1,2,1,2 5,5 1,3 12,2,3,2".split():
+    DASHES.append((0, [float(length) for length in lengths.split(",")]))
 DODGE = 0.045  # between the lines of a panel with named ticks, so that their bars do not lie on each other
 WIDTH, HEIGHT = 4.1, 3.1  # of a panel, in inches
 DENSE = 20  # points of a line from which not each gets a marker
 RESOLUTION = 150  # dots per inch of a PNG
 # Of Matplotlib, in all figures: the same bytes whenever they are drawn, and a dollar in a name begins no formula.
 SETTINGS: dict = {"svg.hashsalt": "pruner", "text.parse_math": False, "text.usetex": False}
-
-
 PANEL = ["panel", "x_label", "ticks"]  # what lines that share axes have in common
 
 

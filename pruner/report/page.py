@@ -5,9 +5,9 @@ import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -34,33 +34,31 @@ HARDWARE = "gpu", "cpu", "threads"  # of a record's environment
 GRID_FOLDERS = "BERT", "LSTM"  # of the default layout, in the folder of which the report lies
 
 
-@dataclass(frozen=True)
-class Group:
-    """Records that share a table; ``frame`` has them, ``labelled``."""
+class Group(NamedTuple):
+    """Records that share a table, ``labelled``; its heading, and the name that its figures' files begin with."""
 
-    folder: str
-    model: str
-    task: str
+    title: str
+    place: str
     frame: pd.DataFrame
-
-    @property
-    def title(self) -> str:
-        folder = self.folder or self.model.upper()
-        return f"{folder}: {self.task}" + ("" if self.model.upper() in folder.split("/") else f" ({self.model})")
 
 
 def groups(records: dict[str, Record]) -> list[Group]:
-    """Make one for each folder, model, task and list of metrics."""
+    """Make a group for each folder, model, task and list of metrics."""
 
     def key(name: str) -> tuple[str, str, str, tuple[str, ...]]:
         record = records[name]
         return "/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)
 
-    names = sorted(sorted(records), key=key)
-    return [
-        Group(folder, model, task, labelled([records[name] for name in same]))
-        for (folder, model, task, _), same in groupby(names, key)
-    ]
+    made: list[Group] = []
+    for (folder, model, task, _), names in groupby(sorted(sorted(records), key=key), key):
+        heading = f"{folder or model.upper()}: {task}"
+        if model.upper() not in (folder or model.upper()).split("/"):
+            heading += f" ({model})"
+        place = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(filter(None, (folder, model, task))))
+        while place in [group.place for group in made]:
+            place += "-"
+        made.append(Group(heading, place, labelled([records[name] for name in names])))
+    return made
 
 
 def csv(records: dict[str, Record]) -> str:
@@ -103,15 +101,12 @@ def write_report(root: Path, with_figures: bool = True) -> tuple[Path, list[str]
     if not before.startswith(OURS):
         raise UserError(f"{page}: not written by this report, and left as it is; move it, or name another folder")
     files: dict[str, bytes] = {}
-    parts, places = [INTRODUCTION.rstrip()], set[str]()
+    parts = [INTRODUCTION.rstrip()]
     if not with_figures:
         parts.append("`python -m pruner.report` draws figures; those shown here are as old as their files.")
     for group in tables:
-        place = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(filter(None, (group.folder, group.model, group.task))))
-        while place in places:
-            place += "-"
-        places.add(place)
-        figures = {f"figures/{place}-{name}": chart for name, chart in charts(group.title, group.frame).items()}
+        shown = charts(group.title, group.frame)
+        figures = {f"figures/{group.place}-{name}": chart for name, chart in shown.items()}
         if with_figures:
             files |= {f"{name}.{kind}": data for name, chart in figures.items() for kind, data in draw(chart).items()}
         parts.append(section(group, [name for name in figures if with_figures or (root / f"{name}.png").is_file()]))
@@ -125,8 +120,8 @@ def write_report(root: Path, with_figures: bool = True) -> tuple[Path, list[str]
         with suppress(OSError):
             (root / name).unlink()
     said = [f"skipped {root / name}: not a record" for name in skipped]
-    drawn = f", {plural(sum(name.endswith('.png') for name in files), 'figure')}" if with_figures else ""
-    return page, [*said, f"-> {page} ({plural(len(records), 'record')}, {plural(len(tables), 'table')}{drawn})"]
+    more = f", {plural(sum(name.endswith('.png') for name in files), 'figure')}" if with_figures else ""
+    return page, [*said, f"-> {page} ({plural(len(records), 'record')}, {plural(len(tables), 'table')}{more})"]
 
 
 def linked(text: str) -> set[str]:

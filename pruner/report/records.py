@@ -52,7 +52,7 @@ class Record:
     section: dict[str, Any] = field(default_factory=dict)  # the method's own keys, which stand beside those above
 
     def __post_init__(self) -> None:
-        if shared := self.section.keys() & COMMON:
+        if shared := self.section.keys() & set(COMMON):
             raise ValueError(f"{', '.join(sorted(shared))}: in a method's section, but a key of all records")
         content = self.to_json()
         for key, check in SCHEMA.items():
@@ -80,13 +80,8 @@ class Record:
         except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"not a record ({error})") from None
 
-    @property
-    def pruned(self) -> bool:
-        """Whether it is of a method that is compared with the unpruned baseline."""
-        return self.method != "baseline"
 
-
-COMMON = {entry.name: entry for entry in fields(Record)}
+COMMON = [entry.name for entry in fields(Record)]
 
 
 class Log:
@@ -155,7 +150,7 @@ def finished_record(folder: Path, settings: dict) -> Record | None:
 
 
 def mark_outdated(folder: Path) -> None:
-    """Let the cell be run again. Its record stays until then, and a run that is stopped knows what was left."""
+    """Let the cell be run again; its record stays until then."""
     if (folder / "record.json").is_file():
         (folder / OUTDATED).touch()
 

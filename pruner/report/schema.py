@@ -1,4 +1,4 @@
-"""What each key of a record must be like for tables and figures to show it."""
+"""Check the keys of a record: what tables and figures rely on."""
 
 import math
 from collections.abc import Callable
@@ -21,12 +21,12 @@ def integer(value: object) -> bool:
 
 
 def name(value: object) -> bool:
-    """Whether it can be part of a folder's name."""
+    """Check that it can be part of a folder's name."""
     return isinstance(value, str) and NAME.fullmatch(value) is not None
 
 
 def cell_text(value: object) -> bool:
-    """Whether it can stand in a cell of a Markdown table."""
+    """Check that it can stand in a cell of a Markdown table."""
     return isinstance(value, str) and value.isprintable() and "|" not in value
 
 
@@ -39,7 +39,7 @@ def each(check: Check) -> Check:
 
 
 def keys(**checks: Check) -> Check:
-    """A dictionary that has at least these keys."""
+    """Check that a dictionary has at least these keys."""
     return lambda value: isinstance(value, dict) and all(k in value and check(value[k]) for k, check in checks.items())
 
 
@@ -47,12 +47,11 @@ def metrics(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and all(name(k) and number(-1, 1)(v) for k, v in value.items())
 
 
-def length_bin(value: object) -> bool:
-    """Whether it holds a range of ``tokens``, both ends included, and numbers."""
-    if not isinstance(value, dict):
+def length_bin(value: Any) -> bool:
+    """Check a range of ``tokens``, both ends included, and the numbers beside it."""
+    if not keys(tokens=each(integer))(value):
         return False
-    span, *numbers = value.get("tokens"), *(value[key] for key in value.keys() - {"tokens"})
-    return each(integer)(span) and len(span) == 2 and each(number(-LARGEST))(numbers)
+    return len(value["tokens"]) == 2 and all(number(-LARGEST)(value[key]) for key in value.keys() - {"tokens"})
 
 
 AMOUNT = number(0, math.inf)
