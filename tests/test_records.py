@@ -1,16 +1,18 @@
 """Records are written whole or not at all, and the table says what they say."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import ROOT
-from pruner.training.steps import read_step, write_step
+from safetensors.torch import save_file
 
 from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.schedule import make_pruning
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
 from pruner.report.tables import budget_table, markdown, metric_text, rate_table, summary, to_frame
+from pruner.training.stage import Recipe, Stage, Stages
 from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 
@@ -206,33 +208,41 @@ def test_a_file_that_is_no_record(tmp_path, content):
         finished_record(tmp_path, {})
 
 
-@pytest.mark.parametrize(
-    "result",
-    [
-        {},
-        [],
-        3,
-        {"loss": None},
-        {"path": []},
-        {"path": [[]], "loss": 1},
-        {"path": [[1.0], [1.0, 0.5]]},
-        {"path": [["1"]]},
-    ],
-)
-def test_a_step_that_holds_no_result(tmp_path, result):
-    model = torch.nn.Linear(2, 3)
-    for whole in ({"loss": [{"step": 1, "loss": 0.5}]}, {"path": [[1.0, 1.0], [0.5, 0.25]]}):
-        write_step(tmp_path / "step", model, whole)
-        assert read_step(tmp_path / "step", model) == whole
-    write_step(tmp_path / "step", model, result)
-    with pytest.raises(UserError, match=r"step: not a finished step \(.*\); remove the folder$"):
-        read_step(tmp_path / "step", model)
+class Linear:
+    """A backbone whose model is a layer of that size."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def build(self, task) -> torch.nn.Module:
+        return torch.nn.Linear(2, self.size)
 
 
-def test_a_step_of_another_model_is_named_in_one_line(tmp_path):
-    write_step(tmp_path / "step", torch.nn.Linear(2, 3), {"loss": []})
-    with pytest.raises(UserError, match=r"^[^\n]*step: not a finished step"):
-        read_step(tmp_path / "step", torch.nn.LSTM(2, 3))
+def kept_stage(root, result, size=3) -> tuple[Stages, Stage]:
+    """A stage as it was kept in ``root``, with that result beside its weights."""
+    stage = Stage(
+        "cell", SimpleNamespace(task=SimpleNamespace(name="mrpc"), seed=1, backbone=Linear(size)), Recipe(), {}
+    )
+    stages = Stages(root, lambda text: None)
+    stages.folder(stage).mkdir(parents=True, exist_ok=True)
+    save_file(torch.nn.Linear(2, 3).state_dict(), stages.folder(stage) / "model.safetensors")
+    (stages.folder(stage) / "stage.json").write_text(json.dumps(result), encoding="utf-8")
+    return stages, stage
+
+
+@pytest.mark.parametrize("result", [{}, [], 3, {"loss": [], "told": []}, {"loss": None, "told": {}}, {"loss": []}])
+def test_a_stage_that_holds_no_result(tmp_path, result):
+    stages, stage = kept_stage(tmp_path, {"loss": [{"step": 1, "loss": 0.5}], "told": {}})
+    assert stages.obtain(stage).loss == [{"step": 1, "loss": 0.5}]
+    kept_stage(tmp_path, result)
+    with pytest.raises(UserError, match=r"cell-\w+: not a finished stage \(.*\); remove the folder$"):
+        stages.obtain(stage)
+
+
+def test_a_stage_of_another_model_is_named_in_one_line(tmp_path):
+    stages, stage = kept_stage(tmp_path, {"loss": [], "told": {}}, size=4)
+    with pytest.raises(UserError, match=r"^[^\n]*cell-\w+: not a finished stage"):
+        stages.obtain(stage)
 
 
 def test_a_record_from_before_a_setting_is_finished_with_its_default(tmp_path):

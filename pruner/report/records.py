@@ -52,7 +52,7 @@ class Record:
     section: dict[str, Any] = field(default_factory=dict)  # the method's own keys, which stand beside those above
 
     def __post_init__(self) -> None:
-        if shared := self.section.keys() & set(COMMON):
+        if shared := self.section.keys() & COMMON.keys():
             raise ValueError(f"{', '.join(sorted(shared))}: in a method's section, but a key of all records")
         content = self.to_json()
         for key, check in SCHEMA.items():
@@ -81,7 +81,7 @@ class Record:
             raise ValueError(f"not a record ({error})") from None
 
 
-COMMON = [entry.name for entry in fields(Record)]
+COMMON = {entry.name: entry for entry in fields(Record)}
 
 
 class Log:

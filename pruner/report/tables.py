@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from pruner.compress.method import method_names
+from pruner.compress.tokens.scores import SCORERS
 from pruner.report.records import Record
 
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
@@ -15,8 +17,9 @@ OPTIONAL = ["schedule", "schedule_source", "tokens.kept_by_layer", *NUMBERS]
 
 
 def method_order() -> list[str]:
-    """List the methods in the order of tables and legends. Others, of which this code knows nothing, come after."""
-    return "baseline student attention gate emission gradient random head tail frequency".split()
+    """List the methods in the order of tables and legends: that of their registration. Unknown ones come after."""
+    registered = [name for backbone in ("bert", "lstm") for name in method_names(backbone)]
+    return list(dict.fromkeys(["baseline", *SCORERS, *registered]))
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:

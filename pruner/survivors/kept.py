@@ -117,17 +117,16 @@ class KeptBert(KeptModel):
     def read(self, text: str, second: str | None = None) -> Sentence:
         texts = [text] if second is None else [text, second]
         encoding = self.tokenizer.tokenizer.encode(text, second)
-        words: list[tuple[str, list[int]]] = []
-        previous = None
+        pieces_of: dict[tuple, list[int]] = {}
         for at, (part, word) in enumerate(zip(encoding.sequence_ids, encoding.word_ids, strict=True)):
-            if word is None or part is None:  # [CLS] and [SEP]
-                words.append((encoding.tokens[at], [at]))
-            elif (part, word) == previous:
-                words[-1][1].append(at)
+            pieces_of.setdefault((at,) if word is None else (part, word), []).append(at)
+        words: list[Word] = []
+        for key, pieces in pieces_of.items():
+            if len(key) == 1:  # [CLS] and [SEP]
+                words.append((encoding.tokens[pieces[0]], pieces))
             else:
-                places: Any = encoding.word_to_chars(word, part)  # not None: the word is there
-                words.append((texts[part][slice(*places)], [at]))
-            previous = part, word
+                start, end = encoding.offsets[pieces[0]][0], encoding.offsets[pieces[-1]][1]
+                words.append((texts[key[0]][start:end], pieces))
         return Sentence(np.array(encoding.ids), len(encoding) - sum(encoding.type_ids), words)
 
     def prepared(self, split: Split, row: int) -> Sentence:
@@ -187,12 +186,9 @@ def load_kept(folder: Path, max_length: int | None) -> KeptModel:
     Raises:
         UserError: there is no such model.
     """
-    kinds: dict[str, Any] = {
-        "bert": KeptBert,
-        "lstm": KeptLstm,
-        "pruned_lstm": KeptLstm,
-    }  # the last: its name in older versions
-    kind = read_json(folder / "config.json").get("model_type")
+    # An LSTM was a ``pruned_lstm`` in older versions.
+    kinds: dict[str, type[KeptBert | KeptLstm]] = {"bert": KeptBert, "lstm": KeptLstm, "pruned_lstm": KeptLstm}
+    kind = read_json(folder / "config.json").get("model_type", "")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")
     try:
