@@ -31,7 +31,7 @@ class Pruning:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
-        """The pruning of a saved model.
+        """Read the pruning of a saved model.
 
         Raises:
             UserError: it names a scorer that is not registered.
@@ -54,7 +54,7 @@ class Pruning:
         return "+".join(dict.fromkeys(used) if len(set(used)) == 1 else used) or "none"
 
     def with_schedule(self, schedule: Sequence[float]) -> "Pruning":
-        """The same with other rates, in any of the layers, and the one method that there is.
+        """Set other rates, in any of the layers, for the one method that there is.
 
         Raises:
             UserError: layers have different methods, or none has one.
@@ -142,7 +142,7 @@ def make_pruning(
     """
     name = "target_prune_rate" if model == "lstm" else "pruning_schedule"
     rates = check_schedule([schedule] if isinstance(schedule, int | float) else schedule, num_layers, name)
-    chosen, known = layer_methods(methods, rates), scorer_names(model)
+    chosen, known = _layer_methods(methods, rates), scorer_names(model)
     for layer, (method, rate) in enumerate(zip(chosen, rates, strict=True)):
         if rate > 0 and method not in known:
             where = f" at layer {layer}" if num_layers > 1 else ""
@@ -152,7 +152,12 @@ def make_pruning(
         teacher, student_widths = None, ()
     elif (teacher := teacher or teachers[0]) not in teachers:
         raise UserError(f"teacher: unknown teacher {teacher!r}; choose from {', '.join(teachers)}")
-    padded_length = check_count(count, padded_length)
+    if count not in COUNTS:
+        raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
+    if count == "real":
+        padded_length = None
+    elif padded_length is None:
+        raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
     return Pruning(rates, tuple(chosen), teacher, count, padded_length, seed, tuple(student_widths))
 
 
@@ -169,15 +174,6 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
     if not 0 <= value < 1:  # nor is nan
         raise UserError(f"{name}: rate {rate}{where} is out of range; use rates of at least 0 and below 1")
     return value
-
-
-def check_count(count: str, padded_length: int | None) -> int | None:
-    """Check the counting rule; returns the padded length where that is what is counted."""
-    if count not in COUNTS:
-        raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
-    if count == "padded" and padded_length is None:
-        raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
-    return padded_length if count == "padded" else None
 
 
 def check_schedule(
@@ -200,8 +196,8 @@ def check_schedule(
     return tuple(check_rate(rate, name, where.format(layer)) for layer, rate in enumerate(schedule))
 
 
-def layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]) -> list[str | None]:
-    """The method of each layer: ``"student"`` for all pruned ones, ``"student+random"`` for one each, or a list."""
+def _layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]) -> list[str | None]:
+    """List the method of each layer, from ``"student"`` for all, ``"student+random"`` for one each, or a list."""
     if isinstance(methods, str):
         names = methods.split("+")
         pruned = sum(rate > 0 for rate in schedule)
@@ -222,7 +218,7 @@ def layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]
 
 
 def schedule_name(schedule: Sequence[float]) -> str:
-    """A short name for files: ``[0.6, 0, 0, 0]`` -> ``"0.6-0x3"``."""
+    """Shorten a schedule for names of files: ``[0.6, 0, 0, 0]`` -> ``"0.6-0x3"``."""
     parts: list[list] = []
     for rate in schedule:
         text = f"{rate:g}"
