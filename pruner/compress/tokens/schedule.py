@@ -152,12 +152,7 @@ def make_pruning(
         teacher, student_widths = None, ()
     elif (teacher := teacher or teachers[0]) not in teachers:
         raise UserError(f"teacher: unknown teacher {teacher!r}; choose from {', '.join(teachers)}")
-    if count not in COUNTS:
-        raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
-    if count == "real":
-        padded_length = None
-    elif padded_length is None:
-        raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
+    padded_length = check_count(count, padded_length)
     return Pruning(rates, tuple(chosen), teacher, count, padded_length, seed, tuple(student_widths))
 
 
@@ -174,6 +169,15 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
     if not 0 <= value < 1:  # nor is nan
         raise UserError(f"{name}: rate {rate}{where} is out of range; use rates of at least 0 and below 1")
     return value
+
+
+def check_count(count: str, padded_length: int | None) -> int | None:
+    """Check the counting rule; returns the padded length where that is what is counted."""
+    if count not in COUNTS:
+        raise UserError(f"count: unknown counting {count!r}; choose from {', '.join(COUNTS)}")
+    if count == "padded" and padded_length is None:
+        raise UserError('count: "padded" needs the length that sentences were padded to (padded_length)')
+    return padded_length if count == "padded" else None
 
 
 def check_schedule(
