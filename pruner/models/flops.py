@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pruner.models.bert_layers import layers_of
-
-if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification
 
 
 @dataclass(frozen=True)
@@ -40,14 +37,13 @@ class BertShape:
         return cls(config.hidden_size, config.num_labels, (layer,) * config.num_hidden_layers)
 
     @classmethod
-    def of_model(cls, model: BertForSequenceClassification) -> BertShape:
-        """Read the shape of a model's modules, from which heads, neurons or layers may have been removed."""
+    def of_model(cls, model: Any) -> BertShape:
+        """Read the shape of a BERT classifier's modules, of which heads, neurons or layers may have been removed."""
         layers = []
         for layer in layers_of(model.bert):
             dense = getattr(layer.intermediate, "dense", None)  # absent without a feed-forward
             layers.append(LayerShape(layer.attention.self.query.out_features, dense.out_features if dense else 0))
-        config: Any = model.config
-        return cls(config.hidden_size, config.num_labels, tuple(layers))
+        return cls(model.config.hidden_size, model.config.num_labels, tuple(layers))
 
     @property
     def depth(self) -> int:
