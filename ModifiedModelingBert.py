@@ -40,7 +40,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         self.post_init()
 
     def unpruned_twin(self) -> BertForSequenceClassification:
-        """The baseline of this model: the stock class with SDPA attention and the same weights."""
+        """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode."""
         twin = super().unpruned_twin()
         twin.set_attn_implementation("sdpa")
         return twin

@@ -1,4 +1,4 @@
-"""The config.json of a BERT: what is taken from it, and whether it can be."""
+"""Read the config.json of a BERT; check what is taken from it."""
 
 from pathlib import Path
 
@@ -24,34 +24,34 @@ LARGEST = {
 
 
 def read_config(path: Path) -> dict:
-    """What a BERT's config says of the model, and nothing else that is in the file.
+    """Read what a BERT's config says of the model, and nothing else that is in the file.
 
     Raises:
         UserError: another kind of model, or one that cannot be.
     """
-    found = read_json(path)
+    raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
-    if found.get("model_type", "bert") != "bert":
-        raise UserError(f"{path}: a {found['model_type']} model; this project runs BERT models")
-    if "num_hidden_layers" not in found:
+    if raw.get("model_type", "bert") != "bert":
+        raise UserError(f"{path}: a {raw['model_type']} model; this project runs BERT models")
+    if "num_hidden_layers" not in raw:
         raise UserError(f"{path}: no num_hidden_layers; {copy}")
-    config: dict = {key: read_size(found, key, path) for key in SIZES if key in found}
+    config: dict = {key: read_size(raw, key, path) for key in SIZES if key in raw}
     hidden, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
     if hidden % heads:
         raise UserError(f"{path}: hidden_size {hidden} cannot be divided among num_attention_heads {heads}; {copy}")
     for key, largest in LARGEST.items():
-        if key not in found or (found[key] is None and key == "classifier_dropout"):
+        if key not in raw or (raw[key] is None and key == "classifier_dropout"):
             continue
-        value = found[key]
+        value = raw[key]
         if type(value) not in (int, float) or not 0 <= value <= largest:
             raise UserError(f"{path}: {key} is {short(value)}, not a number from 0 to {largest:g}; {copy}")
         config[key] = float(value)
-    if "hidden_act" in found:
-        if not isinstance(found["hidden_act"], str):
-            raise UserError(f"{path}: hidden_act is {short(found['hidden_act'])}, not a name; {copy}")
-        config["hidden_act"] = found["hidden_act"]
-    if found.get("pad_token_id") is not None:
-        padding, rows = found["pad_token_id"], config.get("vocab_size", 30522)
+    if "hidden_act" in raw:
+        if not isinstance(raw["hidden_act"], str):
+            raise UserError(f"{path}: hidden_act is {short(raw['hidden_act'])}, not a name; {copy}")
+        config["hidden_act"] = raw["hidden_act"]
+    if raw.get("pad_token_id") is not None:
+        padding, rows = raw["pad_token_id"], config.get("vocab_size", 30522)
         if type(padding) is not int or not 0 <= padding < rows:
             raise UserError(f"{path}: pad_token_id is {short(padding)}, none of vocab_size {rows}; {copy}")
         config["pad_token_id"] = padding

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pruner.models.bert_layers import layers_of
-
-if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification
 
 
 @dataclass(frozen=True)
@@ -35,27 +32,26 @@ class BertShape:
 
     @classmethod
     def of(cls, config: Any) -> BertShape:
-        """The shape of a dense model, from its ``transformers.BertConfig``."""
+        """Read the shape of a dense model from its ``transformers.BertConfig``."""
         layer = LayerShape(config.hidden_size, config.intermediate_size)
         return cls(config.hidden_size, config.num_labels, (layer,) * config.num_hidden_layers)
 
     @classmethod
-    def of_model(cls, model: BertForSequenceClassification) -> BertShape:
-        """The shape of a model's modules, from which heads, neurons or layers may have been removed."""
+    def of_model(cls, model: Any) -> BertShape:
+        """Read the shape of a BERT classifier's modules, of which heads, neurons or layers may have been removed."""
         layers = []
         for layer in layers_of(model.bert):
             dense = getattr(layer.intermediate, "dense", None)  # absent without a feed-forward
             layers.append(LayerShape(layer.attention.self.query.out_features, dense.out_features if dense else 0))
-        config: Any = model.config
-        return cls(config.hidden_size, config.num_labels, tuple(layers))
+        return cls(model.config.hidden_size, model.config.num_labels, tuple(layers))
 
     @property
     def depth(self) -> int:
-        """How many layers may be pruned."""
+        """The number of layers that may be pruned."""
         return len(self.layers)
 
     def layer(self, index: int, tokens: np.ndarray, kept: np.ndarray | None = None) -> float:
-        """One layer on sentences of ``tokens`` [B]: Q, K, V, both attention products, output, feed-forward.
+        """Count one layer on sentences of ``tokens`` [B]: Q, K, V, both attention products, output, feed-forward.
 
         With ``kept`` [B] only these are left after attention.
         """
@@ -65,7 +61,7 @@ class BertShape:
         return float(np.sum(before + 2 * kept * attention * self.hidden + 4 * kept * self.hidden * neurons))
 
     def head(self, sentences: int) -> float:
-        """Pooler and classifier, on [CLS] alone."""
+        """Count pooler and classifier, on [CLS] alone."""
         return sentences * 2.0 * self.hidden * (self.hidden + self.labels)
 
 
@@ -88,21 +84,21 @@ class LstmShape:
 
     @classmethod
     def of(cls, config: Any, sentences: int = 1) -> LstmShape:
-        """The shape of a model, from its ``models.lstm.LstmConfig``."""
+        """Read the shape of a model from its ``models.lstm.LstmConfig``."""
         sizes = (config.vocab_size, config.embedding_size, config.hidden_size, config.num_layers, config.head_size)
         return cls(*sizes, config.num_labels, sentences)
 
     def word(self, lstm: int) -> int:
-        """One word in one LSTM: four gates, from input and state."""
+        """Count one word in one LSTM: four gates, from input and state."""
         return 8 * self.hidden * ((self.hidden if lstm else self.embedding) + self.hidden)
 
     def layer(self, index: int, tokens: np.ndarray, kept: np.ndarray | None = None) -> float:
-        """All LSTMs on sentences of which ``kept`` [S] words are read, or all ``tokens`` [S]."""
+        """Count all LSTMs on sentences of which ``kept`` [S] words are read, or all ``tokens`` [S]."""
         words = float(np.sum(tokens if kept is None else kept))
         return words * sum(self.word(lstm) for lstm in range(self.lstms))
 
     def head(self, sentences: int) -> float:
-        """The classifier, once per example."""
+        """Count the classifier, once per example."""
         return sentences / self.sentences * 2.0 * self.head_size * (self.hidden + self.labels)
 
 
@@ -110,11 +106,11 @@ Shape = BertShape | LstmShape
 
 
 def dense_flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
-    """The plain model on sentences of ``lengths`` real tokens; both sentences of a pair count for an LSTM."""
+    """Count the plain model on sentences of ``lengths`` real tokens; an LSTM's pairs are two sentences each."""
     tokens = np.asarray(lengths, dtype=np.float64)
     return shape.head(len(tokens)) + sum(shape.layer(index, tokens) for index in range(shape.depth))
 
 
 def reduction(baseline: float, pruned: float) -> dict[str, float]:
-    """The ``flops`` entry of a record."""
+    """Make the ``flops`` entry of a record."""
     return {"baseline": baseline, "pruned": pruned, "reduction": round(baseline / pruned, 4)}

@@ -1,4 +1,4 @@
-"""The variables of google-research/bert and their places in a BERT of ``transformers``."""
+"""Map the variables of google-research/bert to the weights of a BERT of ``transformers``."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ LEFT_OUT = re.compile(r"(/adam_m|/adam_v)$|^global_step$")  # the optimizer's
 
 @dataclass(frozen=True)
 class Weight:
-    """Where a variable goes: its name and shape in the model; kernels are transposed on the way."""
+    """A weight of the model that a variable becomes: its name and shape; kernels are transposed on the way."""
 
     name: str
     shape: tuple[int, ...]
@@ -37,31 +37,31 @@ def layer_norm(variable: str, name: str, size: int) -> dict[str, Weight]:
 
 
 def body_weights(config: dict) -> dict[str, Weight]:
-    """Every variable of embeddings, encoder and pooler."""
+    """Map every variable of embeddings, encoder and pooler."""
     d, wide = config["hidden_size"], config["intermediate_size"]
-    found = {}
+    weights = {}
     for kind, rows in (
         ("word", "vocab_size"),
         ("position", "max_position_embeddings"),
         ("token_type", "type_vocab_size"),
     ):
         name = f"{kind}_embeddings"
-        found[f"bert/embeddings/{name}"] = Weight(f"bert.embeddings.{name}.weight", (config[rows], d))
-    found |= layer_norm("bert/embeddings", "bert.embeddings", d)
+        weights[f"bert/embeddings/{name}"] = Weight(f"bert.embeddings.{name}.weight", (config[rows], d))
+    weights |= layer_norm("bert/embeddings", "bert.embeddings", d)
     for layer in range(config["num_hidden_layers"]):
         variable, name = f"bert/encoder/layer_{layer}", f"bert.encoder.layer.{layer}"
         for part in ("query", "key", "value"):
-            found |= linear(f"{variable}/attention/self/{part}", f"{name}.attention.self.{part}", d, d)
-        found |= linear(f"{variable}/attention/output/dense", f"{name}.attention.output.dense", d, d)
-        found |= layer_norm(f"{variable}/attention/output", f"{name}.attention.output", d)
-        found |= linear(f"{variable}/intermediate/dense", f"{name}.intermediate.dense", d, wide)
-        found |= linear(f"{variable}/output/dense", f"{name}.output.dense", wide, d)
-        found |= layer_norm(f"{variable}/output", f"{name}.output", d)
-    return found | linear("bert/pooler/dense", "bert.pooler.dense", d, d)
+            weights |= linear(f"{variable}/attention/self/{part}", f"{name}.attention.self.{part}", d, d)
+        weights |= linear(f"{variable}/attention/output/dense", f"{name}.attention.output.dense", d, d)
+        weights |= layer_norm(f"{variable}/attention/output", f"{name}.attention.output", d)
+        weights |= linear(f"{variable}/intermediate/dense", f"{name}.intermediate.dense", d, wide)
+        weights |= linear(f"{variable}/output/dense", f"{name}.output.dense", wide, d)
+        weights |= layer_norm(f"{variable}/output", f"{name}.output", d)
+    return weights | linear("bert/pooler/dense", "bert.pooler.dense", d, d)
 
 
 def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
-    """The heads a checkpoint may have; one that is there must be whole. The decoder is tied to the word embeddings."""
+    """Map the heads that a checkpoint may have; each must be whole. The decoder is tied to the word embeddings."""
     d = config["hidden_size"]
     transform, name = "cls/predictions/transform", "cls.predictions.transform"
     return {
@@ -82,12 +82,12 @@ def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
 
 
 def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tuple[dict[str, Weight], list[str]]:
-    """Each variable's weight, and the heads that are there.
+    """Match each variable to its weight, and find the heads that are there.
 
     Raises:
         UserError: variables without a place, places without a variable, shapes that the config does not have.
     """
-    layers = {int(found[1]) for found in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if found}
+    layers = {int(name[1]) for name in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if name}
     if len(layers) != config["num_hidden_layers"]:
         raise UserError(
             f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {len(layers)}"
@@ -95,18 +95,18 @@ def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tup
     labels = shapes.get("output_weights", (0,))[0]
     all_heads = head_weights(config, labels)
     heads = [head for head, weights in all_heads.items() if weights.keys() & shapes.keys()]
-    wanted = body_weights(config)
+    weights = body_weights(config)
     for head in heads:
-        wanted |= all_heads[head]
-    unknown, missing = sorted(shapes.keys() - wanted.keys()), sorted(wanted.keys() - shapes.keys())
+        weights |= all_heads[head]
+    unknown, missing = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if unknown:
         raise UserError(f"{source}: {len(unknown)} variables have no place in a BERT: {', '.join(unknown)}")
     if missing:
         raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {', '.join(missing)}")
-    for variable, weight in wanted.items():
+    for variable, weight in weights.items():
         if shapes[variable] != weight.shape_in_checkpoint:
             raise UserError(
                 f"{source}: {variable} should be {list(weight.shape_in_checkpoint)} by the config, but is "
                 f"{list(shapes[variable])} in the checkpoint; give the bert_config.json that came with it"
             )
-    return wanted, heads
+    return weights, heads

@@ -1,4 +1,4 @@
-"""A pre-trained BERT: its config, its weights, and what they are complained about for."""
+"""Load a pretrained BERT; check its config and weights."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ Model = TypeVar("Model", bound=BertForSequenceClassification)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """What ``from_pretrained`` reads in a folder: one file, an index and its shards, or nothing.
+    """List what ``from_pretrained`` reads in a folder: one file, an index and its shards, or nothing.
 
     Raises:
         UserError: an index that names anything but files beside it.
@@ -41,18 +41,22 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_fingerprint(bert: str) -> str | None:
-    """A hash of a local folder's weights; ``None`` for a model of the hub, which its name identifies."""
+    """Hash a local folder's weights; ``None`` for a model of the hub, which its name identifies."""
     files = weight_files(Path(bert))
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
             while block := file.read(1 << 20):
-                found.update(block)
-    return found.hexdigest()[:16] if files else None
+                digest.update(block)
+    return digest.hexdigest()[:16] if files else None
 
 
 def check_bert(bert: str, folder: Path) -> BertConfig:
-    """The config of a BERT; an error where the folder holds no config, no weights or another kind of model."""
+    """Read the config of a BERT.
+
+    Raises:
+        UserError: the folder holds no config, no weights or another kind of model.
+    """
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
@@ -76,7 +80,7 @@ def check_bert(bert: str, folder: Path) -> BertConfig:
 
 
 def check_dtypes(files: list[Path]) -> None:
-    """Complain about whole numbers for weights: they would be read as they are, without what they were scaled by."""
+    """Refuse whole numbers for weights: they would be read as they are, without what they were scaled by."""
     for path in files:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="numpy") as file:
@@ -87,7 +91,7 @@ def check_dtypes(files: list[Path]) -> None:
 
 
 def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
-    """A pre-trained BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
+    """Load a BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
 
     Raises:
         UserError: weights that cannot be read, or that are not those of a BERT.

@@ -1,4 +1,4 @@
-"""What token pruning does to the FLOPs of ``models/flops.py``: fewer tokens per layer, and what the scorers add."""
+"""FLOPs of pruned models: those of ``models/flops.py`` on fewer tokens per layer, and what scorers add."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from pruner.models.flops import Shape
 
 
 def pruned_flops(shape: Shape, lengths: Sequence[int], kept_counts: Sequence[Sequence[int]], pruning: Pruning) -> float:
-    """The pruned model on sentences of ``lengths`` real tokens, its scorers included.
+    """Count the pruned model on sentences of ``lengths`` real tokens, its scorers included.
 
     ``kept_counts[l][b]`` is the number of tokens of sentence ``b`` that layer ``l`` computes (``select.keep_counts``).
     A student's teacher is not run at inference and not counted.

@@ -1,4 +1,4 @@
-"""The LSTM classifier that drops words before its first step."""
+"""The LSTM classifier that drops words before it reads."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from pruner.compress.tokens.model import PrunedModel
 from pruner.compress.tokens.outputs import PrunedOutput
-from pruner.compress.tokens.scores import mask_padding, scores_before
+from pruner.compress.tokens.scores import scores_before
 from pruner.compress.tokens.select import keep_counts, select_tokens
 from pruner.compress.tokens.student import distillation_loss
 from pruner.compress.tokens.teachers import Batch
@@ -74,7 +74,7 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
             assert scores is not None  # where words are dropped there is a scorer
             scores = scores.detach()
             score_sum = scores.masked_fill(~packing.real, 0).float().sum()
-            indices = select_tokens(mask_padding(scores, packing.real), kept)
+            indices = select_tokens(scores.masked_fill(~packing.real, float("-inf")), kept)
             positions = positions.index_select(0, indices)
             ids = kept.pad(packing.unpad(ids).index_select(0, indices), PADDING)
         logits = self.classify(self.last_states(ids, kept.seqlens), pairs=second_ids is not None)
@@ -95,7 +95,7 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
 
     @torch.no_grad()
     def word_scores(self) -> Tensor:
-        """The student's score of every word [vocabulary].
+        """Look up or compute the student's score of every word [vocabulary].
 
         The student reads the embedding, which knows no context: what it says is a property of the word. So the scores
         are computed once for the vocabulary and then looked up, until a weight changes or evaluation begins anew.

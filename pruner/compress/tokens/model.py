@@ -1,4 +1,4 @@
-"""What the pruned models share: how a schedule is set, kept in the config, and taken off again."""
+"""The base of pruned models: sets a schedule, keeps it in the config, makes pruned models of plain ones and back."""
 
 from __future__ import annotations
 
@@ -33,10 +33,7 @@ class PrunedModel(PreTrainedModel):
     token_counts: Tensor | None  # [vocabulary] occurrences in the training set, for scorers that need them
 
     def init_pruning(self, num_layers: int, scored_size: int) -> None:
-        """Set up the pruning that the config has, or none.
-
-        ``num_layers`` is the number of layers that may be pruned, ``scored_size`` the width of what students read.
-        """
+        """Set up what the config says, or no pruning, of ``num_layers``; students read ``scored_size`` numbers each."""
         self.num_layers, self.scored_size = num_layers, scored_size
         self.pruning, self.students = Pruning.none(num_layers), nn.ModuleList()
         self.register_buffer("token_counts", None)
@@ -46,11 +43,11 @@ class PrunedModel(PreTrainedModel):
 
     @classmethod
     def from_unpruned(cls, model: PreTrainedModel) -> Self:
-        """A pruned model with the weights and config of a plain one, not yet pruned; draws no random numbers."""
+        """Make a model that can be pruned, and is not yet, of a copy of a plain one; draws no random numbers."""
         return _as_class(cls, model)
 
     def unpruned_twin(self) -> Any:
-        """The plain model with the same weights, in evaluation mode."""
+        """Make the plain model of a copy of the weights, in evaluation mode."""
         return _as_class(self.plain_class, self).eval()
 
     def set_pruning(
@@ -124,7 +121,7 @@ def _needs_occurrences(pruning: Pruning) -> bool:
 
 
 def _as_class(model_class: type[Model], model: PreTrainedModel) -> Model:
-    """Make a model of another class, unpruned, of copies of another's modules, whatever their shapes."""
+    """Make an unpruned model of another class, of copies of the modules of ``model``, whatever their shapes."""
     config: PretrainedConfig = copy.deepcopy(model.config)
     config.pruning = None
     with torch.device("meta"):  # no memory, no random numbers

@@ -31,7 +31,7 @@ class Pruning:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
-        """The pruning of a saved model.
+        """Read the pruning of a saved model.
 
         Raises:
             UserError: it names a scorer that is not registered.
@@ -54,7 +54,7 @@ class Pruning:
         return "+".join(dict.fromkeys(used) if len(set(used)) == 1 else used) or "none"
 
     def with_schedule(self, schedule: Sequence[float]) -> "Pruning":
-        """The same with other rates, in any of the layers, and the one method that there is.
+        """Set other rates, in any of the layers, for the one method that there is.
 
         Raises:
             UserError: layers have different methods, or none has one.
@@ -115,7 +115,7 @@ def make_pruning(
     """
     name = "target_prune_rate" if model == "lstm" else "pruning_schedule"
     rates = check_schedule([schedule] if isinstance(schedule, int | float) else schedule, num_layers, name)
-    chosen, known = layer_methods(methods, rates), scorer_names(model)
+    chosen, known = _layer_methods(methods, rates), scorer_names(model)
     for layer, (method, rate) in enumerate(zip(chosen, rates, strict=True)):
         if rate > 0 and method not in known:
             where = f" for layer {layer}" if num_layers > 1 else ""
@@ -173,8 +173,8 @@ def check_schedule(
     return tuple(check_rate(rate, name, where.format(layer)) for layer, rate in enumerate(schedule))
 
 
-def layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]) -> list[str | None]:
-    """The method of each layer: ``"student"`` for all pruned ones, ``"student+random"`` for one each, or a list."""
+def _layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]) -> list[str | None]:
+    """List the method of each layer, from ``"student"`` for all, ``"student+random"`` for one each, or a list."""
     if isinstance(methods, str):
         names = methods.split("+")
         pruned = sum(rate > 0 for rate in schedule)
@@ -196,7 +196,7 @@ def layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]
 
 
 def schedule_name(schedule: Sequence[float]) -> str:
-    """A short name for files: ``[0.6, 0, 0, 0]`` -> ``"0.6-0x3"``."""
+    """Shorten a schedule for names of files: ``[0.6, 0, 0, 0]`` -> ``"0.6-0x3"``."""
     parts: list[list] = []
     for rate in schedule:
         text = f"{rate:g}"

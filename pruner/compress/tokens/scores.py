@@ -1,4 +1,4 @@
-"""Scorers, which give tokens importance scores, higher = keep, and the registry of all of them.
+"""Scorers: importance scores of tokens, higher = keep; the registry of all of them, and those that read tokens alone.
 
 A scorer is a function and one registration, after which ``set_pruning`` and ``--methods`` know its name:
 
@@ -28,8 +28,8 @@ Function = TypeVar("Function", bound=Callable)
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a scorer of tokens sees of a batch: ids [B, L], where they are ``real`` [B, L], the layer that it scores
-    for, the seed of the run, and how often each token of the vocabulary occurs in the training set, if it asked.
+    """A batch as a scorer of tokens sees it: ids [B, L], where they are ``real`` [B, L], the layer that it scores for,
+    the seed of the run, and the occurrences of each token of the vocabulary in the training set, if it needs them.
     """
 
     input_ids: Tensor
@@ -39,13 +39,9 @@ class Tokens:
     occurrences: Tensor | None = None
 
 
-def _no_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
-    return 0.0
-
-
 @dataclass(frozen=True)
 class Scorer:
-    """A way of scoring tokens, by what its function ``reads``.
+    """A way of scoring tokens. What its function ``reads`` says when it is called and with what:
 
     - ``"tokens"``: ``Tokens`` -> [B, L]; before the pruned pass.
     - ``"model"``: model, ``teachers.Batch`` and layers -> {layer: [B, L]}; by an unpruned pass, which saves nothing.
@@ -65,7 +61,7 @@ class Scorer:
     models: tuple[str, ...] = ("bert", "lstm")
     learned: bool = False
     needs_occurrences: bool = False
-    flops: Callable[[Shape, Sequence[np.ndarray], Sequence[int], Sequence[int]], float] = _no_flops
+    flops: Callable[[Shape, Sequence[np.ndarray], Sequence[int], Sequence[int]], float] = lambda *_: 0.0
 
     @property
     def unpruned_pass(self) -> bool:
@@ -88,7 +84,7 @@ def register_scorer(name: str, **properties: Any) -> Callable[[Function], Functi
 
 
 def scorer_names(model: str, unpruned_pass: bool | None = None) -> list[str]:
-    """Names of the scorers of a model, ``"bert"`` or ``"lstm"``: all, the teachers alone or all others."""
+    """List the scorers of a model, ``"bert"`` or ``"lstm"``: all, or by whether they need an unpruned pass."""
     return [
         scorer.name
         for scorer in SCORERS.values()
@@ -97,7 +93,7 @@ def scorer_names(model: str, unpruned_pass: bool | None = None) -> list[str]:
 
 
 def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, Tensor]:
-    """Importance scores [B, L] by layer, of those that are known before the pruned pass.
+    """Compute the importance scores [B, L], by layer, of scorers that need not wait for the pruned pass.
 
     With ``teach``, layers of students have the scores of their teacher.
     """
@@ -119,19 +115,14 @@ def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, T
     return known
 
 
-def mask_padding(scores: Tensor, real: Tensor) -> Tensor:
-    """Scores with minus infinity where ``real`` [B, L] is false."""
-    return scores.masked_fill(~real, float("-inf"))
-
-
 register_scorer("student", reads="hidden", learned=True, flops=student.student_flops)(student.Student)
 
 
 @register_scorer("attention", reads="attention", models=("bert",))
 def received_attention(attention: Tensor) -> Tensor:
-    """PoWER-BERT's significance (Goyal et al. 2020, section 3.2): the attention that each token receives.
+    """Sum the attention that each token receives over heads and real queries: [b, H, n, n] -> [b, n]
 
-    Summed over heads and real queries: the map [b, H, n, n] -> [b, n]
+    The significance of PoWER-BERT (Goyal et al. 2020, section 3.2).
     """
     return attention.sum(dim=(1, 2))
 
@@ -143,7 +134,7 @@ register_scorer("gradient", reads="model", models=("bert",), flops=teachers.grad
 
 @register_scorer("random")
 def random_scores(tokens: Tokens) -> Tensor:
-    """Uniform in [0, 1), seeded by the run, the layer and the sentence itself.
+    """Draw from [0, 1), seeded by the run, the layer and the sentence itself.
 
     A hash instead of a generator: what a sentence gets then depends neither on its batch mates nor on its padding,
     on any device.
@@ -157,20 +148,20 @@ def random_scores(tokens: Tokens) -> Tensor:
 
 @register_scorer("head")
 def head_scores(tokens: Tokens) -> Tensor:
-    """Earlier tokens first."""
+    """Keep earlier tokens first."""
     return -tail_scores(tokens)
 
 
 @register_scorer("tail")
 def tail_scores(tokens: Tokens) -> Tensor:
-    """Later tokens first."""
+    """Keep later tokens first."""
     positions = torch.arange(tokens.input_ids.shape[1], device=tokens.input_ids.device, dtype=torch.float32)
     return positions.expand(tokens.input_ids.shape)
 
 
 @register_scorer("frequency", needs_occurrences=True)
 def frequency_scores(tokens: Tokens) -> Tensor:
-    """Rarer words of the training set first."""
+    """Keep words first that are rarer in the training set."""
     assert tokens.occurrences is not None  # models take no such scorer without them
     return -tokens.occurrences[tokens.input_ids]
 
@@ -181,7 +172,7 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The finaliser of SplitMix64 (Steele et al. 2014, fig. 16): scatters int64 values over all 64 bits."""
+    """Scatter int64 values over all 64 bits: the finaliser of SplitMix64 (Steele et al. 2014, fig. 16)."""
     x = (x ^ _shift_right(x, 30)) * (0xBF58476D1CE4E5B9 - (1 << 64))
     x = (x ^ _shift_right(x, 27)) * (0x94D049BB133111EB - (1 << 64))
     return x ^ _shift_right(x, 31)

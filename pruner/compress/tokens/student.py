@@ -29,7 +29,7 @@ class Student(nn.Module):
 
 
 def student_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
-    """The MLPs of BERT's layers on the tokens that enter, where any leave; an LSTM's once on the whole vocabulary."""
+    """Count the MLPs of BERT's layers on the tokens that enter, if any leave; an LSTM's once on the vocabulary."""
     at_work = [layer for layer in layers if not np.array_equal(tokens[layer], tokens[layer + 1])]
     if isinstance(shape, LstmShape):
         scored, hidden_size = float(shape.vocabulary * len(at_work)), shape.embedding
@@ -54,7 +54,7 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """Mean squared error of the standardised scores over the real tokens of each sentence: [B, L] x 3 -> scalar.
+    """Average the squared error of standardised scores over each sentence's real tokens: [B, L] x 3 -> scalar.
 
     A mean over sentences, so that parts of a batch add up when each is weighted by its share of the sentences.
     """

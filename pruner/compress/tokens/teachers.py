@@ -46,7 +46,7 @@ def without_dropout(module: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def emission(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-    """The "ideal emission rate" [B, L] of every layer: what attention [CLS] pays to each token from there on."""
+    """Compute the "ideal emission rate" [B, L] of every layer: the attention that [CLS] pays from there on."""
     rows: list[Tensor] = []
     packing = batch.packing
     with without_dropout(model):
@@ -62,7 +62,7 @@ def emission(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
 
 
 def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
-    """For each layer, the product over it and later layers of the attention by [CLS].
+    """Multiply the attention by [CLS] over each layer and all later ones.
 
     Args:
         cls_attention: per layer [B, L], the head-averaged attention that ``[CLS]`` pays to each token.
@@ -76,10 +76,7 @@ def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
 
 
 def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
-    """How much attention [CLS] pays to each token, averaged over heads: [T, D] -> [B, L], 0 at padding.
-
-    One row of the map is computed.
-    """
+    """Average over heads what attention [CLS] pays to each token, a row of the map: [T, D] -> [B, L], 0 at padding"""
     attention = layer.attention.self
     heads = (attention.num_attention_heads, attention.attention_head_size)
     query = attention.query(hidden.index_select(0, packing.cu_seqlens[:-1])).unflatten(-1, heads)
@@ -89,7 +86,7 @@ def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
 
 
 def emission_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
-    """An unpruned pass without the last layer, and a row of each layer's map: one query, all keys, their products."""
+    """Count a pass without the last layer, and a row of each layer's map: one query, all keys, their products."""
     shape, real = cast(BertShape, shape), tokens[0]
     total = sum(shape.layer(index, real) for index in range(shape.depth - 1))
     for layer in shape.layers:
@@ -99,7 +96,7 @@ def emission_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[
 
 
 def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-    """The "ideal gradients" [B, L] of the first of ``layers`` and all later ones, by a pass and its way back.
+    """Compute the "ideal gradients" [B, L] of the first of ``layers`` and all later ones, by a pass and its way back.
 
     The loss takes the model's own prediction for the label, in training too: true labels would leak through the choice
     of tokens, and the model would learn to read them there. It is summed over sentences, so that none depends on its
@@ -131,7 +128,7 @@ def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
 
 
 def gradient_scores(gradient: Tensor) -> Tensor:
-    """Logs of the means over the width of the absolute gradients of the loss: [..., D] -> [...]
+    """Average absolute gradients of the loss over the width, in logs: [..., D] -> [...]
 
     The log leaves the order as it is. It is for the students: a few tokens' gradients are a hundred times the others',
     and a squared error on the plain values would learn these few alone.
@@ -141,7 +138,7 @@ def gradient_scores(gradient: Tensor) -> Tensor:
 
 
 def gradient_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
-    """An unpruned pass and its way back to the first layer: linear layers once more, the attention products twice."""
+    """Count a pass and its way back to the first layer: linear layers once more, the attention products twice."""
     shape, real = cast(BertShape, shape), tokens[0]
     total = dense_flops(shape, real) + shape.head(len(real))
     for index in range(min(layers), shape.depth):
@@ -151,7 +148,7 @@ def gradient_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[
 
 @torch.no_grad()
 def gate(model: LstmForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
-    """The mean input gate of the first LSTM at each word [S, L], in an unpruned pass; 0 at padding."""
+    """Average the input gate of the first LSTM over its width at each word: [S, L], 0 at padding"""
     lstm, hidden, ids = model.lstm[0], model.config.hidden_size, batch.input_ids
     names = ("weight_ih_l0", "bias_ih_l0", "weight_hh_l0", "bias_hh_l0")  # the input gate's rows come first
     w_words, b_words, w_state, b_state = (lstm.get_parameter(name)[:hidden] for name in names)
@@ -166,5 +163,5 @@ def gate(model: LstmForSequenceClassification, batch: Batch, layers: Sequence[in
 
 
 def gate_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
-    """The first LSTM on every word, and its input gate once more, from the states."""
+    """Count the first LSTM on every word, and its input gate once more, from the states."""
     return float(np.sum(tokens[0])) * cast(LstmShape, shape).word(0) * 1.25
