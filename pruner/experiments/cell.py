@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pruner.compress import builtin as builtin
 from pruner.compress.method import Dense, Method, make_methods
 from pruner.report.records import Log, Record, finished_record, mark_outdated
 from pruner.training.context import Context
