@@ -61,7 +61,7 @@ def constants(name: str) -> dict[str, str]:
 
 def help_by_flag(out: str) -> dict[str, str]:
     """``--help`` by its flags, in one line each."""
-    parts = re.split(r"^  (--[\w-]+)", re.sub(r"\n\n\w.*:\n", "\n", out), flags=re.MULTILINE)
+    parts = re.split(r"^  (--[\w-]+)", re.sub(r"\n\n\w.*:\n(  \w.*\n\n)?", "\n", out), flags=re.MULTILINE)
     return {flag: " ".join(text.split()) for flag, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 

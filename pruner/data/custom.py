@@ -25,7 +25,7 @@ def check_own(args: argparse.Namespace) -> None:
     if args.tsv is None:
         for flag in ("text", "label", "name", "dev_tsv", "test_tsv"):
             if getattr(args, flag) is not None:
-                raise UserError(f"{flag}: there is no table that it is of; name one with --tsv")
+                raise SettingError(flag, "there is no table that it is of; name one with --tsv")
         return
     for flag in ("tasks", "download"):
         if flag in args.given:

@@ -33,7 +33,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str | None, **options: Any) -> None:
         super().__init__(description=description, allow_abbrev=False, **options)
-        self.add_argument("--version", action=PrintVersion, help="show version and commit, and exit")
+        version = version_text() if "--version" in sys.argv else ""  # git is asked only then
+        self.add_argument("--version", action="version", version=version, help="show version and commit, and exit")
 
     def parse_args(self, args=None, namespace=None):
         for argument in sys.argv[1:] if args is None else args:
@@ -46,17 +47,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message.removeprefix('argument ')} (see {self.prog} --help)")
-
-
-class PrintVersion(argparse.Action):
-    """As argparse's own, but the commit is asked for only when it is to be printed."""
-
-    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        print(version_text())
-        parser.exit()
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ def as_text(value: Any) -> str:
     """Return a value as a flag takes it."""
     if isinstance(value, (list, tuple)):
         return ",".join(map(as_text, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def hint_of(value: Any) -> Any:
