@@ -16,7 +16,7 @@ from pruner.data.agnews import BERT_TASKS
 from pruner.data.glue import TASKS
 from pruner.experiments import demo_settings
 from pruner.experiments.settings import check_settings
-from pruner.utils import version
+from pruner.utils import flags
 from pruner.utils.errors import SettingError, UserError, flag_name, unknown
 from pruner.utils.flags import parse_flags
 
@@ -68,12 +68,12 @@ def help_by_flag(out: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", FLAGS)
 def test_constants_are_flags_and_flags_are_constants(name, run):
     code, out, _ = run(name, "--help")
-    flags = help_by_flag(out)
+    shown = help_by_flag(out)
     assert code == 0
-    assert set(flags) - {"--version"} == {flag_name(constant) for constant in constants(name)}
-    assert set(flags) - {"--version"} == {f"--{flag}" for flag in FLAGS[name].split()}
+    assert set(shown) - {"--version"} == {flag_name(constant) for constant in constants(name)}
+    assert set(shown) - {"--version"} == {f"--{flag}" for flag in FLAGS[name].split()}
     for constant, comment in constants(name).items():
-        text = flags[flag_name(constant)]
+        text = shown[flag_name(constant)]
         assert re.fullmatch(r"  # \S.*", comment), constant
         assert comment.removeprefix("  # ") in text
         assert text.count("(default: ") == 1
@@ -117,11 +117,10 @@ finally:
         assert result.stdout.startswith(f"Sequence Pruning {pruner.__version__} (")
 
 
-def test_the_version_names_the_commit_where_there_is_a_checkout(monkeypatch):
-    monkeypatch.setattr(version, "git_commit", lambda: "0123abc-dirty")
-    assert version.version_text() == f"Sequence Pruning {pruner.__version__} (0123abc-dirty)"
-    monkeypatch.setattr(version, "git_commit", lambda: None)
-    assert version.version_text() == f"Sequence Pruning {pruner.__version__} (no checkout)"
+def test_the_version_names_the_commit_where_there_is_a_checkout(run, monkeypatch):
+    for commit, shown in (("0123abc-dirty", "0123abc-dirty"), (None, "no checkout")):
+        monkeypatch.setattr(flags, "git_commit", lambda commit=commit: commit)
+        assert run("RunLstm4Glue", "--version")[:2] == (0, f"Sequence Pruning {pruner.__version__} ({shown})\n")
 
 
 SCRIPT = '''"""A script."""
@@ -217,10 +216,10 @@ def test_flags_override_constants(parse, arguments, expected):
     ("arguments", "line"),
     [
         (["--whole", "2.5"], "whole: '2.5' is not a whole number"),
-        (["--rates", "1,lots"], "rates: 'lots' in 1,lots is not a number"),
-        (["--rates", "1,,2"], "rates: '1,,2' is not a list; a part is empty"),
+        (["--rates", "1,lots"], "rates: 1,lots: 'lots' is not a number"),
+        (["--rates", "1,,2"], "rates: 1,,2: a part is empty"),
         (["--mode", "reel"], "mode: unknown value 'reel'; did you mean real? choose from real, padded"),
-        (["--modes", "a,c"], "modes: unknown value 'c'; choose from a, b"),
+        (["--modes", "a,c"], "modes: a,c: unknown value 'c'; choose from a, b"),
     ],
 )
 def test_flags_of_another_type(parse, arguments, line):
@@ -232,11 +231,11 @@ def test_flags_of_another_type(parse, arguments, line):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"whole": None}, "whole: None is no value; give one"),
+        ({"whole": None}, "whole: None is not text"),
         ({"maybe": 2.5}, "maybe: 2.5 is not a whole number"),
         ({"maybe": "many"}, "maybe: 'many' is not a whole number"),
-        ({"rates": [0, "x"]}, "rates: 'x' in 0,x is not a number"),
-        ({"rates": None}, "rates: None is no value; give one"),
+        ({"rates": [0, "x"]}, "rates: 0,x: 'x' is not a number"),
+        ({"rates": None}, "rates: None is not a number"),
         ({"mode": "both"}, "mode: unknown value 'both'; choose from real, padded"),
     ],
 )
@@ -283,7 +282,7 @@ def test_an_error_names_flag_and_constant_in_one_line(run):
     line = "error: --batch-size (batch_size): 0 is out of range; use a whole number from 1 to 2147483647\n"
     assert (code, err) == (2, line)
     code, _, err = run("RunBert4Glue", "--schedule", "0.5,x")
-    assert (code, err) == (2, "error: --schedule (pruning_schedule): 'x' in 0.5,x is not a number\n")
+    assert (code, err) == (2, "error: --schedule (pruning_schedule): 0.5,x: 'x' is not a number\n")
 
 
 def test_unknown_names():

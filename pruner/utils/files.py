@@ -14,12 +14,10 @@ from pruner.utils.errors import UserError
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    """Make the error about a place that cannot be written."""
     return UserError(f"{path}: cannot be written ({error}); free the place or choose another folder")
 
 
 def cannot_read(path: Path, error: OSError) -> UserError:
-    """Make the error about a file that cannot be read."""
     return UserError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy the file again")
 
 
@@ -128,11 +126,6 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def read_json(path: Path) -> dict:
-    """Read a JSON object.
-
-    Raises:
-        UserError: the file cannot be read, or holds something else.
-    """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
