@@ -331,7 +331,7 @@ CASES = {
     "report: nothing to report": (nothing, REPORT, (), ["records: no such folder", "--records"]),
     "report: a file for a folder": (write("other", "x"), REPORT, ("--records", "other"), ["other: no such folder"]),
     "report: nothing whole": (write("records/BERT/mrpc/run/record.json", "{"), REPORT, (), ["records: no records in it", "BERT/mrpc/run/record.json", "RunBert4Glue.py"]),
-    "report: unknown flag": (nothing, REPORT, ("--figures", "no"), ["--figures", "--help"]),
+    "report: unknown flag": (nothing, REPORT, ("--figure", "no"), ["--figure", "did you mean --figures?", "--help"]),
 }  # fmt: skip
 
 

@@ -38,7 +38,7 @@ FLAGS = {
     "PrepareAgnews4Lstm": "agnews-address cache columns data download max-length skip-bad-rows vocabulary-size",
     "pruner.measure": "batch-sizes cache device dtypes json lengths methods random repeats schedule student-widths "
     "task weights",
-    "pruner.report": "no-figures records",
+    "pruner.report": "figures records",
 }
 NO_CONSTANTS = {
     "pruner.survivors": "cache dev output second sentence",
@@ -86,6 +86,11 @@ def test_other_flags_are_those_that_users_know(name, run):
     assert code == 0
     assert set(help_by_flag(out)) - {"--version"} == {f"--{flag}" for flag in NO_CONSTANTS[name].split()}
     assert "(default: None)" not in out
+
+
+def test_a_switch_has_two_ways(run):
+    shown = help_by_flag(run("pruner.report", "--help")[1])
+    assert shown["--figures"] == ", --no-figures draw figures, and not only tables and CSV (default: True)"
 
 
 def test_help_is_in_groups(run):

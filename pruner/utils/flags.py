@@ -13,6 +13,7 @@ import sys
 import tokenize
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -39,10 +40,8 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=version, help="show version and commit, and exit")
 
     def parse_args(self, args=None, namespace=None):
-        for argument in sys.argv[1:] if args is None else args:
+        for argument in takewhile("--".__ne__, sys.argv[1:] if args is None else args):
             flag = argument.partition("=")[0]
-            if flag == "--":
-                break
             if re.fullmatch(r"--?[a-zA-Z][\w-]*", flag) and flag not in self._option_string_actions:
                 self.error(f"{flag}: no such flag{did_you_mean(flag, self._option_string_actions)}")
         return super().parse_args(args, namespace)
@@ -94,10 +93,8 @@ class Kind:
         """Add the flag of a constant, without a default: the parser's result is what the user has given, as text."""
         flag, options = flag_name(name), dict[str, Any](dest=name, default=argparse.SUPPRESS)
         text = f"{comment} (default: {as_text(value)})".replace("%", "%%")
-        if self.type is bool:  # two flags, of which the one that changes something is shown
-            for const, switch in ((True, flag), (False, f"--no-{flag[2:]}")):
-                shown = argparse.SUPPRESS if const == value else text
-                group.add_argument(switch, action="store_const", const=const, help=shown, **options)
+        if self.type is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text, **options)
             return
         metavar = f"{{{','.join(self.choices)}}}" if self.choices else TYPES[self.type][1]
         metavar, nargs = f"{metavar},..." if self.depth else metavar, "+" if self.depth == 2 else None
