@@ -237,6 +237,7 @@ def test_flags_of_another_type(parse, arguments, line):
     ("changes", "line"),
     [
         ({"whole": None}, "whole: None is not text"),
+        ({"words": {"x": 1}}, "words: {'x': 1} is not text"),
         ({"maybe": 2.5}, "maybe: 2.5 is not a whole number"),
         ({"maybe": "many"}, "maybe: 'many' is not a whole number"),
         ({"rates": [0, "x"]}, "rates: 0,x: 'x' is not a number"),

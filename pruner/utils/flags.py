@@ -127,7 +127,7 @@ def read_constants(script: Mapping[str, Any]) -> Iterator[tuple[str, Kind, str, 
             case ast.Assign(targets=[ast.Name(id=name)]):
                 several = isinstance(script[name], list | tuple)
                 first = next(iter(script[name]), None) if several else script[name]
-                kind = Kind(str if first is None else type(first), int(several))
+                kind = Kind(type(first) if type(first) in (bool, *TYPES) else str, int(several))
             case ast.AnnAssign(target=ast.Name(id=name)):
                 kind = Kind.of(eval(ast.unparse(node.annotation), dict(script)))
             case _:
