@@ -1,6 +1,5 @@
 """Turn a checkpoint of google-research/bert into a folder that transformers and ModifiedModelingBert.py load."""
 
-import argparse
 import glob
 import json
 import math
@@ -24,17 +23,6 @@ CONFIG_KEYS = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act hidden_dropout_prob "
     "attention_probs_dropout_prob max_position_embeddings type_vocab_size initializer_range"
 ).split()
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = Parser(__doc__)
-    add = parser.add_argument
-    add("--tf_checkpoint_path", required=True, type=Path, help="the checkpoint's prefix, as bert/bert_model.ckpt")
-    add("--bert_config_file", required=True, type=Path, help="its bert_config.json, with vocab.txt beside it")
-    add("--pytorch_dump_path", required=True, type=Path, help="where the weights go, .bin or .safetensors")
-    add("--gelu", choices=tuple(GELU), default="tanh", help="form that it was trained with (default: tanh)")
-    add("--force", action="store_true", help="replace files that are there already")
-    return parser.parse_args()
 
 
 def google_config(path: Path) -> dict:
@@ -150,7 +138,14 @@ def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
 
 
 def main() -> None:
-    args = parse_arguments()
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("--tf_checkpoint_path", required=True, type=Path, help="the checkpoint's prefix, as bert/bert_model.ckpt")
+    add("--bert_config_file", required=True, type=Path, help="its bert_config.json, with vocab.txt beside it")
+    add("--pytorch_dump_path", required=True, type=Path, help="where the weights go, .bin or .safetensors")
+    add("--gelu", choices=tuple(GELU), default="tanh", help="the form that it was trained with (default: tanh)")
+    add("--force", action="store_true", help="replace files that are there already")
+    args = parser.parse_args()
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
     config = google_config(config_path)
     data = data_files(prefix)

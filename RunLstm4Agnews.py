@@ -53,7 +53,7 @@ def main() -> None:
     args = parse_flags(globals(), demo_settings.LSTM)
     from pruner.experiments.lstm import run_lstm
 
-    run_lstm(args, "PrepareAgnews4Lstm.py", with_custom=False)
+    run_lstm(args, "PrepareAgnews4Lstm.py", only=tasks)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pruner.data.agnews import BERT_TASKS
 from pruner.data.glue import TASKS
 from pruner.experiments import demo_settings
 from pruner.experiments.settings import check_settings
-from pruner.utils import version
+from pruner.utils import flags
 from pruner.utils.errors import SettingError, UserError, flag_name, unknown
 from pruner.utils.flags import parse_flags
 
@@ -38,7 +38,7 @@ FLAGS = {
     "PrepareAgnews4Lstm": "agnews-address cache columns data download max-length skip-bad-rows vocabulary-size",
     "pruner.measure": "batch-sizes cache device dtypes json lengths methods random repeats schedule student-widths "
     "task weights",
-    "pruner.report": "no-figures records",
+    "pruner.report": "figures records",
 }
 NO_CONSTANTS = {
     "pruner.survivors": "cache dev output second sentence",
@@ -61,19 +61,19 @@ def constants(name: str) -> dict[str, str]:
 
 def help_by_flag(out: str) -> dict[str, str]:
     """``--help`` by its flags, in one line each."""
-    parts = re.split(r"^  (--[\w-]+)", re.sub(r"\n\n\w.*:\n", "\n", out), flags=re.MULTILINE)
+    parts = re.split(r"^  (--[\w-]+)", re.sub(r"\n\n\w.*:\n(  \w.*\n\n)?", "\n", out), flags=re.MULTILINE)
     return {flag: " ".join(text.split()) for flag, text in zip(parts[1::2], parts[2::2], strict=True)}
 
 
 @pytest.mark.parametrize("name", FLAGS)
 def test_constants_are_flags_and_flags_are_constants(name, run):
     code, out, _ = run(name, "--help")
-    flags = help_by_flag(out)
+    shown = help_by_flag(out)
     assert code == 0
-    assert set(flags) - {"--version"} == {flag_name(constant) for constant in constants(name)}
-    assert set(flags) - {"--version"} == {f"--{flag}" for flag in FLAGS[name].split()}
+    assert set(shown) - {"--version"} == {flag_name(constant) for constant in constants(name)}
+    assert set(shown) - {"--version"} == {f"--{flag}" for flag in FLAGS[name].split()}
     for constant, comment in constants(name).items():
-        text = flags[flag_name(constant)]
+        text = shown[flag_name(constant)]
         assert re.fullmatch(r"  # \S.*", comment), constant
         assert comment.removeprefix("  # ") in text
         assert text.count("(default: ") == 1
@@ -86,6 +86,11 @@ def test_other_flags_are_those_that_users_know(name, run):
     assert code == 0
     assert set(help_by_flag(out)) - {"--version"} == {f"--{flag}" for flag in NO_CONSTANTS[name].split()}
     assert "(default: None)" not in out
+
+
+def test_a_switch_has_two_ways(run):
+    shown = help_by_flag(run("pruner.report", "--help")[1])
+    assert shown["--figures"] == ", --no-figures draw figures, and not only tables and CSV (default: True)"
 
 
 def test_help_is_in_groups(run):
@@ -117,11 +122,10 @@ finally:
         assert result.stdout.startswith(f"Sequence Pruning {pruner.__version__} (")
 
 
-def test_the_version_names_the_commit_where_there_is_a_checkout(monkeypatch):
-    monkeypatch.setattr(version, "git_commit", lambda: "0123abc-dirty")
-    assert version.version_text() == f"Sequence Pruning {pruner.__version__} (0123abc-dirty)"
-    monkeypatch.setattr(version, "git_commit", lambda: None)
-    assert version.version_text() == f"Sequence Pruning {pruner.__version__} (no checkout)"
+def test_the_version_names_the_commit_where_there_is_a_checkout(run, monkeypatch):
+    for commit, shown in (("0123abc-dirty", "0123abc-dirty"), (None, "no checkout")):
+        monkeypatch.setattr(flags, "git_commit", lambda commit=commit: commit)
+        assert run("RunLstm4Glue", "--version")[:2] == (0, f"Sequence Pruning {pruner.__version__} ({shown})\n")
 
 
 SCRIPT = '''"""A script."""
@@ -217,10 +221,10 @@ def test_flags_override_constants(parse, arguments, expected):
     ("arguments", "line"),
     [
         (["--whole", "2.5"], "whole: '2.5' is not a whole number"),
-        (["--rates", "1,lots"], "rates: 'lots' in 1,lots is not a number"),
-        (["--rates", "1,,2"], "rates: '1,,2' is not a list; a part is empty"),
+        (["--rates", "1,lots"], "rates: 1,lots: 'lots' is not a number"),
+        (["--rates", "1,,2"], "rates: 1,,2: a part is empty"),
         (["--mode", "reel"], "mode: unknown value 'reel'; did you mean real? choose from real, padded"),
-        (["--modes", "a,c"], "modes: unknown value 'c'; choose from a, b"),
+        (["--modes", "a,c"], "modes: a,c: unknown value 'c'; choose from a, b"),
     ],
 )
 def test_flags_of_another_type(parse, arguments, line):
@@ -232,11 +236,12 @@ def test_flags_of_another_type(parse, arguments, line):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"whole": None}, "whole: None is no value; give one"),
+        ({"whole": None}, "whole: None is not text"),
+        ({"words": {"x": 1}}, "words: {'x': 1} is not text"),
         ({"maybe": 2.5}, "maybe: 2.5 is not a whole number"),
         ({"maybe": "many"}, "maybe: 'many' is not a whole number"),
-        ({"rates": [0, "x"]}, "rates: 'x' in 0,x is not a number"),
-        ({"rates": None}, "rates: None is no value; give one"),
+        ({"rates": [0, "x"]}, "rates: 0,x: 'x' is not a number"),
+        ({"rates": None}, "rates: None is not a number"),
         ({"mode": "both"}, "mode: unknown value 'both'; choose from real, padded"),
     ],
 )
@@ -283,7 +288,7 @@ def test_an_error_names_flag_and_constant_in_one_line(run):
     line = "error: --batch-size (batch_size): 0 is out of range; use a whole number from 1 to 2147483647\n"
     assert (code, err) == (2, line)
     code, _, err = run("RunBert4Glue", "--schedule", "0.5,x")
-    assert (code, err) == (2, "error: --schedule (pruning_schedule): 'x' in 0.5,x is not a number\n")
+    assert (code, err) == (2, "error: --schedule (pruning_schedule): 0.5,x: 'x' is not a number\n")
 
 
 def test_unknown_names():

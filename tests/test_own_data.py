@@ -252,11 +252,12 @@ def test_own_tasks_are_for_the_scripts_of_glue(run, words):
     code, _, err = run("RunLstm4Agnews")
     assert (code, err[:45]) == (2, "error: cache/lstm: no prepared tasks; run Pre")
     code, _, err = run("RunLstm4Agnews", "--tasks", "reviews")
-    assert (code, err) == (2, "error: tasks: unknown task 'reviews'; choose from agnews\n")
+    assert (code, err) == (2, "error: --tasks (tasks): unknown task 'reviews'; choose from agnews\n")
     code, _, err = run("RunLstm4Glue", "--tasks", "reveiws")
     assert code == 2
     assert err == (
-        "error: tasks: unknown task 'reveiws'; choose from cola, sst-2, mrpc, qqp, mnli, qnli, rte, wnli, "
+        "error: --tasks (tasks): unknown task 'reveiws'; did you mean reviews? choose from "
+        "cola, sst-2, mrpc, qqp, mnli, qnli, rte, wnli, "
         "agnews, reviews, or prepare your own with PrepareGlue4Lstm.py --tsv\n"
     )
 
@@ -321,7 +322,7 @@ COLUMNS, MEND = OWN[2:], "mend the row or leave such rows out with --skip-bad-ro
 CASES = {
     "no such file": (nothing, P, ("--tsv", "review.tsv", *COLUMNS), ["review.tsv: no such file", "--tsv"]),
     "a name too long": (nothing, P, ("--tsv", "x" * 300, *COLUMNS), ["xxx: no such file", "--tsv"]),
-    "no name": (nothing, P, ("--tsv", "", *COLUMNS), ["name: '' would not do for a folder", "--name"]),
+    "no name": (nothing, P, ("--tsv", "", *COLUMNS), ["(name): '' would not do for a folder", "--name"]),
     "a folder": (folder(TABLE), P, OWN, ["reviews.tsv: cannot be read (Is a directory)"]),
     "empty": (write(TABLE, ""), P, OWN, ["reviews.tsv: no rows"]),
     "a header alone": (write(TABLE, HEAD), P, OWN, ["reviews.tsv: no rows"]),
@@ -355,21 +356,21 @@ CASES = {
     "test has no such column": (
         write("test.tsv", "text\ngood\n"), P, (*OWN, "--test-tsv", "test.tsv"), ["test.tsv:1: no column 'review'"],
     ),
-    "columns": (nothing, P, ("--tsv", TABLE, "--text", "review"), ["tsv: which columns of reviews.tsv", "--label"]),
-    "no columns": (nothing, L, ("--tsv", TABLE), ["tsv: which columns of reviews.tsv", "--text", "--label"]),
-    "three texts": (nothing, P, (*OWN, "--text", "a,b,c"), ["text: 3 columns are too many"]),
-    "and tasks": (nothing, P, (*OWN, "--tasks", "mrpc"), ["tsv: --tasks is given too"]),
-    "and a download": (nothing, L, (*OWN, "--download"), ["tsv: --download is given too"]),
-    "columns of nothing": (nothing, P, COLUMNS, ["text: there is no table that it is of", "--tsv"]),
-    "dev of nothing": (nothing, L, ("--dev-tsv", TABLE), ["dev_tsv: there is no table", "--tsv"]),
-    "a built-in name": (nothing, P, (*OWN, "--name", "MRPC"), ["name: 'mrpc' is the name of another task", "--name"]),
-    "another built-in name": (nothing, L, (*OWN, "--name", "agnews"), ["name: 'agnews' is the name of another"]),
-    "the demo's name": (nothing, P, (*OWN, "--name", "demo"), ["name: 'demo' is the name of another task"]),
-    "a file's built-in name": (nothing, P, ("--tsv", "data/RTE.tsv", *COLUMNS), ["name: 'rte' is the name", "--name"]),
-    "a file's odd name": (nothing, P, ("--tsv", "my reviews.tsv", *COLUMNS), ["name: 'my reviews' would", "--name"]),
-    "a path for a name": (nothing, L, (*OWN, "--name", "../x"), ["name: '../x' would not do"]),
-    "a hidden name": (nothing, P, (*OWN, "--name", ".."), ["name: '..' would not do"]),
-    "a flag for a name": (nothing, P, (*OWN, "--name=-x"), ["name: '-x' would not do"]),
+    "columns": (nothing, P, ("--tsv", TABLE, "--text", "review"), ["(tsv): which columns of reviews.tsv", "--label"]),
+    "no columns": (nothing, L, ("--tsv", TABLE), ["(tsv): which columns of reviews.tsv", "--text", "--label"]),
+    "three texts": (nothing, P, (*OWN, "--text", "a,b,c"), ["(text): 3 columns are too many"]),
+    "and tasks": (nothing, P, (*OWN, "--tasks", "mrpc"), ["(tsv): --tasks is given too"]),
+    "and a download": (nothing, L, (*OWN, "--download"), ["(tsv): --download is given too"]),
+    "columns of nothing": (nothing, P, COLUMNS, ["(text): there is no table that it is of", "--tsv"]),
+    "dev of nothing": (nothing, L, ("--dev-tsv", TABLE), ["(dev_tsv): there is no table", "--tsv"]),
+    "a built-in name": (nothing, P, (*OWN, "--name", "MRPC"), ["(name): 'mrpc' is the name of another task", "--name"]),
+    "another built-in name": (nothing, L, (*OWN, "--name", "agnews"), ["(name): 'agnews' is the name of another"]),
+    "the demo's name": (nothing, P, (*OWN, "--name", "demo"), ["(name): 'demo' is the name of another task"]),
+    "a file's built-in name": (nothing, P, ("--tsv", "data/RTE.tsv", *COLUMNS), ["--name (name): 'rte' is the name"]),
+    "a file's odd name": (nothing, P, ("--tsv", "my reviews.tsv", *COLUMNS), ["(name): 'my reviews' would", "--name"]),
+    "a path for a name": (nothing, L, (*OWN, "--name", "../x"), ["(name): '../x' would not do"]),
+    "a hidden name": (nothing, P, (*OWN, "--name", ".."), ["(name): '..' would not do"]),
+    "a flag for a name": (nothing, P, (*OWN, "--name=-x"), ["(name): '-x' would not do"]),
     "a cache cut short": (cut("cache/bert/own.safetensors", 0.7), R, SCHEDULE, ["own.safetensors: cut short or not a"]),
     "a cache that is none": (
         write("cache/bert/own.safetensors", b"\x80\x04N."), R, (*SCHEDULE, "--tasks", "own"),

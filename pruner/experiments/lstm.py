@@ -1,6 +1,7 @@
 """What both LSTM run scripts do with their constants."""
 
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 
 from pruner.compress.tokens.families import check_ramp
@@ -20,10 +21,10 @@ SIZES = ("embedding_size", "hidden_size", "num_layers", "head_size")
 BATCH_SIZES = {"mrpc": 64}  # published; of all other tasks 256
 
 
-def run_lstm(options: Namespace, prepare: str, with_custom: bool = True) -> None:
+def run_lstm(options: Namespace, prepare: str, only: Sequence[str] | None = None) -> None:
     """Train, evaluate, measure and record every cell, or show them (``dry_run``).
 
-    ``prepare`` is the script that makes the caches; ``with_custom`` runs users' tasks too.
+    ``prepare`` is the script that makes the caches; ``only`` are the tasks that can be run, if not all and users'.
     """
     check_settings(options)
     check_ramp(options)
@@ -31,8 +32,8 @@ def run_lstm(options: Namespace, prepare: str, with_custom: bool = True) -> None
     folder = Path(options.cache)
     if options.demo:
         from_main(lambda: sample.make_lstm_demo(folder))
-    classifications = {name: task for name, task in TASKS.items() if task.labels}
-    tasks = prepared_tasks(options, classifications, prepare, with_custom and not options.demo)
+    known = {name: task for name, task in TASKS.items() if task.labels and (options.demo or name in (only or TASKS))}
+    tasks = prepared_tasks(options, known, prepare, with_custom=only is None and not options.demo)
     vocabularies = {task.name: read_vocabulary(folder, task.name, prepare) for task in tasks}
     vectors = {}
     for name, vocabulary in vocabularies.items() if options.vectors else ():

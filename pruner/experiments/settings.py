@@ -21,25 +21,21 @@ from pruner.utils.distributed import join
 from pruner.utils.errors import SettingError, UserError
 
 SIZE = (1, 10_000)  # of a width, and of the number of layers: beyond lies a slip, not a model
-NUMBER = (1, 2**31 - 1)
-# The least and the largest value of each whole number, or of each in a list.
-WHOLE_NUMBERS = {
+# The least and the largest value of whole numbers; bounds of others, which are not among their values.
+RANGES: dict[str, tuple[float, float]] = {
     "seeds": (0, 2**32 - 1),
-    **dict.fromkeys(("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows"), NUMBER),
+    **dict.fromkeys(("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows"), (1, 2**31 - 1)),
     **dict.fromkeys(("batch_sizes", "repeats"), (1, 100_000)),
     **dict.fromkeys(("student_widths", "embedding_size", "hidden_size", "num_layers", "head_size"), SIZE),
+    "epochs": (0.0, 1e6),
+    **dict.fromkeys(("learning_rate", "student_learning_rate", "soft_extract_learning_rate", "clip"), (0.0, math.inf)),
+    **dict.fromkeys(("target_flops_reduction", "search_reach"), (1.0, math.inf)),
 }
 NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
-# What each other number, or each in a list, must be above, and below.
-NUMBERS = {
-    "epochs": (0, 1e6),
-    **dict.fromkeys(("learning_rate", "student_learning_rate", "soft_extract_learning_rate", "clip"), (0, math.inf)),
-    **dict.fromkeys(("target_flops_reduction", "search_reach"), (1, math.inf)),
-}
 
 
 def check_settings(args: argparse.Namespace) -> None:
-    """Check the numbers that a script has, and that lists which need an entry have one.
+    """Check the numbers that a script has, and the lists that need an entry.
 
     Raises:
         SettingError: a number is out of its range, or a list is empty.
@@ -48,16 +44,17 @@ def check_settings(args: argparse.Namespace) -> None:
         if value == [] and name in NOT_EMPTY:
             raise SettingError(name, "the list is empty; give one value or more")
         for number in value if isinstance(value, list) else [value]:
-            if name in WHOLE_NUMBERS and number is not None:
-                least, largest = WHOLE_NUMBERS[name]
-                if not (isinstance(number, int) and least <= number <= largest):
-                    use = f"use a whole number from {least} to {largest}"
-                    raise SettingError(name, f"{number!r} is out of range; {use}")
-            elif name in NUMBERS and number is not None:
-                low, high = NUMBERS[name]
-                if not (isinstance(number, int | float) and low < number < high):
-                    use = f"use a finite number above {low}" + ("" if math.isinf(high) else f" and below {high:g}")
-                    raise SettingError(name, f"{number!r} is out of range; {use}")
+            if name not in RANGES or number is None:
+                continue
+            low, high = RANGES[name]
+            if isinstance(low, int):
+                use = f"a whole number from {low} to {high}"
+                fits = isinstance(number, int) and low <= number <= high
+            else:
+                use = f"a number above {low:g} and below {high:g}"
+                fits = isinstance(number, int | float) and low < number < high
+            if not fits:
+                raise SettingError(name, f"{number!r} is out of range; use {use}")
 
 
 def start_run() -> bool:

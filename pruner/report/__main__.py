@@ -7,7 +7,7 @@ from pruner.utils.flags import parse_flags
 
 # Flags
 records = "records"  # the folder of the records, and of what is written
-no_figures = False  # tables and CSV only
+figures = True  # draw figures, and not only tables and CSV
 
 
 def main() -> None:
@@ -15,14 +15,13 @@ def main() -> None:
     from pruner.report.figures import check_matplotlib
     from pruner.report.page import write_report
 
-    with_figures = not args.no_figures
-    if with_figures:
+    if args.figures:
         try:
             check_matplotlib()
         except UserError as error:
             print(f"no figures: {error}")
-            with_figures = False
-    print("\n".join(write_report(Path(args.records), with_figures)[1]))
+            args.figures = False
+    print("\n".join(write_report(Path(args.records), args.figures)[1]))
 
 
 if __name__ == "__main__":

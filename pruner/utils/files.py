@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, and JSON of others is read with care."""
+"""Atomic writing of files and folders, and careful reading of JSON that others wrote."""
 
 import glob
 import json
@@ -37,15 +37,15 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write under; folders are made. Whatever is left there in the end is removed.
+    """Yield a temporary name beside ``path``, and remove what is left there in the end; folders are made.
 
-    If this process is killed, the next that writes the same file removes it.
+    What a killed process has left is removed by the next that writes the same file.
 
     Raises:
         UserError: the place cannot be written.
     """
     name = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    made = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
+    missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
@@ -55,21 +55,21 @@ def temporary(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             name.unlink()
-        with suppress(OSError):  # those that something was written into stay
-            for parent in made:
+        with suppress(OSError):  # folders that hold something by now stay
+            for parent in missing:
                 parent.rmdir()
 
 
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
-    """``temporary``, but the file gets its own name when all is written, unless there was an error."""
+    """Yield a temporary name beside ``path``, which is renamed to it when all is written without an error."""
     with temporary(path) as name:
         yield name
         os.replace(name, path)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write under a temporary name, which is changed when all is written; folders are made.
+    """Write a file under a temporary name, and rename it when all is written; folders are made.
 
     Raises:
         UserError: the place cannot be written.
@@ -79,7 +79,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_abandoned(path: Path) -> None:
-    """Remove what processes that are no more left of ``path``."""
+    """Remove temporary files of ``path`` whose processes have ended."""
     for name in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         number = name.name.split(".")[-2]
         if number.isdecimal() and not is_running(int(number)):
@@ -89,18 +89,18 @@ def remove_abandoned(path: Path) -> None:
 
 def is_running(process: int) -> bool:
     if os.name != "posix":
-        return True  # elsewhere signal 0 is no question
+        return True  # elsewhere signal 0 does not ask
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:  # it is another user's
+    except OSError:  # another user's process
         pass
     return True
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove it, if it is there, under another name: what is half removed must not pass for whole."""
+    """Rename a folder, if it exists, then remove it: one that is half removed must not pass for whole."""
     old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     with suppress(OSError):
         folder.replace(old)
@@ -109,9 +109,9 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to write into, which takes the place of ``folder`` when all is written.
+    """Yield a temporary folder, which replaces ``folder`` when all is written.
 
-    What a killed process has left of it is removed: a folder is written by one process at a time.
+    What a killed process has left is removed: a folder is written by one process at a time.
 
     Raises:
         UserError: the place cannot be written.
@@ -143,18 +143,18 @@ def read_json(path: Path) -> dict:
 
 
 def read_json_if_there(path: Path) -> dict:
-    """Empty where there is no such file; a link to nowhere is one that was lost."""
+    """Read a JSON object, empty where there is no file; a link to nowhere is an error."""
     return read_json(path) if os.path.lexists(path) else {}
 
 
 def short(value: object) -> str:
-    """What stands in a file, for an error's one line."""
+    """Shorten a value of a JSON file for an error's line."""
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def read_size(config: dict, key: str, path: Path) -> int | None:
-    """A size, a whole number from 1, in the config that was read from ``path``, ``None`` where it is not there."""
+    """Return a size, a whole number from 1, of the config read from ``path``; ``None`` where there is none."""
     value = config.get(key)
     if key in config and (type(value) is not int or not 1 <= value < 2**31):
         raise UserError(f"{path}: {key} is {short(value)}, which is no size; copy the model's own {path.name} there")

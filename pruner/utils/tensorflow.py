@@ -1,4 +1,4 @@
-"""TensorFlow, imported without the pages it prints while starting."""
+"""Import of TensorFlow without the pages that it prints while starting."""
 
 import os
 from types import ModuleType
@@ -7,7 +7,7 @@ from pruner.utils.errors import UserError
 
 
 def import_tensorflow(purpose: str) -> ModuleType:
-    """The module ``tensorflow``; ``purpose`` completes "only it ..." where it is not installed."""
+    """Import ``tensorflow``; ``purpose`` completes "only it ..." where it is not installed."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     # Its first lines are written before it has read that variable, past Python's own stderr.
     stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)

@@ -1,9 +1,7 @@
-"""The version of this code: its number, and the commit where there is a checkout."""
+"""The commit of this code, where there is a checkout."""
 
 import subprocess
 from pathlib import Path
-
-from pruner import __version__
 
 
 def git_commit() -> str | None:
@@ -19,8 +17,3 @@ def git_commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return result.stdout.strip()
-
-
-def version_text() -> str:
-    """Return the line that ``--version`` prints."""
-    return f"Sequence Pruning {__version__} ({git_commit() or 'no checkout'})"
