@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from pruner.compress.tokens.schedule import Pruning, check_schedule, make_pruning
-from pruner.utils.errors import UserError
+from pruner.utils.errors import SettingError, UserError
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
@@ -96,7 +96,9 @@ class PrunedModel(PreTrainedModel):
         students = dict(zip(self.pruning.student_layers, self.students, strict=True))
         for layer in pruning.student_layers:
             if layer not in students:
-                raise UserError(f"pruning_schedule: layer {layer} has no student; train the model with a rate there")
+                raise SettingError(
+                    "pruning_schedule", f"layer {layer} has no student; train the model with a rate there"
+                )
         self.students = nn.ModuleList(students[layer] for layer in pruning.student_layers)
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
         return self
