@@ -375,7 +375,7 @@ def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     assert after == before
 
 
-STEPS = "cache/bert/steps/mrpc"
+STAGES = "cache/bert/stages/mrpc"
 FINETUNED = (
     *SCHEDULE,
     "--tasks",
@@ -453,12 +453,12 @@ BOMBS = [
     (nothing, "bert/config.json", "bert/config.json: not JSON"),
     (nothing, "bert/tokenizer_config.json", "bert/tokenizer_config.json: not JSON"),
     (nothing, "records/BERT/mrpc/baseline_seed1/record.json", "record.json: not a record"),
-    (nothing, f"{STEPS}/baseline*/model.safetensors", "not a finished step"),
-    (nothing, f"{STEPS}/baseline*/step.json", "not a finished step"),
-    (nothing, f"{STEPS}/head*/checkpoint-*/training_args.bin", None),
-    (nothing, f"{STEPS}/head*/checkpoint-*/trainer_state.json", None),  # it was not written to its end: there is none
+    (nothing, f"{STAGES}/baseline*/model.safetensors", "not a finished stage"),
+    (nothing, f"{STAGES}/baseline*/stage.json", "not a finished stage"),
+    (nothing, f"{STAGES}/head*/checkpoint-*/training_args.bin", None),
+    (nothing, f"{STAGES}/head*/checkpoint-*/trainer_state.json", None),  # it was not written to its end: there is none
     *(
-        (nothing, f"{STEPS}/head*/checkpoint-*/{name}", "cannot be resumed")
+        (nothing, f"{STAGES}/head*/checkpoint-*/{name}", "cannot be resumed")
         for name in ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
     ),
 ]  # fmt: skip

@@ -96,13 +96,13 @@ def check_run(folder) -> None:
         assert (folder / "records" / "BERT" / "mrpc" / name / "run.log").is_file()
         # The model was kept before the record was written.
         assert load_file(folder / "models" / "mrpc" / name / "model.safetensors")
-    for step in (folder / "cache" / "bert" / "steps").glob("mrpc/[!.]*"):
-        if step.name.endswith(".training"):
-            checkpoint = last_checkpoint(step)
+    for stage in (folder / "cache" / "bert" / "stages").glob("mrpc/[!.]*"):
+        if stage.name.endswith(".training"):
+            checkpoint = last_checkpoint(stage)
             assert checkpoint is None or load_file(f"{checkpoint}/model.safetensors")
         else:
-            assert load_file(step / "model.safetensors")
-            assert json.loads((step / "step.json").read_text(encoding="utf-8"))
+            assert load_file(stage / "model.safetensors")
+            assert json.loads((stage / "stage.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_is_not(folder, op
 
     killed, expected = 0, records(folder / "records of the whole run")
     while killed < KILLS // 3:
-        for name in ("records", "models", "cache/bert/steps"):
+        for name in ("records", "models", "cache/bert/stages"):
             shutil.rmtree(folder / name, ignore_errors=True)
         killed += run_killed(
             folder,

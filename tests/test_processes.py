@@ -8,17 +8,15 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import ROOT, small_bert, write_mrpc
-from pruner.experiments.grid import Cell
 from safetensors.numpy import load_file
 from test_run import prepared, records  # noqa: F401
 
-from pruner.compress.tokens.schedule import make_pruning
-from pruner.experiments import grid_run
-from pruner.utils.files import write_whole
+from pruner.experiments import run_grid
 from pruner.utils.locks import Lock
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -68,8 +66,8 @@ def test_two_processes_do_what_one_does(run, tmp_path, script, options):
     code, _, err = run(script, *options, "--records", "one", "--save-models", "models/one")
     assert code == 0, err
     kept = weights(tmp_path / "cache")
-    for left in (tmp_path / "cache").glob("*/steps"):
-        left.rename(tmp_path / f"steps of one {left.parent.name}")
+    for left in (tmp_path / "cache").glob("*/stages"):
+        left.rename(tmp_path / f"stages of one {left.parent.name}")
 
     together = start(*TORCHRUN, str(ROOT / f"{script}.py"), *options, "--records", "two", "--save-models", "models/two")
     out, err = together.communicate(timeout=300)
@@ -123,46 +121,44 @@ class StubGrid:
     def folder(self, cell):
         return self.root / cell.name
 
-    def finished(self, cell, cache):
+    def finished(self, cell):
         path = self.folder(cell) / "record.json"
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def test_cells_of_another_process_are_left_and_waited_for(tmp_path, capsys):
-    from pruner.data.task import TASKS
-
-    grid, task = StubGrid(tmp_path), TASKS["mrpc"]
-    pruning = make_pruning([0.5], "head", 1)
-    cells = [(Cell(task, given, seed), None) for seed in (1, 2) for given in (None, pruning)]
-    finished, locks = dict.fromkeys(cell for cell, _ in cells), {cell: Lock(grid.folder(cell)) for cell, _ in cells}
+    grid, cells = StubGrid(tmp_path), []
+    for seed in (1, 2):
+        baseline = SimpleNamespace(name=f"baseline_seed{seed}", baseline=None)
+        cells += [baseline, SimpleNamespace(name=f"head_seed{seed}", baseline=baseline)]
+    finished, locks = [None] * 4, [Lock(grid.folder(cell)) for cell in cells]
     taken, go = threading.Event(), threading.Event()
 
     def work_elsewhere():
-        lock = Lock(grid.folder(cells[0][0]))
+        lock = Lock(grid.folder(cells[0]))
         assert lock.take(wait=False)
         taken.set()
         go.wait(10)
         time.sleep(0.5)
-        write_whole(grid.folder(cells[0][0]) / "record.json", b'{"theirs": true}')
+        grid.folder(cells[0]).mkdir()
+        (grid.folder(cells[0]) / "record.json").write_text('{"theirs": true}', encoding="utf-8")
         lock.release()
 
     thread = threading.Thread(target=work_elsewhere)
     thread.start()
     assert taken.wait(10)
     # The baseline of seed 1 is the other's, so that nothing can be compared with it yet.
-    assert grid_run.take_cell(grid, cells, finished, {}, locks) == 2
-    finished[cells[2][0]] = {}
-    locks[cells[2][0]].release()
-    assert grid_run.take_cell(grid, cells, finished, {}, locks) == 3
-    finished[cells[3][0]] = {}
-    locks[cells[3][0]].release()
+    for index in (2, 3):
+        assert run_grid.take_cell(grid, cells, finished, {}, locks) == index
+        finished[index] = {}
+        locks[index].release()
     go.set()
-    assert grid_run.take_cell(grid, cells, finished, {}, locks) == 1
+    assert run_grid.take_cell(grid, cells, finished, {}, locks) == 1
     thread.join()
-    assert finished[cells[0][0]] == {"theirs": True}
+    assert finished[0] == {"theirs": True}
     assert capsys.readouterr().out == "waiting for another process, which runs baseline_seed1\n"
-    finished[cells[1][0]] = {}
-    assert grid_run.take_cell(grid, cells, finished, {}, locks) is None
+    finished[1] = {}
+    assert run_grid.take_cell(grid, cells, finished, {}, locks) is None
 
 
 def test_a_claim_ends_with_its_process(tmp_path):

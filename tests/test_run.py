@@ -12,12 +12,15 @@ from transformers import pipeline
 
 import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.schedule import Learned, SearchSettings, make_pruning, schedule_name
+from pruner.compress.method import Dense
+from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
+from pruner.compress.tokens.schedule import make_pruning, schedule_name
 from pruner.compress.tokens.scores import scorer_names
+from pruner.compress.tokens.search import SearchSettings
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
-from pruner.experiments import grid_run
+from pruner.experiments import run_grid
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
 SCHEDULE = ("--schedule", "0.6,0,0.3,0,0,0")
@@ -135,19 +138,19 @@ def test_a_forced_run_that_was_stopped_goes_on_without_force(run, prepared, monk
     """What it has finished by then is not run a third time."""
     options = (*QUICK, *SCHEDULE, "--methods", "head,tail")
     assert run("RunBert4Glue", *options)[0] == 0
-    first, real = written(prepared / "records"), grid_run.run_cell
+    first, real = written(prepared / "records"), run_grid.run_cell
 
     def stop_at_second(any_grid, cell, *rest):
-        if cell.pruning:
+        if cell.baseline:
             raise KeyboardInterrupt
         return real(any_grid, cell, *rest)
 
-    monkeypatch.setattr(grid_run, "run_cell", stop_at_second)
+    monkeypatch.setattr(run_grid, "run_cell", stop_at_second)
     code, _, err = run("RunBert4Glue", *options, "--force")
     assert code == 130
     assert err.endswith("stopped: run the same command again without --force, finished work is kept\n")
     assert written(prepared / "records").keys() == first.keys()  # the old ones are there until there are others
-    monkeypatch.setattr(grid_run, "run_cell", real)
+    monkeypatch.setattr(run_grid, "run_cell", real)
     code, out, _ = run("RunBert4Glue", *options)
     assert code == 0
     assert "3 cells, 1 of them finished already" in out
@@ -162,20 +165,20 @@ def test_a_forced_run_that_was_stopped_goes_on_without_force(run, prepared, monk
 
 
 def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
-    real = grid_run.run_cell
+    real = run_grid.run_cell
 
     def stop_at_second(any_grid, cell, *rest):
-        if cell.pruning:
+        if cell.baseline:
             raise KeyboardInterrupt
         return real(any_grid, cell, *rest)
 
-    monkeypatch.setattr(grid_run, "run_cell", stop_at_second)
+    monkeypatch.setattr(run_grid, "run_cell", stop_at_second)
     options = (*QUICK, *SCHEDULE, "--methods", "head")
     code, _, err = run("RunBert4Glue", *options)
     assert code == 130
     assert "run the same command again" in err
     assert list(records(prepared / "records")) == ["baseline_seed1"]
-    monkeypatch.setattr(grid_run, "run_cell", real)
+    monkeypatch.setattr(run_grid, "run_cell", real)
     code, out, _ = run("RunBert4Glue", *options)
     assert code == 0
     assert "2 cells, 1 of them finished already" in out
@@ -327,18 +330,20 @@ def test_schedule_names(schedule, name):
 
 def test_the_names_of_runs_are_file_names_on_any_system():
     """No colon, no space, nothing that Windows or a shell takes for something else."""
-    schedule, task = [0.5, 1e-05, 0, 0.123456], TASKS["sst-2"]
+    schedule = [0.5, 1e-05, 0, 0.123456]
     prunings = [
         make_pruning(schedule, ["student", "random", None, "tail"], 4, count=count, padded_length=9)
         for count in ("real", "padded")
     ]
-    searches = [None, SearchSettings(4.0, None, 1e-3), SearchSettings(None, 1e-05, 1e-3)]
-    cells = [Cell(task, None, 1), *(Cell(task, pruning, 2**32 - 1) for pruning in prunings)]
-    cells += [
-        Cell(task, prunings[0], 1, Learned("student", how), target) for how in searches[:2] for target in (1.5, 1e3)
-    ]
-    cells += [Cell(task, prunings[0], 1, Learned("student", searches[2]))]
-    names = [cell.name for cell in cells]
+    search = SearchSettings(4.0, None, 1e-3)
+    methods = [Dense(), *map(TokenPruning, prunings)]
+    for target in (1.5, 1e3):
+        methods += [
+            LearnedPruning(prunings[0], target=target),
+            SoftExtractPruning(prunings[0], target=target, how=search),
+        ]
+    methods += [SoftExtractPruning(prunings[0], how=SearchSettings(None, 1e-05, 1e-3))]
+    names = [method.label for method in methods]
     assert len(set(names)) == len(names) == 8
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*[A-Za-z0-9]", name) for name in names), names
 

@@ -1,6 +1,7 @@
 """RunBert4Glue.py with a budget in place of a schedule; trainings that are shared, interrupted and resumed."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -8,10 +9,8 @@ from safetensors.torch import load_file
 from test_run import prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.experiments import bert_cells, grid
-from pruner.experiments.bert_cells import BertGrid
-from pruner.experiments.grid import Cell
-from pruner.training.steps import read_step, step_folder, write_step
+from pruner.training import stage as stages
+from pruner.training.stage import Stage
 from pruner.training.trainer import PruningTrainer, logits_loss
 
 QUICK = ("--epochs", "2", "--batch-size", "8", "--latency-repeats", "1", "--learning-rate", "1e-3")
@@ -19,14 +18,14 @@ QUICK = ("--epochs", "2", "--batch-size", "8", "--latency-repeats", "1", "--lear
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """How often anything was trained, by ``grid``."""
-    calls, real = [], grid.train
+    """How often a stage was trained."""
+    calls, real = [], stages.train
 
     def count(*args, **options):
         calls.append(args)
         return real(*args, **options)
 
-    monkeypatch.setattr(grid, "train", count)
+    monkeypatch.setattr(stages, "train", count)
     return calls
 
 
@@ -79,12 +78,12 @@ def test_power_bert_in_three_steps(run, prepared, monkeypatch, trainings):  # no
     monkeypatch.setattr(PruningTrainer, "training_step", stop)
     code, _, err = run("RunBert4Glue", *options)
     assert code == 130, err
-    assert len(trainings) == 1  # (a search has its own way to ``train``)
+    assert len(trainings) == 2  # the baseline, and the search
     code, out, err = run("RunBert4Glue", *options)
     assert code == 0, err
-    assert len(trainings) == 3
+    assert len(trainings) == 5  # the search goes on, and one for each method
     assert len(steps) == 5 + 3  # one epoch of three steps was finished
-    assert "search: as finished before in" in out
+    assert "stage soft-extract-4x_seed1: as it was kept in" in out
     found = records(prepared / "records")
     assert set(found) == {"baseline_seed1", "attention_soft-extract-2x_seed1", "random_soft-extract-2x_seed1"}
     for record in found.values():
@@ -96,13 +95,12 @@ def test_power_bert_in_three_steps(run, prepared, monkeypatch, trainings):  # no
     assert not list((prepared / "cache").rglob("*.training"))
 
     # What is trained again are the search's weights: with a learning rate of nearly 0 they stay.
-    (search,) = (prepared / "cache/bert/steps/mrpc").glob("soft-extract*")
+    (search,) = (prepared / "cache/bert/stages/mrpc").glob("soft-extract*")
     searched = load_file(search / "model.safetensors")
+    monkeypatch.setattr(Stage, "key", "same")  # of whatever settings
+    for stage in (prepared / "cache/bert/stages/mrpc").iterdir():
+        stage.rename(stage.with_name(stage.name.rpartition("-")[0] + "-same"))
     tiny = (*options, "--learning-rate", "1e-12", "--records", "tiny", "--save-models", "models")
-    monkeypatch.setattr(bert_cells, "step_folder", lambda root, task, name, settings: search)
-    monkeypatch.setattr(
-        BertGrid, "finetuned", lambda self, cell, cache: self.make_model(Cell(cell.task, None, 1), cache)
-    )
     assert run("RunBert4Glue", *tiny)[0] == 0
     kept = PrunedBertForSequenceClassification.from_pretrained(
         prepared / "models" / "mrpc" / "attention_soft-extract-2x_seed1"
@@ -141,6 +139,7 @@ def test_an_interrupted_cell_ends_as_if_it_had_not_been(run, prepared, monkeypat
         return real(self, *args, **kwargs)
 
     monkeypatch.setattr(PruningTrainer, "training_step", stop)
+    shutil.rmtree(prepared / "cache/bert/stages")
     codes = [run("RunBert4Glue", *options, "--records", "broken")[0] for _ in range(3)]
     assert codes == [130, 130, 0]
     assert len(steps) == 5 + 3 + 5 + 3
@@ -151,28 +150,16 @@ def test_an_interrupted_cell_ends_as_if_it_had_not_been(run, prepared, monkeypat
     assert not list((prepared / "cache").rglob("*.training"))
 
 
-def test_steps_of_other_settings_are_other_steps(tmp_path):
-    folders = [step_folder(tmp_path, "mrpc", "baseline", {"epochs": epochs, "seed": 1}) for epochs in (1, 2)]
-    assert folders[0] != folders[1]
-    assert folders[0] == step_folder(tmp_path, "mrpc", "baseline", {"seed": 1, "epochs": 1})
-    model, other = torch.nn.Linear(2, 3), torch.nn.Linear(2, 3)
-    assert not folders[0].is_dir()
-    write_step(folders[0], model, {"loss": [1]})
-    assert read_step(folders[0], other) == {"loss": [1]}
-    assert torch.equal(model.weight, other.weight)
-    assert [path.name for path in folders[0].parent.iterdir()] == [folders[0].name]
-
-
-def test_a_spoilt_step_is_named(run, prepared):  # noqa: F811
+def test_a_spoilt_stage_is_named(run, prepared):  # noqa: F811
     options = (*QUICK, "--target-flops-reduction", "2", "--methods", "random")
     assert run("RunBert4Glue", *options)[0] == 0
-    (step,) = (prepared / "cache/bert/steps/mrpc").glob("baseline*")
-    (step / "model.safetensors").write_bytes(b"0" * 100)
+    (stage,) = (prepared / "cache/bert/stages/mrpc").glob("baseline*")
+    (stage / "model.safetensors").write_bytes(b"0" * 100)
     for path in (prepared / "records").rglob("random*/record.json"):
         path.unlink()
     code, _, err = run("RunBert4Glue", *options)
     assert code == 2
-    assert err.startswith(f"error: {step.relative_to(prepared)}: not a finished step")
+    assert err.startswith(f"error: {stage.relative_to(prepared)}: not a finished stage")
     assert err.count("\n") == 1
 
 

@@ -13,13 +13,17 @@ from test_train import make_split
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.budget import rates_of_shares, shares_flops
 from pruner.compress.tokens.flops import pruned_flops
-from pruner.compress.tokens.schedule import SearchSettings, make_pruning
-from pruner.compress.tokens.search import make_soft, search
+from pruner.compress.tokens.schedule import make_pruning
+from pruner.compress.tokens.search import SearchSettings, SoftExtractSearch
 from pruner.compress.tokens.select import keep_counts
 from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract
-from pruner.data.collate import BertCollator, SplitDataset
+from pruner.data.cache import Cache
+from pruner.data.task import Task
+from pruner.models.backbone import BertBackbone
 from pruner.models.flops import BertShape, LayerShape, dense_flops
 from pruner.models.packing import pack
+from pruner.training.context import Context
+from pruner.training.stage import Stage, Stages, Trained
 from pruner.training.trainer import TrainSettings
 
 LENGTHS = [17, 3, 9, 30, 1, 22]
@@ -120,25 +124,28 @@ def test_masses_are_made_non_increasing_and_parameters_possible():
     assert shares == np.minimum.accumulate(extract.masses().tolist()).tolist()
 
 
-def run_search(tmp_path, settings: SearchSettings, name: str = "search", after_epoch=lambda *_: None, **changes):
+class SmallBackbone(BertBackbone):
+    def build(self, task):
+        return small_model().unpruned_twin()
+
+
+def run_search(tmp_path, settings: SearchSettings, name: str = "search", say=lambda text: None) -> Trained:
     split = make_split()
-    model = small_model(**changes)
-    data = SplitDataset(split)
-    soft = make_soft(model, data, settings)
-    lengths = [int(length) for length in split.lengths]
-    folder = tmp_path / name
-    return search(soft, data, lengths, TRAINING, settings, 1, folder, BertCollator(True), after_epoch, print), soft
+    task = Task("small", "small", ("text",), "label", ("a", "b", "c"), ("accuracy",))
+    cache = Cache(task.name, task.labels, 64, {"train": split, "dev": split}, np.zeros(0))
+    context = Context(task, cache, 1, SmallBackbone("small", None, None, None, tmp_path), TRAINING)
+    return Stages(tmp_path / name, say).obtain(Stage("search", context, SoftExtractSearch(settings), {}))
 
 
 def test_without_a_penalty_nothing_is_pruned(tmp_path):
-    path, _ = run_search(tmp_path, SearchSettings(None, 0.0, 1e-2))
+    path = run_search(tmp_path, SearchSettings(None, 0.0, 1e-2)).result["path"]
     assert path == [[1.0] * 6] * len(path)
 
 
 def test_a_larger_penalty_never_retains_more(tmp_path):
     retained = []
     for penalty in (1e-5, 1e-3, 1e-1):
-        path, _ = run_search(tmp_path, SearchSettings(None, penalty, 5e-2), str(penalty))
+        path = run_search(tmp_path, SearchSettings(None, penalty, 5e-2), str(penalty)).result["path"]
         assert all(shares == sorted(shares, reverse=True) for shares in path)
         retained.append(path[-1])
     # To the third decimal, as in a schedule. (All of the last layer leaves at any penalty: nothing reads it.)
@@ -147,9 +154,9 @@ def test_a_larger_penalty_never_retains_more(tmp_path):
 
 
 def test_a_search_for_budgets_shrinks_to_its_reach(tmp_path):
-    path, soft = run_search(tmp_path, SearchSettings(3.0, None, 1e-2))
-    shape, lengths = BertShape.of(soft.model.config), make_split().lengths.astype(float)
-    flops = [shares_flops(shape, lengths, shares) for shares in path]
+    searched = run_search(tmp_path, SearchSettings(3.0, None, 1e-2))
+    shape, lengths = BertShape.of_model(searched.model), make_split().lengths.astype(float)
+    flops = [shares_flops(shape, lengths, shares) for shares in searched.result["path"]]
     assert flops[0] == pytest.approx(dense_flops(shape, lengths.astype(int)))
     assert (np.diff(flops) <= 0).all()
     assert flops[0] / flops[-1] == pytest.approx(3.3, rel=0.05)  # a tenth further than asked
@@ -165,18 +172,21 @@ def test_flops_of_shares_are_those_of_the_schedule():
 
 def test_an_interrupted_search_goes_on(tmp_path):
     settings = SearchSettings(3.0, None, 1e-2)
-    whole, soft = run_search(tmp_path, settings, "whole")
-    seen = []
+    whole = run_search(tmp_path, settings, "whole")
+    said = []
 
-    def interrupt(soft, epoch, shares):
-        seen.append(epoch)
-        if epoch == 2:
+    def interrupt(text):
+        said.append(text)
+        if text.startswith("search, epoch 2"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         run_search(tmp_path, settings, "broken", interrupt)
-    again, resumed = run_search(tmp_path, settings, "broken", lambda soft, epoch, shares: seen.append(epoch))
-    assert seen == [1, 2, 2, 3]  # the second epoch was not finished, the first was
-    assert again == whole
-    for name, value in soft.state_dict().items():
-        assert torch.equal(value.nan_to_num(2), resumed.state_dict()[name].nan_to_num(2)), name
+    again = run_search(tmp_path, settings, "broken", said.append)
+    # The second epoch was not finished, the first was.
+    assert [text[:15] for text in said if text.startswith("search")] == [f"search, epoch {n}" for n in (1, 2, 2, 3)]
+    assert (again.result, again.loss) == (whole.result, whole.loss)
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    kept = run_search(tmp_path, settings, "broken")
+    assert (kept.result, kept.loss) == (whole.result, whole.loss)
