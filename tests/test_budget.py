@@ -8,7 +8,7 @@ from conftest import small_config
 from reference import make_inputs
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.budget import FAMILIES, fit_schedule, flops_reduction, learned_family, rates_of_shares
+from pruner.compress.tokens.budget import SCHEDULE_FAMILIES, fit_schedule, flops_reduction, path_family, rates_of_shares
 from pruner.compress.tokens.sampled import CANDIDATES, SampleSchedules, choose_schedule, steep_family
 from pruner.compress.tokens.schedule import make_pruning
 from pruner.models.flops import BertShape, LayerShape
@@ -29,8 +29,8 @@ def test_rates_of_shares_by_hand():
     assert max(rates_of_shares([1.0, 1e-9])) < 1
 
 
-def test_a_learned_family_goes_along_its_path():
-    family = learned_family(PATH)
+def test_a_path_family_goes_along_its_path():
+    family = path_family(PATH)
     assert family(0.0) == [0.0] * 6
     assert family(0.5) == pytest.approx(rates_of_shares(PATH[1]))
     assert family(1.0) == pytest.approx(rates_of_shares(PATH[2]))
@@ -50,10 +50,10 @@ def test_steepness_says_where_tokens_leave():
 
 @pytest.mark.parametrize("target", [1.2, 1.5, 2.0, 3.0])
 @pytest.mark.parametrize("method", ["attention", "student", "random"])
-@pytest.mark.parametrize("family", [*FAMILIES, "path", "steep"])
+@pytest.mark.parametrize("family", [*SCHEDULE_FAMILIES, "path", "steep"])
 def test_a_schedule_meets_its_budget(family, method, target):
-    made = {"path": learned_family(PATH), "steep": steep_family(6, 2.0)}
-    chosen = made[family] if family in made else FAMILIES[family](6)
+    made = {"path": path_family(PATH), "steep": steep_family(6, 2.0)}
+    chosen = made[family] if family in made else SCHEDULE_FAMILIES[family](6)
     pruning = all_layers(method)
     schedule = fit_schedule(chosen, target, LENGTHS, SHAPE, pruning.with_schedule)
     assert flops_reduction(SHAPE, LENGTHS, pruning.with_schedule(schedule)) == pytest.approx(target, rel=0.03)
@@ -63,7 +63,7 @@ def test_a_schedule_meets_its_budget(family, method, target):
 def test_a_budget_that_cannot_be_met_is_an_error():
     pruning = all_layers("emission")  # needs an unpruned pass
     with pytest.raises(UserError, match=r"target_flops_reduction: 2 cannot be met within 3 %, the nearest is 1\."):
-        fit_schedule(FAMILIES["uniform"](6), 2.0, LENGTHS, SHAPE, pruning.with_schedule)
+        fit_schedule(SCHEDULE_FAMILIES["uniform"](6), 2.0, LENGTHS, SHAPE, pruning.with_schedule)
 
 
 def test_the_choice_is_what_costs_least():

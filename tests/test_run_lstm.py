@@ -9,13 +9,13 @@ import pytest
 import torch
 import transformers
 from conftest import write_agnews, write_mrpc
-from pruner.experiments.lstm_cells import RateRamp
 from test_lstm import make_lstm, make_split
 from test_run import KEYS, records
 
 import RunLstm4Agnews
 import RunLstm4Glue
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
+from pruner.compress.tokens.lstm_methods import RateRamp
 from pruner.compress.tokens.scores import scorer_names
 from pruner.data.cache import Cache
 from pruner.data.collate import LstmCollator, SplitDataset
@@ -23,7 +23,7 @@ from pruner.data.encode import encode_words
 from pruner.data.task import TASKS, Task
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.evaluation.metrics import dev_metrics, length_bins, metrics_by_length
-from pruner.experiments import grid
+from pruner.training import stage
 from pruner.training.train import train
 from pruner.training.trainer import TrainSettings
 
@@ -224,13 +224,13 @@ def test_bins_partition_the_rows_and_their_metrics_are_the_rows_own():
 def test_learning_rates_are_constant(run, prepared, monkeypatch):
     seen = []
 
-    def watch(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, **options):
+    def watch(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, *others):
         seen.append((decay, settings.clip, settings.learning_rate, learning_rates))
-        return train(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, **options)
+        return train(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, *others)
 
-    monkeypatch.setattr(grid, "train", watch)
+    monkeypatch.setattr(stage, "train", watch)
     assert run("RunLstm4Glue", *QUICK, "--methods", "student")[0] == 0
-    assert seen == [("constant", None, 1e-3, {"students.": 1e-3})] * 2
+    assert seen == [("constant", None, 1e-3, {}), ("constant", None, 1e-3, {"students.": 1e-3})]
 
 
 def test_the_constants_are_the_published_ones():
