@@ -12,7 +12,6 @@ import pytest
 from conftest import ROOT
 
 import pruner
-from pruner.data.glue import TASKS
 from pruner.data.task import TASKS
 from pruner.experiments import demo_settings
 from pruner.experiments.settings import check_settings
