@@ -231,9 +231,9 @@ def test_every_flag_the_readmes_name_exists(run):
     everywhere = set.union(*known.values()) | {"--logdir", "--nproc-per-node", "--nnodes", "--rdzv-backend",
                                                "--rdzv-endpoint", "--check"}  # fmt: skip
     for name, text in TEXTS.items():
-        for script, command in re.findall(r"python (?:-m )?([\w.]+?)(?:\.py)?\b(?!\.)([^`&\n]*)", text):
+        for script, command in re.findall(r"python (?:-m )?([\w.]+)([^`&\n]*)", text):
             for flag in re.findall(r"--[a-z_-]+", command):
-                assert flag in known[script], (name, script, flag)
+                assert flag in known[script.removesuffix(".py")], (name, script, flag)
         for flag in re.findall(r"(?<![\w|-])--[a-z][a-z_-]*", text):
             assert flag in everywhere, (name, flag)
 
