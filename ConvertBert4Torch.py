@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pruner.data.tokenizer import has_capitals, read_vocabulary
 from pruner.models.config import WEIGHTS, read_config
 from pruner.models.google import LEFT_OUT, Weight, match
 from pruner.utils.errors import UserError, run_script
@@ -146,6 +145,8 @@ def main() -> None:
     add("--gelu", choices=tuple(GELU), default="tanh", help="the form that it was trained with (default: tanh)")
     add("--force", action="store_true", help="replace files that are there already")
     args = parser.parse_args()
+    from pruner.data.tokenizer import has_capitals, read_vocabulary  # in here: --help needs no NumPy
+
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
     config = google_config(config_path)
     data = data_files(prefix)

@@ -148,7 +148,7 @@ def parse_flags(script: Mapping[str, Any], demo: Mapping[str, Any] | None = None
     Raises:
         UserError: an unknown flag, or a constant or flag with a value of another type.
     """
-    spec = script["__spec__"]  # of python -m
+    spec = script.get("__spec__")  # of python -m
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else None
     parser = Parser(script["__doc__"], prog=prog, usage="%(prog)s [flags]")
     kinds, groups = {}, {}
