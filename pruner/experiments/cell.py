@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from pruner.compress import builtin as builtin
-from pruner.compress.method import Dense, Method, make_methods
+from pruner.compress.method import Method, make_methods
+from pruner.compress.tokens.unpruned import Unpruned
 from pruner.report.records import Log, Record, finished_record, mark_outdated
 from pruner.training.context import Context
 from pruner.training.stage import Stage, Stages, unique
@@ -56,7 +57,7 @@ class Cell:
 
 def make_cells(context: Context, names: Sequence[str], options: Namespace) -> list[Cell]:
     """Make the cells of a task and seed, the baseline before what is compared with it."""
-    baseline = Cell(context, Dense(), None)
+    baseline = Cell(context, Unpruned(), None)
     cells = [Cell(context, method, baseline) for name in names for method in make_methods(name, options, context)]
     return [baseline, *{cell.name: cell for cell in cells}.values()]
 
