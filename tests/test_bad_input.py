@@ -196,7 +196,7 @@ CASES = {
     "negative rate": (nothing, RUN, ("--schedule=-0.1,0,0,0,0,0",), ["(pruning_schedule): rate -0.1 at layer 0"]),
     "rate not a number": (nothing, RUN, ("--schedule", "0,0,lots,0,0,0"), ["(pruning_schedule): 0,0,lots,0,0,0: 'lots' is not a number"]),
     "rate nan": (nothing, RUN, ("--schedule", "0,0,nan,0,0,0"), ["(pruning_schedule): rate nan at layer 2"]),
-    "unknown method": (nothing, RUN, (*SCHEDULE, "--methods", "magic"), ["(pruning_methods): unknown method 'magic' at layer 0", "emission"]),
+    "unknown method": (nothing, RUN, (*SCHEDULE, "--methods", "magic"), ["(pruning_methods): unknown method 'magic'; choose from student", "emission"]),
     "too many methods": (nothing, RUN, (*SCHEDULE, "--methods", "head+tail"), ["(pruning_methods): 'head+tail' names 2", "1 layers"]),
     "unknown teacher": (nothing, RUN, (*SCHEDULE, "--teacher", "random"), ["(teacher): unknown teacher 'random'"]),
     "unknown count": (nothing, RUN, (*SCHEDULE, "--count", "all"), ["(count): unknown value 'all'"]),

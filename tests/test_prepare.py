@@ -126,7 +126,10 @@ def test_a_task_registered_at_run_time_is_like_any_other(run, tmp_path, trec):
     code, _, err = run("RunLstm4Glue", "--tasks", "trec", *options, "--embedding-size", "8", "--hidden-size", "8")
     assert code == 0, err
     assert len(list((tmp_path / "records" / "LSTM" / "trec").glob("*/first.tsv"))) == 2
-    assert "unknown task 'tre'; choose from cola, sst-2, mrpc" in run("PrepareGlue4Bert", "--tasks", "tre")[2]
+    assert (
+        "unknown task 'tre'; did you mean trec? choose from cola, sst-2, mrpc"
+        in run("PrepareGlue4Bert", "--tasks", "tre")[2]
+    )
 
 
 @pytest.mark.parametrize("name", ["mrpc", "demo", "Trec", "a b", "../x", ".x", ""])

@@ -68,7 +68,9 @@ def test_names_are_in_the_published_order_and_new_ones_behind_them(registered):
     assert scorer_names("bert")[-5:] == ["longest", "feature", "largest", "linear", "middle"]
     assert scorer_names("lstm")[-4:] == ["longest", "feature", "linear", "middle"]
     assert scorer_names("lstm", unpruned_pass=True) == ["gate", "middle"]
-    with pytest.raises(UserError, match=r"unknown method 'largest'; choose from student, gate, .*, longest"):
+    with pytest.raises(
+        UserError, match=r"unknown method 'largest'; did you mean longest\? choose from student, gate, .*, longest"
+    ):
         make_pruning(0.5, "largest", model="lstm")
     for name in ("longest", "a+b"):
         with pytest.raises(ValueError, match="is taken, or has a"):

@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from pruner.compress.tokens.families import check_ramp
+from pruner.compress.tokens.families import check_rates
 from pruner.data import sample
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
@@ -27,7 +27,7 @@ def run_lstm(options: Namespace, prepare: str, only: Sequence[str] | None = None
     ``prepare`` is the script that makes the caches; ``only`` are the tasks that can be run, if not all and users'.
     """
     check_settings(options)
-    check_ramp(options)
+    check_rates(options)
     steady = start_run()
     folder = Path(options.cache)
     if options.demo:

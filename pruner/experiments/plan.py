@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pruner.experiments.cell import Cell, Grid
 from pruner.training.stage import Stage, unique
-from pruner.utils.files import write_whole
+from pruner.utils.files import remove_folder, write_whole
 
 PLANS = "plans"
 FLOAT32 = 4  # bytes of a parameter
@@ -27,6 +27,12 @@ def write_plan(grid: Grid, unfinished: Sequence[Cell]) -> None:
     text = json.dumps(cells, indent=1)
     key = hashlib.sha256("\n".join(sorted(records)).encode()).hexdigest()[:12]
     write_whole(grid.stages.root / PLANS / f"{key}.json", text.encode())
+
+
+def drop_plans(grid: Grid) -> None:
+    """Remove the plans where there is no stage, finished or begun."""
+    if not any(path.is_dir() for path in grid.stages.root.glob("*/*")):
+        remove_folder(grid.stages.root / PLANS)
 
 
 def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:

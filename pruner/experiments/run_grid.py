@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from pruner import STOPPED
 from pruner.experiments.cell import Cell, Grid
-from pruner.experiments.plan import write_plan
+from pruner.experiments.plan import drop_plans, write_plan
 from pruner.experiments.run_cell import predict_finished, run_cell
 from pruner.report.page import report_grid
 from pruner.report.records import Record
@@ -50,6 +50,7 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
         finally:
             if is_main():
                 locks[index].release()
+                drop_plans(grid)
         done += 1
     if is_main() and any(finished):
         print_tables([record for record in finished if record])

@@ -32,7 +32,7 @@ def check_budgets(options: Namespace) -> None:
     budgets = options.target_flops_reduction = options.target_flops_reduction or []
     penalty, reach = options.search_penalty, options.search_reach
     if penalty is not None and not 0 <= penalty < math.inf:
-        raise SettingError("search_penalty", f"{penalty:g} is out of range; use 0 or more")
+        raise SettingError("search_penalty", f"{penalty} is out of range; use 0 or more")
     if budgets and penalty is not None:
         raise SettingError("search_penalty", "a budget is given too (target_flops_reduction); use one of them")
     if budgets and max(budgets) > reach:
@@ -117,8 +117,10 @@ def lstm_methods(name: str, options: Namespace, context: Context) -> list[Method
     return [LstmPruning(pruning_of([rate], name, options, context), **rates) for rate in options.target_prune_rate]
 
 
-def check_ramp(options: Namespace) -> None:
-    """Check that the rate of an LSTM does not begin above where it ends."""
+def check_rates(options: Namespace) -> None:
+    """Check that an LSTM's rates prune, and that they do not begin above where they end."""
+    if 0 in options.target_prune_rate:
+        raise SettingError("target_prune_rate", "a rate of 0 is the baseline, which runs anyway; leave it out")
     start = options.pruning_rate_start
     if start is not None and check_rate(start, "pruning_rate_start") > min(options.target_prune_rate):
         least = min(options.target_prune_rate)
