@@ -3,7 +3,6 @@
 import hashlib
 import json
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -55,37 +54,32 @@ class Cell:
         return self.context.settings() | self.method.settings(self.context)
 
 
-def make_cells(context: Context, names: Sequence[str], options: Namespace) -> list[Cell]:
+def make_cells(context: Context, options: Namespace) -> list[Cell]:
     """Make the cells of a task and seed, the baseline before what is compared with it."""
     baseline = Cell(context, Unpruned(), None)
-    cells = [Cell(context, method, baseline) for name in names for method in make_methods(name, options, context)]
-    return [baseline, *{cell.name: cell for cell in cells}.values()]
+    methods = [method for name in options.pruning_methods for method in make_methods(name, options, context)]
+    return [baseline, *{method.label: Cell(context, method, baseline) for method in methods}.values()]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the results of cells go, and how they are measured.
+    """Where the results of cells go; ``options`` are the settings of the run script."""
 
-    ``models`` is where trained models are to be kept; without it they are kept in the cache folder.
-    """
-
+    options: Namespace
     stages: Stages
-    records: Path
-    models: Path | None
-    discard_models: bool
-    latency_repeats: int
-    predict_test: bool
-    force: bool
-    steady: bool
+    steady: bool  # whether ``latency.steady_allocator`` is in effect
     log: Log
+
+    @property
+    def records(self) -> Path:
+        return Path(self.options.records)
+
+    @property
+    def models(self) -> Path:
+        return Path(self.options.save_models) if self.options.save_models else self.stages.root.with_name("models")
 
     def folder(self, cell: Cell) -> Path:
         return self.records / cell.task / cell.name
-
-    @property
-    def cached_models(self) -> Path:
-        """Return where models are kept, unless the user wants them elsewhere."""
-        return self.stages.root.with_name("models")
 
     def model_folder(self, cell: Cell) -> Path | None:
         """Return where the cell's model is to be kept.
@@ -93,12 +87,10 @@ class Grid:
         In the cache folder its name goes with its settings, since runs of other settings, with records of their own,
         have the same cache.
         """
-        if self.discard_models:
+        if self.options.discard_models:
             return None
-        if self.models:
-            return self.models / cell.task / cell.name
         key = hashlib.sha256(json.dumps(cell.settings(), sort_keys=True).encode()).hexdigest()[:12]
-        return self.cached_models / cell.task / f"{cell.name}-{key}"
+        return self.models / cell.task / (cell.name if self.options.save_models else f"{cell.name}-{key}")
 
     def finished(self, cell: Cell) -> Record | None:
         """Return the record of a cell that is not to be run again."""

@@ -9,12 +9,9 @@ from pruner.data import sample
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.vocabulary import read_vectors, read_vocabulary
-from pruner.experiments.cell import Cell, make_cells
-from pruner.experiments.plan import print_plan
-from pruner.experiments.run_grid import run_grid
-from pruner.experiments.settings import check_settings, make_grid, prepared_tasks, start_run, train_settings
+from pruner.experiments.run_grid import Prepared, run_tasks
+from pruner.experiments.settings import check_settings, prepared_tasks, start_run, train_settings
 from pruner.models.backbone import LstmBackbone
-from pruner.training.context import Context
 from pruner.utils.distributed import from_main
 
 SIZES = ("embedding_size", "hidden_size", "num_layers", "head_size")
@@ -39,18 +36,14 @@ def run_lstm(options: Namespace, prepare: str, only: Sequence[str] | None = None
     for name, vocabulary in vocabularies.items() if options.vectors else ():
         vectors[name] = read_vectors(Path(options.vectors), vocabulary, options.embedding_size)
         print(f"{name}: {len(vectors[name])} of {vocabulary.size} words have a vector in {options.vectors}")
-    backbone = LstmBackbone(
-        cache=folder,
-        vocabularies=vocabularies,
-        sizes={name: getattr(options, name) for name in SIZES},
-        vectors=vectors,
-        vectors_name=Path(options.vectors).name if options.vectors else None,
+    sizes, vectors_name = (
+        {name: getattr(options, name) for name in SIZES},
+        options.vectors and Path(options.vectors).name,
     )
-    cells: list[Cell] = []
+    backbone = LstmBackbone(folder, vocabularies, sizes, vectors, vectors_name)
+    prepared: Prepared = []
     for task in tasks:
         cache = read_cache(folder, task.name, "lstm", vocabularies[task.name].fingerprint, prepare)
-        settings = train_settings(options, options.batch_size or BATCH_SIZES.get(task.name, 256))
-        for seed in options.seeds:
-            context = Context(task, cache, seed, backbone, settings, options.max_train_rows)
-            cells += make_cells(context, options.pruning_methods, options)
-    (print_plan if options.dry_run else run_grid)(make_grid(options, steady), cells)
+        batch_size = options.batch_size or BATCH_SIZES.get(task.name, 256)
+        prepared.append((task, cache, train_settings(options, batch_size)))
+    run_tasks(options, backbone, prepared, steady)

@@ -50,12 +50,12 @@ def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:
     to_do = [stage for stage in stages if grid.stages.state(stage) != "finished"]
     sizes = {cell.task: FLOAT32 * num_parameters(cell) for cell in cells}
     kept = sum(sizes[stage.context.task.name] for stage in to_do if stage.shared)
-    models = 0 if grid.discard_models else sum(sizes[cell.task] for cell in waiting)
+    models = 0 if grid.options.discard_models else sum(sizes[cell.task] for cell in waiting)
     checkpoints = max((ADAM * sizes[stage.context.task.name] for stage in to_do), default=0)
     print(f"\n{len(cells)} cells, {sum(finished)} of them finished; {len(to_do)} trainings to do")
     print(
         f"they take about {megabytes(kept + models)} on disk: {megabytes(kept)} of stages in {grid.stages.root}/, "
-        f"{megabytes(models)} of models in {grid.models or grid.cached_models}/; and {megabytes(checkpoints)} of "
+        f"{megabytes(models)} of models in {grid.models}/; and {megabytes(checkpoints)} of "
         "checkpoints while a stage is trained"
     )
 

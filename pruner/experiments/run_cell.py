@@ -10,6 +10,7 @@ from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
+from pruner.models.flops import reduction
 from pruner.report.records import Log, Record, finite, write_record
 from pruner.report.tables import metric_text
 from pruner.training.train import training_device
@@ -32,16 +33,23 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
     if not is_main():
         return None
     model = method.finalize(trained, context, dense, log)
-    collate, split = method.collate(context), context.dev_splits[0]
+    collate = method.collate(context)
     logits = context.predict_dev(model, collate)
     metrics = finite(dev_metrics(context.task, context.cache, logits), cell.task)
     cost, plain = method.cost(model, context), Dense().cost(dense, context)
     latency = None
     if cell.baseline:
-        collates = context.backbone.collate(context.task), collate
-        batches = context.backbone.latency_batches
-        size = context.train_settings.batch_size
-        latency = measure_latency(dense, model, split, size, collates, latency_dtype(), grid.latency_repeats, batches)
+        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+        latency = measure_latency(
+            dense,
+            model,
+            context.dev_splits[0],
+            context.train_settings.batch_size,
+            (context.backbone.collate(context.task), collate),
+            torch.bfloat16 if on_gpu else torch.float32,
+            grid.options.latency_repeats,
+            context.backbone.latency_batches,
+        )
     record = Record(
         model=context.backbone.name,
         task=cell.task,
@@ -52,11 +60,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         metrics=metrics,
         baseline_metrics=baseline.metrics if baseline else metrics,
         metrics_by_length=metrics_by_length(context.task, context.cache, logits),
-        flops={
-            "baseline": plain.flops,
-            "pruned": cost.flops,
-            "reduction": round(plain.flops / cost.flops, 4),
-        },
+        flops=reduction(plain.flops, cost.flops),
         parameters={"baseline": plain.parameters, "pruned": cost.parameters},
         bytes={"baseline": plain.bytes, "pruned": cost.bytes},
         latency=latency,
@@ -68,7 +72,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         section=method.describe(model, context),
         seconds=round(time.monotonic() - started, 1),
     )
-    files = predictions(grid, cell, model) if grid.predict_test else {}
+    files = predictions(grid, cell, model) if grid.options.predict_test else {}
     report(record, log)
     log(f"-> {grid.folder(cell)}")
     write_record(grid.folder(cell), record, log, files)
@@ -76,10 +80,6 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         if not stage.shared:
             grid.stages.remove(stage)
     return record
-
-
-def latency_dtype() -> torch.dtype:
-    return torch.bfloat16 if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def keep_model(grid: Grid, model: nn.Module, cell: Cell) -> str | None:

@@ -2,19 +2,42 @@
 
 import shutil
 import time
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from pruner import STOPPED
-from pruner.experiments.cell import Cell, Grid
-from pruner.experiments.plan import drop_plans, write_plan
+from pruner.data.cache import Cache
+from pruner.data.task import Task
+from pruner.experiments.cell import Cell, Grid, make_cells
+from pruner.experiments.plan import drop_plans, print_plan, write_plan
 from pruner.experiments.run_cell import predict_finished, run_cell
+from pruner.models.backbone import Backbone
 from pruner.report.page import report_grid
-from pruner.report.records import Record
+from pruner.report.records import Log, Record
 from pruner.report.tables import comparisons, markdown, summary, to_frame
+from pruner.training.context import Context
+from pruner.training.stage import Stages
+from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import from_main, is_main, num_processes
 from pruner.utils.errors import CellError
 from pruner.utils.files import check_writable
 from pruner.utils.locks import Lock
+
+Prepared = list[tuple[Task, Cache, TrainSettings]]
+
+
+def run_tasks(options: Namespace, backbone: Backbone, prepared: Prepared, steady: bool) -> None:
+    """Run all cells of the prepared tasks, or show them (``dry_run``); ``steady`` is what ``start_run`` returned."""
+    contexts = [
+        Context(task, cache, seed, backbone, settings, options.max_train_rows)
+        for task, cache, settings in prepared
+        for seed in options.seeds
+    ]
+    cells = [cell for context in contexts for cell in make_cells(context, options)]
+    log, curves = Log(), Path(options.tensorboard) if options.tensorboard else None
+    grid = Grid(options, Stages(Path(options.cache) / "stages", log, curves), steady, log)
+    (print_plan if options.dry_run else run_grid)(grid, cells)
 
 
 def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
@@ -39,7 +62,7 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
         try:
             finished[index] = run_cell(grid, cell, finished[cells.index(cell.baseline)] if cell.baseline else None)
         except KeyboardInterrupt:
-            if not grid.force:
+            if not grid.options.force:
                 raise
             raise KeyboardInterrupt(STOPPED.replace("again", "again without --force")) from None
         except CellError as error:
@@ -62,18 +85,17 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
 
 def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
     """Return the records of all cells, ``None`` for those to run, when everything is found to be in order."""
-    if grid.force:
-        for cell in cells:
-            grid.forget(cell)
+    for cell in cells if grid.options.force else ():
+        grid.forget(cell)
     finished = [grid.finished(cell) for cell in cells]
     tidy(grid, cells)
-    for folder in filter(None, (grid.records, grid.models, grid.stages.tensorboard)):
-        check_writable(folder)
+    for folder in (grid.records, grid.options.save_models, grid.options.tensorboard):
+        if folder:
+            check_writable(Path(folder))
     write_plan(grid, [cell for cell, record in zip(cells, finished, strict=True) if record is None])
-    if grid.predict_test:
-        for cell, record in zip(cells, finished, strict=True):
-            if record is not None:
-                predict_finished(grid, cell)
+    for cell, record in zip(cells, finished, strict=True) if grid.options.predict_test else ():
+        if record is not None:
+            predict_finished(grid, cell)
     waiting = sum(record is None for record in finished)
     print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
     return finished
@@ -81,7 +103,7 @@ def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
 
 def tidy(grid: Grid, cells: Sequence[Cell]) -> None:
     """Remove what killed processes have left that nothing else in a run would come upon."""
-    for root in filter(None, (grid.records, grid.models, grid.stages.root, grid.cached_models)):
+    for root in (grid.records, grid.models, grid.stages.root):
         for old in root.glob("*/.*.old"):
             shutil.rmtree(old, ignore_errors=True)
     folders = {folder for cell in cells for folder in (grid.folder(cell), *map(grid.stages.folder, cell.lineage))}

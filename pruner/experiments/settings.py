@@ -12,10 +12,7 @@ from pruner.data.cache import cache_path
 from pruner.data.custom import find_custom_tasks, read_custom_task
 from pruner.data.task import Task, find_task
 from pruner.evaluation.latency import steady_allocator
-from pruner.experiments.cell import Grid
-from pruner.report.records import Log
 from pruner.training.curves import check_tensorboard
-from pruner.training.stage import Stages
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import join
 from pruner.utils.errors import SettingError, UserError
@@ -35,11 +32,13 @@ NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
 
 
 def check_settings(args: argparse.Namespace) -> None:
-    """Check the numbers that a script has, and the lists that need an entry.
+    """Check the numbers that a script has, the lists that need an entry, and whether TensorBoard is there if asked for.
 
     Raises:
         SettingError: a number is out of its range, or a list is empty.
     """
+    if getattr(args, "tensorboard", None):
+        check_tensorboard()
     for name, value in vars(args).items():
         if value == [] and name in NOT_EMPTY:
             raise SettingError(name, "the list is empty; give one value or more")
@@ -69,39 +68,14 @@ def start_run() -> bool:
     return steady
 
 
-def make_grid(args: argparse.Namespace, steady: bool) -> Grid:
-    """Return the grid that the settings describe; ``steady`` is what ``start_run`` returned."""
-    if args.tensorboard:
-        check_tensorboard()
-    log = Log()
-    tensorboard = Path(args.tensorboard) if args.tensorboard else None
-    return Grid(
-        stages=Stages(Path(args.cache) / "stages", log, tensorboard),
-        records=Path(args.records),
-        models=Path(args.save_models) if args.save_models else None,
-        discard_models=args.discard_models,
-        latency_repeats=args.latency_repeats,
-        predict_test=args.predict_test,
-        force=args.force,
-        steady=steady,
-        log=log,
-    )
-
-
 def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
     """Return how the main model is trained, in batches of ``batch_size``."""
     if batch_size % args.accumulation_steps:
         raise SettingError("accumulation_steps", f"{args.accumulation_steps} does not divide batch_size {batch_size}")
     if args.train_dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise SettingError("train_dtype", "this GPU has no bfloat16; use auto or float32")
-    return TrainSettings(
-        epochs=args.epochs,
-        batch_size=batch_size,
-        learning_rate=args.learning_rate,
-        clip=args.clip,
-        accumulation_steps=args.accumulation_steps,
-        dtype=args.train_dtype,
-    )
+    steps = args.accumulation_steps
+    return TrainSettings(args.epochs, batch_size, args.learning_rate, args.clip, steps, args.train_dtype)
 
 
 def prepared_tasks(args: argparse.Namespace, known: Mapping[str, Task], prepare: str, with_custom: bool) -> list[Task]:
