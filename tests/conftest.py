@@ -10,6 +10,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
+# Small models are slower with several threads, which wait for each other; scripts that tests start have one as well.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 import transformers
 from transformers import BertConfig, BertModel
