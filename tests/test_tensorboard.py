@@ -317,6 +317,7 @@ def test_two_processes_write_the_curves_of_one(run, tmp_path, read):
     options = (*BERT, "--batch-size", "7")
     code, _, err = run("RunBert4Glue", *options, "--records", "one", "--tensorboard", "curves/one")
     assert code == 0, err
+    shutil.rmtree(tmp_path / "cache" / "bert" / "stages")
     places = ("--records", "two", "--tensorboard", "curves/two")
     together = start(*TORCHRUN, str(ROOT / "RunBert4Glue.py"), *options, *places, cwd=tmp_path)
     _, err = together.communicate(timeout=300)
