@@ -1,6 +1,7 @@
 """From a budget, a FLOPs reduction on real tokens, to the schedule that meets it."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -33,38 +34,23 @@ SCHEDULE_FAMILIES = {"uniform": uniform_family, "first": first_family}
 
 def path_family(path: Sequence[Sequence[float]]) -> ScheduleFamily:
     """Between the points of a search's path: the shares of a sentence that each layer retained, [points][layers]."""
-
-    def at(severity: float) -> list[float]:
-        place = severity * (len(path) - 1)
-        before = min(int(place), len(path) - 2)
-        part = place - before
-        shares = [(1 - part) * a + part * b for a, b in zip(path[before], path[before + 1], strict=True)]
-        return rates_of_shares(shares)
-
-    return at
+    points, shares_by_layer = np.linspace(0, 1, len(path)), np.transpose(path)
+    return lambda severity: rates_of_shares([np.interp(severity, points, shares) for shares in shares_by_layer])
 
 
-def rates_of_shares(shares: Sequence[float]) -> list[float]:
+def rates_of_shares(shares: Sequence[float] | np.ndarray) -> list[float]:
     """The share of a sentence that each layer retains -> the share of what enters a layer that it drops.
 
     A layer's share that is above that of the layer before it counts as that one's.
     """
-    rates, before = [], 1.0
-    for share in shares:
-        kept = min(share, before)
-        rates.append(min(LARGEST_RATE, 1 - kept / before))
-        before = kept
-    return rates
+    kept = np.minimum.accumulate([1.0, *shares])
+    return np.minimum(LARGEST_RATE, 1 - kept[1:] / kept[:-1]).tolist()
 
 
 def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
     """FLOPs where each layer retains, after its attention, a share of sentences of ``lengths`` tokens, rounded up."""
-    total, entering = shape.head(len(lengths)), lengths
-    for layer, share in enumerate(shares):
-        kept = np.ceil(lengths * share - 1e-6)
-        total += shape.layer(layer, entering, kept)
-        entering = kept
-    return total
+    tokens = [lengths, *(np.ceil(lengths * share - 1e-6) for share in shares)]
+    return shape.head(len(lengths)) + sum(shape.layer(layer, *pair) for layer, pair in enumerate(pairwise(tokens)))
 
 
 def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tuple[float, float]:
@@ -108,9 +94,8 @@ def fit_schedule(
 
     ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
     best = min(ends, key=lambda severity: abs(reached(severity) - target))
-    found = reached(best)
-    if abs(found / target - 1) > TOLERANCE:
-        raise SettingError(
-            "target_flops_reduction", f"{target:g} cannot be met within 3 %, the nearest is {found:.2f}; choose another"
-        )
+    nearest = reached(best)
+    if abs(nearest / target - 1) > TOLERANCE:
+        problem = f"{target:g} cannot be met within 3 %, the nearest is {nearest:.2f}; choose another"
+        raise SettingError("target_flops_reduction", problem)
     return rounded(best)

@@ -28,15 +28,13 @@ Function = TypeVar("Function", bound=Callable)
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch as a scorer of tokens sees it: ids [B, L], where they are ``real`` [B, L], the layer that it scores for,
-    the seed of the run, and the occurrences of each token of the vocabulary in the training set, if it needs them.
-    """
+    """A batch as a scorer of tokens sees it."""
 
-    input_ids: Tensor
-    real: Tensor
-    layer: int = 0
-    seed: int = 0
-    occurrences: Tensor | None = None
+    input_ids: Tensor  # [B, L]
+    real: Tensor  # [B, L] false at padding
+    layer: int = 0  # that is scored for
+    seed: int = 0  # of the run
+    occurrences: Tensor | None = None  # [vocabulary] in the training set, for scorers that need them
 
 
 @dataclass(frozen=True)
@@ -85,11 +83,14 @@ def register_scorer(name: str, **properties: Any) -> Callable[[Function], Functi
 
 def scorer_names(model: str, unpruned_pass: bool | None = None) -> list[str]:
     """List the scorers of a model, ``"bert"`` or ``"lstm"``: all, or by whether they need an unpruned pass."""
-    return [
-        scorer.name
-        for scorer in SCORERS.values()
-        if model in scorer.models and unpruned_pass in (None, scorer.unpruned_pass)
-    ]
+    fitting = [scorer for scorer in SCORERS.values() if model in scorer.models]
+    return [scorer.name for scorer in fitting if unpruned_pass in (None, scorer.unpruned_pass)]
+
+
+def by_scorer(methods: Sequence[str | None]) -> list[tuple[Scorer, list[int]]]:
+    """List the scorers among ``methods``, one per layer, each with its layers."""
+    used = dict.fromkeys(filter(None, methods))
+    return [(SCORERS[name], [layer for layer, method in enumerate(methods) if method == name]) for name in used]
 
 
 def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, Tensor]:
@@ -97,21 +98,17 @@ def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, T
 
     With ``teach``, layers of students have the scores of their teacher.
     """
-    pruning, known, unpruned = model.pruning, {}, dict[str, list[int]]()
-    for layer, method in enumerate(pruning.methods):
-        name = pruning.teacher if teach and method and SCORERS[method].learned else method
-        if name is None:
-            continue
-        if SCORERS[name].reads == "tokens":
+    pruning, known = model.pruning, dict[int, Tensor]()
+    names = [pruning.teacher if teach and method and SCORERS[method].learned else method for method in pruning.methods]
+    for scorer, layers in by_scorer(names):
+        if scorer.unpruned_pass:
+            by_layer = scorer.function(model, batch, layers)
+            known |= {layer: by_layer[layer] for layer in layers}
+        for layer in layers if scorer.reads == "tokens" else ():
             tokens = Tokens(batch.input_ids, batch.packing.real, layer, pruning.seed, model.token_counts)
-            scores = SCORERS[name].function(tokens)
+            scores = scorer.function(tokens)
             # Whole numbers in double: a float32 would tie those above 2**24, and there is no infinity among them.
             known[layer] = scores if scores.is_floating_point() else scores.double()
-        elif SCORERS[name].unpruned_pass:
-            unpruned.setdefault(name, []).append(layer)
-    for name, layers in unpruned.items():
-        by_layer = SCORERS[name].function(model, batch, layers)
-        known.update({layer: by_layer[layer] for layer in layers})
     return known
 
 

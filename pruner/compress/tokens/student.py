@@ -1,7 +1,7 @@
 """Students: small networks on the hidden states that imitate a teacher's importance scores in the same forward pass."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,11 +18,8 @@ class Student(nn.Module):
 
     def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
         super().__init__()
-        sizes = [hidden_size, *widths]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        layers = [(nn.Linear(before, after), nn.ReLU()) for before, after in pairwise([hidden_size, *widths, 1])]
+        self.layers = nn.Sequential(*chain.from_iterable(layers))[:-1]  # no ReLU behind the score
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return self.layers(hidden_states.detach()).squeeze(-1)

@@ -88,11 +88,9 @@ def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
 def emission_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
     """Count a pass without the last layer, and a row of each layer's map: one query, all keys, their products."""
     shape, real = cast(BertShape, shape), tokens[0]
-    total = sum(shape.layer(index, real) for index in range(shape.depth - 1))
-    for layer in shape.layers:
-        query_and_keys = 2 * shape.hidden * layer.attention * (1 + real)
-        total += float(np.sum(query_and_keys + 2 * real * layer.attention))
-    return total
+    attention = sum(layer.attention for layer in shape.layers)
+    rows = 2 * shape.hidden * attention * (1 + real) + 2 * real * attention
+    return sum(shape.layer(index, real) for index in range(shape.depth - 1)) + float(np.sum(rows))
 
 
 def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
@@ -119,10 +117,8 @@ def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
             for layer in stack[first:]:
                 states.append(run_layer(layer, states[-1], packing))
             logits = classify(model, states.pop(), packing).float()
-            if model.num_labels == 1:
-                loss = logits.sum()
-            else:
-                loss = F.cross_entropy(logits, logits.detach().argmax(dim=-1), reduction="sum")
+            labels = logits.detach().argmax(dim=-1)
+            loss = logits.sum() if model.num_labels == 1 else F.cross_entropy(logits, labels, reduction="sum")
             gradients = torch.autograd.grad(loss, states)
         return {layer: packing.pad(gradient_scores(x)) for layer, x in enumerate(gradients, start=first)}
 

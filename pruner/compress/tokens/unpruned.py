@@ -15,10 +15,5 @@ class Unpruned(Dense):
         pruning = Pruning.none(context.backbone.shape(context.task).depth)
         is_lstm = context.backbone.name == "lstm"
         rates = {"target_prune_rate": 0.0} if is_lstm else {"schedule": list(pruning.schedule)}
-        described = {
-            "teacher": None,
-            "schedule_source": "given",
-            "target_flops_reduction": None,
-            "count": pruning.count,
-        }
-        return rates | described | {"tokens": count_tokens(context.dev_lengths, pruning)}
+        section = {"teacher": None, "schedule_source": "given", "target_flops_reduction": None, "count": "real"}
+        return rates | section | {"tokens": count_tokens(context.dev_lengths, pruning)}
