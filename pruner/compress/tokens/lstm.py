@@ -1,17 +1,15 @@
 """The LSTM classifier that drops words before it reads."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pruner.compress.tokens.model import PrunedModel
-from pruner.compress.tokens.outputs import PrunedOutput
+from pruner.compress.tokens.outputs import PrunedOutput, Trace
 from pruner.compress.tokens.scores import scores_before
 from pruner.compress.tokens.select import keep_counts, select_tokens
-from pruner.compress.tokens.student import distillation_loss
 from pruner.compress.tokens.teachers import Batch
 from pruner.data.vocabulary import PADDING
 from pruner.models.lstm import LstmConfig, LstmForSequenceClassification, one_below_another
@@ -57,40 +55,30 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
             rate = self.ramp_rate
         kept_counts = keep_counts(seqlens, [rate], self.pruning.count, self.pruning.padded_length)
         packing, kept = pack([seqlens, *kept_counts], ids.device)
-        drops = kept is not packing
+        drops, trace = kept is not packing, Trace(kept_counts)
 
         scores = scores_before(self, Batch(packing, ids), teach=follow_teacher or self.training).get(0)
-        student_loss, pair = None, None  # the student's scores and the teacher's
         if scorer is not None and scorer.reads == "hidden":
-            if scores is not None:
+            if scores is not None:  # the teacher's
                 own = self.students[0](self.embedding(ids))
-                student_loss, pair = distillation_loss(own, scores, packing.real), (own.detach(), scores)
+                trace.distil(own, scores, packing)
                 scores = scores if follow_teacher else own
             elif drops:
                 scores = self.word_scores()[ids] if scorer.learned else scorer.function(self.embedding(ids))
 
-        positions, score_sum = packing.positions, None
+        positions = packing.positions
         if drops:
             assert scores is not None  # where words are dropped there is a scorer
             scores = scores.detach()
-            score_sum = scores.masked_fill(~packing.real, 0).float().sum()
+            trace.score_sums.append(scores.masked_fill(~packing.real, 0).float().sum())
             indices = select_tokens(scores.masked_fill(~packing.real, float("-inf")), kept)
             positions = positions.index_select(0, indices)
             ids = kept.pad(packing.unpad(ids).index_select(0, indices), PADDING)
+        trace.token_positions.append(positions)
         logits = self.classify(self.last_states(ids, kept.seqlens), pairs=second_ids is not None)
 
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        if loss is not None and student_loss is not None:
-            loss = loss + student_loss
-        tokens: dict[str, Any] = {
-            "student_loss": student_loss,
-            "student_scores": None if pair is None else [pair],
-            "student_counts": None if pair is None else [seqlens],
-            "token_positions": [positions],
-            "token_counts": kept_counts,
-            "score_sum": score_sum,
-        }
-        output = PrunedOutput(loss=loss, logits=logits, **(tokens if output_tokens else {}))
+        output = trace.output(loss, logits, output_tokens)
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
