@@ -11,13 +11,13 @@ from pruner.compress.tokens.lstm_methods import LstmPruning
 from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
 from pruner.compress.tokens.schedule import Pruning, check_rate, make_pruning
 from pruner.compress.tokens.scores import SCORERS, scorer_names
-from pruner.compress.tokens.search import SearchSettings
+from pruner.compress.tokens.search import SoftExtractSearch
 from pruner.training.context import Context
 from pruner.utils.errors import SettingError
 
 # What a way to a schedule lets the models start from, the usual first.
-STARTS = ("pretrained", "finetuned", "sampled")
-POSSIBLE_STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
+ANY_START = ("pretrained", "finetuned", "sampled")
+STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
 
 
 def check_budgets(options: Namespace) -> None:
@@ -37,19 +37,23 @@ def check_budgets(options: Namespace) -> None:
         raise SettingError("search_penalty", "a budget is given too (target_flops_reduction); use one of them")
     if budgets and max(budgets) > reach:
         raise SettingError("search_reach", f"{reach:g} is too small; use the largest budget or more")
-    way = "soft-extract" if penalty is not None else options.budget_schedule if budgets else ""
-    possible = POSSIBLE_STARTS.get(way, STARTS)
-    options.start = options.start or possible[0]
-    if options.start not in possible:
-        raise SettingError("start", f"{way} schedules need {possible[0]!r}, not {options.start!r}; leave it out")
-    if way:
+    way = schedule_way(options)
+    starts = STARTS.get(way, ANY_START)
+    options.start = options.start or starts[0]
+    if options.start not in starts:
+        raise SettingError("start", f"{way} schedules need {starts[0]!r}, not {options.start!r}; leave it out")
+    if way != "given":
         options.pruning_methods = _budget_methods(options.pruning_methods)
-    if options.start == "sampled":
-        for method in options.pruning_methods:
-            if "+" in method or _needs_pass(method):
-                raise SettingError(
-                    "pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out"
-                )
+    for method in options.pruning_methods if options.start == "sampled" else ():
+        if "+" in method or _needs_pass(method):
+            raise SettingError("pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out")
+
+
+def schedule_way(options: Namespace) -> str:
+    """Return how a BERT's schedule is made: it is ``given``, or one of ``budget_schedule``."""
+    if options.search_penalty is not None:
+        return "soft-extract"
+    return options.budget_schedule if options.target_flops_reduction else "given"
 
 
 def _needs_pass(method: str) -> bool:
@@ -90,25 +94,22 @@ def bert_methods(name: str, options: Namespace, context: Context) -> list[Method
     """Make the token pruning of a BERT that the schedule or the budgets ask for."""
     shared = {"start": options.start, "reach": options.search_reach}
     shared["student_learning_rate"] = options.student_learning_rate
-    budgets, penalty = options.target_flops_reduction, options.search_penalty
-    if not budgets and penalty is None:
+    budgets, way = options.target_flops_reduction, schedule_way(options)
+    if way == "given":
         return [TokenPruning(pruning_of(options.pruning_schedule, name, options, context), **shared)]
     shape: Any = context.backbone.shape(context.task)
     # Some rate in all layers, until the schedule is known.
     unknown = pruning_of([0.5] * shape.depth, name, options, context)
-    if penalty is not None:
-        how = SearchSettings(None, penalty, options.soft_extract_learning_rate)
-        return [SoftExtractPruning(unknown, **shared, how=how)]
-    way = options.budget_schedule
-    if way in SCHEDULE_FAMILIES:
-        family = SCHEDULE_FAMILIES[way](shape.depth)
-        fit = [fit_schedule(family, budget, context.dev_lengths, shape, unknown.with_schedule) for budget in budgets]
-        known = [unknown.with_schedule(schedule) for schedule in fit]
-        return [TokenPruning(it, way, budget, **shared) for it, budget in zip(known, budgets, strict=True)]
+    if way == "learned":
+        return [LearnedPruning(unknown, target=budget, **shared) for budget in budgets]
     if way == "soft-extract":
-        how = SearchSettings(options.search_reach, None, options.soft_extract_learning_rate)
-        return [SoftExtractPruning(unknown, target=budget, **shared, how=how) for budget in budgets]
-    return [LearnedPruning(unknown, target=budget, **shared) for budget in budgets]
+        reach = options.search_reach if budgets else None
+        how = SoftExtractSearch(reach, options.search_penalty, options.soft_extract_learning_rate)
+        return [SoftExtractPruning(unknown, target=budget, **shared, how=how) for budget in budgets or [None]]
+    family = SCHEDULE_FAMILIES[way](shape.depth)
+    fit = [fit_schedule(family, budget, context.dev_lengths, shape, unknown.with_schedule) for budget in budgets]
+    known = map(unknown.with_schedule, fit)
+    return [TokenPruning(pruning, way, budget, **shared) for pruning, budget in zip(known, budgets, strict=True)]
 
 
 def lstm_methods(name: str, options: Namespace, context: Context) -> list[Method]:

@@ -1,7 +1,6 @@
 """Token pruning before the steps of an LSTM, as methods."""
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import nn
@@ -28,12 +27,8 @@ class LstmPruning(TokenPruning):
         ramp = [] if self.rate_start is None else [RateRamp(model, self.rate_start)]
         return replace(super().additions(model, context, say), callbacks=ramp)
 
-    def load(self, folder: Path, context: Context) -> nn.Module:
-        return self.model_class.from_pretrained(folder)
-
-    def describe(self, model: Any, context: Context) -> dict:
-        section = {"teacher": self.pruning.teacher, "target_prune_rate": self.pruning.schedule[0]}
-        return section | {"schedule_source": self.source} | self._measures(model, context)
+    def _schedule_section(self, model: Any) -> dict:
+        return {"target_prune_rate": model.pruning.schedule[0], "schedule_source": self.source}
 
 
 class RateRamp(TrainerCallback):

@@ -7,16 +7,17 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import Cost, Method
 from pruner.compress.tokens.budget import ScheduleFamily, fit_schedule, path_family, rates_of_shares
 from pruner.compress.tokens.flops import pruned_flops
-from pruner.compress.tokens.measures import count_tokens, rank_correlation
-from pruner.compress.tokens.sampled import SampledTraining, choose_schedule, in_all_layers
+from pruner.compress.tokens.measures import count_tokens, rank_correlation, shorten
+from pruner.compress.tokens.sampled import SampleSchedules, choose_schedule, in_all_layers
 from pruner.compress.tokens.schedule import Pruning, schedule_name
-from pruner.compress.tokens.search import SearchSettings, SoftExtractSearch
+from pruner.compress.tokens.search import SoftExtractSearch
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.collate import Collate, make_batch
 from pruner.evaluation.predict import predict
@@ -81,30 +82,23 @@ class TokenPruning(Method):
     def collate(self, context: Context) -> Collate:
         return context.backbone.collate(context.task, with_lengths=True)
 
-    def stages(self, context: Context, dense: Stage) -> list[Stage]:
-        parent = None if self.start == "pretrained" else dense
-        return [
-            self._sampled_stage(context, dense) if self.start == "sampled" else self._stage(context, parent, parent)
-        ]
-
-    def _stage(self, context: Context, start: Stage | None, teacher: Stage | None) -> Stage:
-        settings = (
-            context.settings() | self.settings(context) | {"pruning": self.pruning.to_dict(), "target": self.target}
-        )
-        return Stage(f"{self.label}_seed{context.seed}", context, self, settings, start, teacher)
-
-    def _sampled_stage(self, context: Context, dense: Stage) -> Stage:
-        """Return the training that the cells of all budgets and schedules share."""
-        pruning = self.pruning.with_schedule([0.5] * len(self.pruning.schedule))
-        recipe = SampledTraining(TokenPruning(pruning, student_learning_rate=self.student_learning_rate), self.reach)
-        settings = context.settings() | self._student_settings() | {"pruning": pruning.to_dict(), "reach": self.reach}
-        name = f"{self.labelled(f'sampled-{self.reach:g}x')}_seed{context.seed}"
-        return Stage(name, context, recipe, settings, dense, dense, shared=True)
+    def stages(self, context: Context, dense: Stage, search: Stage | None = None) -> list[Stage]:
+        """List the training: the cell's own, from the weights of the ``search`` if there is one, or a shared one."""
+        if self.start == "sampled":
+            pruning = self.pruning.with_schedule([0.5] * len(self.pruning.schedule))
+            recipe = SampledTraining(pruning, reach=self.reach, student_learning_rate=self.student_learning_rate)
+            settings = self._student_settings() | {"pruning": pruning.to_dict(), "reach": self.reach}
+            name = f"{self.labelled(f'sampled-{self.reach:g}x')}_seed{context.seed}"
+            return [Stage(name, context, recipe, context.settings() | settings, dense, dense, shared=True)]
+        teacher = None if self.start == "pretrained" else dense
+        settings = self.settings(context) | {"pruning": self.pruning.to_dict(), "target": self.target}
+        name = f"{self.label}_seed{context.seed}"
+        return [Stage(name, context, self, context.settings() | settings, search or teacher, teacher)]
 
     def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
+        occurrences = torch.from_numpy(context.cache.counts)
+        occurrences = F.pad(occurrences, (0, model.config.vocab_size - len(occurrences)))
         pruned = self.model_class.from_unpruned(model)
-        occurrences = torch.zeros(model.config.vocab_size, dtype=torch.int64)
-        occurrences[: len(context.cache.counts)] = torch.from_numpy(context.cache.counts)
         return pruned.set_pruning(self._pruning(context, told), token_counts=occurrences)
 
     def _pruning(self, context: Context, told: dict) -> Pruning:
@@ -119,7 +113,7 @@ class TokenPruning(Method):
         return model.set_schedule(self.pruning.schedule) if self.start == "sampled" else model
 
     def load(self, folder: Path, context: Context) -> nn.Module:
-        return self.model_class.from_pretrained(folder, attn_implementation="sdpa")
+        return self.model_class.from_pretrained(folder)
 
     def cost(self, model: Any, context: Context) -> Cost:
         lengths, pruning = context.dev_lengths, model.pruning
@@ -128,24 +122,18 @@ class TokenPruning(Method):
         return replace(super().cost(model, context), flops=flops)
 
     def describe(self, model: Any, context: Context) -> dict:
-        section = {
-            "teacher": self.pruning.teacher,
-            "schedule": list(model.pruning.schedule),
-            "schedule_source": self.source,
-            "target_flops_reduction": self.target,
-        }
-        return section | self._measures(model, context)
-
-    def _measures(self, model: Any, context: Context) -> dict:
-        """What pruning keeps; with students, what their teacher would have led to, and how well they imitate it."""
+        """Describe schedule and tokens; of students also their teacher's metrics and how well they imitate it."""
         pruning, collate = model.pruning, self.collate(context)
-        measures = {"count": pruning.count, "tokens": count_tokens(context.dev_lengths, pruning)}
+        section = {"teacher": pruning.teacher} | self._schedule_section(model)
+        section |= {"count": pruning.count, "tokens": count_tokens(context.dev_lengths, pruning)}
         if pruning.teacher:
-            batch_size = context.train_settings.batch_size
-            correlation = rank_correlation(model, context.dev_splits[0], batch_size, collate)
-            measures["teacher_metrics"] = context.metrics(model, collate, follow_teacher=True)
-            measures["student_rank_correlation"] = round(correlation, 4)
-        return measures
+            section["teacher_metrics"] = context.metrics(model, collate, follow_teacher=True)
+            section["student_rank_correlation"] = round(rank_correlation(model, context, collate), 4)
+        return section
+
+    def _schedule_section(self, model: Any) -> dict:
+        schedule = list(model.pruning.schedule)
+        return {"schedule": schedule, "schedule_source": self.source, "target_flops_reduction": self.target}
 
     def examples(self, model: Any, context: Context, rows: int) -> list[dict]:
         split, examples = context.dev_splits[0], []
@@ -158,6 +146,17 @@ class TokenPruning(Method):
             kept = [shorten(words, set(at.tolist())) for words, at in zip(parts, positions, strict=False)]
             examples.append({"sentence": " / ".join(map(" ".join, parts)), "kept": " / ".join(kept)})
         return examples
+
+
+class SampledTraining(TokenPruning):
+    """The training with another schedule in every step, which serves all budgets up to ``reach``.
+
+    ``pruning`` has some rate in all layers, which stands for the schedules that are sampled.
+    """
+
+    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
+        sampler = SampleSchedules(model, context.dev_lengths, self.reach, context.seed)
+        return replace(super().additions(model, context, say), callbacks=[sampler])
 
 
 @dataclass(frozen=True)
@@ -206,7 +205,7 @@ class SoftExtractPruning(LearnedPruning):
     """Token pruning whose schedule is found by PoWER-BERT's search, for a budget or by the published penalty."""
 
     source: str = "soft-extract"
-    how: SearchSettings
+    how: SoftExtractSearch
 
     @property
     def variant(self) -> str:  # type: ignore[override]
@@ -214,17 +213,15 @@ class SoftExtractPruning(LearnedPruning):
 
     @property
     def label(self) -> str:  # type: ignore[override]
-        return self.labelled(f"soft-extract-{self.target:g}x" if self.target else self.how.name)
+        return self.labelled(replace(self.how, reach=self.target).name)
 
     def settings(self, context: Context) -> dict:
         return super().settings(context) | {"search": asdict(self.how)}
 
-    def stages(self, context: Context, dense: Stage) -> list[Stage]:
-        settings = context.settings() | asdict(self.how)
-        name = f"{self.how.name}_seed{context.seed}"
-        search = Stage(name, context, SoftExtractSearch(self.how), settings, dense, shared=True)
-        last = self._sampled_stage(context, dense) if self.start == "sampled" else self._stage(context, search, dense)
-        return [search, last]
+    def stages(self, context: Context, dense: Stage, search: Stage | None = None) -> list[Stage]:
+        name, settings = f"{self.how.name}_seed{context.seed}", context.settings() | asdict(self.how)
+        search = Stage(name, context, self.how, settings, dense, shared=True)
+        return [search, *super().stages(context, dense, search)]
 
     def _pruning(self, context: Context, told: dict) -> Pruning:
         return self.pruning.with_schedule(self._schedule(context, told["path"]))
@@ -240,14 +237,3 @@ class SoftExtractPruning(LearnedPruning):
             model.set_schedule(self._schedule(context, trained[0].result["path"]))
         say(f"pruning_schedule = {list(model.pruning.schedule)}")
         return model
-
-
-def shorten(words: Sequence[str], kept: set[int]) -> str:
-    """Join the kept words in order, with ``...`` where some were left out."""
-    shown: list[str] = []
-    for position, word in enumerate(words):
-        if position in kept:
-            shown.append(word)
-        elif not shown or shown[-1] != "...":
-            shown.append("...")
-    return " ".join(shown)

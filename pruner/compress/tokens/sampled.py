@@ -6,17 +6,12 @@ among them does not fit itself to the sentences on which it is made.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
-from torch import nn
 from transformers import TrainerCallback
 
 from pruner.compress.tokens.budget import ScheduleFamily, bisect, rates_of_shares, shares_flops
-from pruner.data.collate import Collate
 from pruner.models.flops import BertShape
-from pruner.training.context import Context
-from pruner.training.stage import Additions, Recipe, Say
 from pruner.utils.errors import UserError
 
 # Layer l of L retains the share exp(-severity * (l / L) ** steepness) of a sentence. A steepness of 1 drops the same
@@ -29,7 +24,7 @@ SEVEREST = 12.0
 def steep_family(layers: int, steepness: float) -> ScheduleFamily:
     """The schedules of one steepness, by their severity."""
     exponents = -SEVEREST * (np.arange(1, layers + 1) / layers) ** steepness
-    return lambda severity: rates_of_shares(np.exp(severity * exponents).tolist())
+    return lambda severity: rates_of_shares(np.exp(severity * exponents))
 
 
 def in_all_layers(schedule: Sequence[float]) -> list[float]:
@@ -50,19 +45,17 @@ class SampleSchedules(TrainerCallback):
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
         generator = np.random.default_rng((self.seed, step))
-        steepness = generator.uniform(*STEEPNESS)
-        return self.schedule(steepness, generator.uniform(1 / self.reach, 1))
+        return self.schedule(generator.uniform(*STEEPNESS), generator.uniform(1 / self.reach, 1))
 
     def schedule(self, steepness: float, share: float) -> list[float]:
         """The schedule of a steepness that leaves a share of the FLOPs."""
         exponents = (np.arange(1, self.shape.depth + 1) / self.shape.depth) ** steepness
-        limit = share * self.unpruned
 
         def too_much_left(severity: float) -> bool:
-            return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > limit
+            return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > share * self.unpruned
 
         _, severity = bisect(too_much_left, SEVEREST, steps=16)
-        return in_all_layers(rates_of_shares(np.exp(-severity * exponents).tolist()))
+        return in_all_layers(rates_of_shares(np.exp(-severity * exponents)))
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))
@@ -70,28 +63,6 @@ class SampleSchedules(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         # If the model is evaluated, then always with the same schedule, from the middle of those that are sampled.
         self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
-
-
-@dataclass(frozen=True)
-class SampledTraining(Recipe):
-    """The training of ``pruned`` with another schedule in every step, up to the FLOPs reduction ``reach``.
-
-    ``pruned`` has some rate in all layers, which stands for the schedules that are sampled.
-    """
-
-    pruned: Recipe
-    reach: float
-
-    def collate(self, context: Context) -> Collate:
-        return self.pruned.collate(context)
-
-    def prepare(self, model: nn.Module, context: Context, told: dict) -> nn.Module:
-        return self.pruned.prepare(model, context, told)
-
-    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
-        additions = self.pruned.additions(model, context, say)
-        sampler = SampleSchedules(model, context.dev_lengths, self.reach, context.seed)
-        return replace(additions, callbacks=[*additions.callbacks, sampler])
 
 
 def choose_schedule(
@@ -106,14 +77,14 @@ def choose_schedule(
     Raises:
         UserError: no schedule meets the budget.
     """
-    found: list[tuple[float, list[float]]] = []
+    choices: list[tuple[float, list[float]]] = []
     for steepness in CANDIDATES:
         try:
             schedule = fit(steep_family(layers, steepness))
         except UserError:
-            if steepness == CANDIDATES[-1] and not found:
+            if steepness == CANDIDATES[-1] and not choices:
                 raise
-            continue
-        found.append((cost(schedule), schedule))
-    least, schedule = min(found)
+        else:
+            choices.append((cost(schedule), schedule))
+    least, schedule = min(choices)
     return schedule, least
