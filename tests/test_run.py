@@ -16,7 +16,7 @@ from pruner.compress.method import Dense
 from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
 from pruner.compress.tokens.schedule import make_pruning, schedule_name
 from pruner.compress.tokens.scores import scorer_names
-from pruner.compress.tokens.search import SoftExtractSearch
+from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer

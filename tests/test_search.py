@@ -14,9 +14,8 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.budget import rates_of_shares, shares_flops
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import make_pruning
-from pruner.compress.tokens.search import SoftExtractSearch
 from pruner.compress.tokens.select import keep_counts
-from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract
+from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract, SoftExtractSearch
 from pruner.data.cache import Cache
 from pruner.data.task import Task
 from pruner.models.backbone import BertBackbone

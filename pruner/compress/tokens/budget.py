@@ -7,7 +7,6 @@ import numpy as np
 
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import Pruning
-from pruner.compress.tokens.select import keep_counts
 from pruner.models.flops import BertShape, dense_flops
 from pruner.utils.errors import SettingError
 
@@ -39,10 +38,7 @@ def path_family(path: Sequence[Sequence[float]]) -> ScheduleFamily:
 
 
 def rates_of_shares(shares: Sequence[float] | np.ndarray) -> list[float]:
-    """The share of a sentence that each layer retains -> the share of what enters a layer that it drops.
-
-    A layer's share that is above that of the layer before it counts as that one's.
-    """
+    """The share of a sentence that each layer retains, no more than the layer before it -> the share that it drops."""
     kept = np.minimum.accumulate([1.0, *shares])
     return np.minimum(LARGEST_RATE, 1 - kept[1:] / kept[:-1]).tolist()
 
@@ -54,7 +50,7 @@ def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] 
 
 
 def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tuple[float, float]:
-    """Where ``too_little`` ends between 0 and ``high``: a number where it holds, and one close above where not."""
+    """Bisect 0 to ``high`` where ``too_little`` ends: a number where it holds, and one close above where not."""
     low = 0.0
     for _ in range(steps):
         middle = (low + high) / 2
@@ -64,22 +60,15 @@ def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tupl
 
 def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) -> float:
     """Baseline / pruned on sentences of these lengths."""
-    counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-    return dense_flops(shape, lengths) / pruned_flops(shape, lengths, counts, pruning)
+    return dense_flops(shape, lengths) / pruned_flops(shape, lengths, pruning.keep_counts(lengths), pruning)
 
 
 def fit_schedule(
-    family: ScheduleFamily,
-    target: float,
-    lengths: Sequence[int],
-    shape: BertShape,
-    make_pruning: Callable[[Sequence[float]], Pruning],
+    family: ScheduleFamily, target: float, lengths: Sequence[int], shape: BertShape, pruning: Pruning
 ) -> list[float]:
-    """The schedule of the family that reduces the FLOPs by the ``target``; rates have three decimals.
+    """Find the schedule of the family that reduces the FLOPs by the ``target``; rates have three decimals.
 
-    Args:
-        lengths: real tokens of the sentences on which the budget is to be met.
-        make_pruning: a schedule -> the whole of the pruning, so that what its scorers cost is counted.
+    ``lengths`` are the real tokens of the sentences on which it does; the scorers of ``pruning`` count.
 
     Raises:
         UserError: no schedule of the family is within 3 % of the target.
@@ -90,7 +79,7 @@ def fit_schedule(
         return [round(rate, 3) for rate in family(severity)]
 
     def reached(severity: float) -> float:
-        return flops_reduction(shape, spread, make_pruning(rounded(severity)))
+        return flops_reduction(shape, spread, pruning.with_schedule(rounded(severity)))
 
     ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
     best = min(ends, key=lambda severity: abs(reached(severity) - target))

@@ -3,15 +3,15 @@
 import math
 from argparse import Namespace
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from pruner.compress.method import FAMILIES, Family, Method
-from pruner.compress.tokens.budget import SCHEDULE_FAMILIES, fit_schedule
+from pruner.compress.tokens.budget import SCHEDULE_FAMILIES
 from pruner.compress.tokens.lstm_methods import LstmPruning
 from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
 from pruner.compress.tokens.schedule import Pruning, check_rate, make_pruning
 from pruner.compress.tokens.scores import SCORERS, scorer_names
-from pruner.compress.tokens.search import SoftExtractSearch
+from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.training.context import Context
 from pruner.utils.errors import SettingError
 
@@ -21,13 +21,10 @@ STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
 
 
 def check_budgets(options: Namespace) -> None:
-    """Check the settings about budgets against each other.
+    """Check the settings about budgets; raise a ``SettingError`` if they exclude each other.
 
     ``target_flops_reduction`` becomes a list, empty where the schedule is given; ``start`` what the budgets need.
     Methods that can meet no budget leave ``pruning_methods``.
-
-    Raises:
-        SettingError: settings that exclude each other.
     """
     budgets = options.target_flops_reduction = options.target_flops_reduction or []
     penalty, reach = options.search_penalty, options.search_reach
@@ -97,19 +94,18 @@ def bert_methods(name: str, options: Namespace, context: Context) -> list[Method
     budgets, way = options.target_flops_reduction, schedule_way(options)
     if way == "given":
         return [TokenPruning(pruning_of(options.pruning_schedule, name, options, context), **shared)]
-    shape: Any = context.backbone.shape(context.task)
+    depth = context.backbone.shape(context.task).depth
     # Some rate in all layers, until the schedule is known.
-    unknown = pruning_of([0.5] * shape.depth, name, options, context)
+    unknown = pruning_of([0.5] * depth, name, options, context)
     if way == "learned":
         return [LearnedPruning(unknown, target=budget, **shared) for budget in budgets]
     if way == "soft-extract":
         reach = options.search_reach if budgets else None
         how = SoftExtractSearch(reach, options.search_penalty, options.soft_extract_learning_rate)
         return [SoftExtractPruning(unknown, target=budget, **shared, how=how) for budget in budgets or [None]]
-    family = SCHEDULE_FAMILIES[way](shape.depth)
-    fit = [fit_schedule(family, budget, context.dev_lengths, shape, unknown.with_schedule) for budget in budgets]
-    known = map(unknown.with_schedule, fit)
-    return [TokenPruning(pruning, way, budget, **shared) for pruning, budget in zip(known, budgets, strict=True)]
+    cells = [TokenPruning(unknown, way, budget, **shared) for budget in budgets]
+    family = SCHEDULE_FAMILIES[way](depth)
+    return [replace(cell, pruning=unknown.with_schedule(cell.fit(family, context))) for cell in cells]
 
 
 def lstm_methods(name: str, options: Namespace, context: Context) -> list[Method]:
@@ -122,9 +118,8 @@ def check_rates(options: Namespace) -> None:
     """Check that an LSTM's rates prune, and that they do not begin above where they end."""
     if 0 in options.target_prune_rate:
         raise SettingError("target_prune_rate", "a rate of 0 is the baseline, which runs anyway; leave it out")
-    start = options.pruning_rate_start
-    if start is not None and check_rate(start, "pruning_rate_start") > min(options.target_prune_rate):
-        least = min(options.target_prune_rate)
+    start, least = options.pruning_rate_start, min(options.target_prune_rate)
+    if start is not None and check_rate(start, "pruning_rate_start") > least:
         raise SettingError("pruning_rate_start", f"{start:g} is above target_prune_rate {least:g}; start lower")
 
 

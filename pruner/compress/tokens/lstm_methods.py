@@ -12,7 +12,7 @@ from pruner.training.context import Context
 from pruner.training.stage import Additions, Say
 
 
-@dataclass(frozen=True)
+@dataclass
 class LstmPruning(TokenPruning):
     """Drop words before the LSTM reads; ``rate_start`` is the rate at the first step, ``None`` where it is constant."""
 

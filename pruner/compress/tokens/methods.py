@@ -11,14 +11,13 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.method import Cost, Method
+from pruner.compress.method import Cost, Dense, Method
 from pruner.compress.tokens.budget import ScheduleFamily, fit_schedule, path_family, rates_of_shares
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.measures import count_tokens, rank_correlation, shorten
 from pruner.compress.tokens.sampled import SampleSchedules, choose_schedule, in_all_layers
 from pruner.compress.tokens.schedule import Pruning, schedule_name
-from pruner.compress.tokens.search import SoftExtractSearch
-from pruner.compress.tokens.select import keep_counts
+from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.collate import Collate, make_batch
 from pruner.evaluation.predict import predict
 from pruner.training.context import Context
@@ -28,7 +27,7 @@ from pruner.training.stage import Additions, Say, Stage, Trained
 CHOICE_ROWS = 512  # training sentences on which schedules are compared
 
 
-@dataclass(frozen=True)
+@dataclass
 class TokenPruning(Method):
     """Drop tokens of a BERT by a schedule that is known before training: given, or fitted to a budget.
 
@@ -47,31 +46,23 @@ class TokenPruning(Method):
 
     model_class: ClassVar[Any] = PrunedBertForSequenceClassification
 
-    @property
-    def name(self) -> str:  # type: ignore[override]  # here it is of the instance
-        return self.pruning.method
-
-    @property
-    def title(self) -> str:  # type: ignore[override]
+    def __post_init__(self) -> None:
+        self.name, (self.variant, schedule) = self.pruning.method, self.schedule_names()
         teacher = f" of {self.pruning.teacher}" if self.pruning.teacher else ""
-        return f"{self.name}{teacher}" + (" (padded count)" if self.pruning.count == "padded" else "")
+        self.title = f"{self.name}{teacher}" + (" (padded count)" if self.pruning.count == "padded" else "")
+        self.label = self.labelled(schedule)
 
-    @property
-    def variant(self) -> str:  # type: ignore[override]
-        return ",".join(f"{rate:g}" for rate in self.pruning.schedule)
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return self.labelled(schedule_name(self.pruning.schedule))
+    def schedule_names(self) -> tuple[str, str]:
+        """Return what the schedule is called in tables and in names of folders."""
+        return ",".join(f"{rate:g}" for rate in self.pruning.schedule), schedule_name(self.pruning.schedule)
 
     def labelled(self, schedule: str) -> str:
-        """Name a folder that says ``schedule`` of the schedule."""
         teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
         return f"{self.name}{teacher}_{schedule}" + ("_padded" if self.pruning.count == "padded" else "")
 
     def settings(self, context: Context) -> dict:
-        start = {"start": self.start, "reach": self.reach if self.start == "sampled" else None, "search": None}
-        return start | self._student_settings()
+        reach = self.reach if self.start == "sampled" else None
+        return {"start": self.start, "reach": reach, "search": None} | self._student_settings()
 
     def _student_settings(self) -> dict:
         if not self.pruning.student_layers:
@@ -95,6 +86,12 @@ class TokenPruning(Method):
         name = f"{self.label}_seed{context.seed}"
         return [Stage(name, context, self, context.settings() | settings, search or teacher, teacher)]
 
+    def fit(self, family: ScheduleFamily, context: Context) -> list[float]:
+        """Return the schedule of a family that meets the budget ``target`` on the dev set's lengths."""
+        shape: Any = context.backbone.shape(context.task)
+        assert self.target is not None  # of a budget's cell
+        return fit_schedule(family, self.target, context.dev_lengths, shape, self.pruning)
+
     def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
         occurrences = torch.from_numpy(context.cache.counts)
         occurrences = F.pad(occurrences, (0, model.config.vocab_size - len(occurrences)))
@@ -116,9 +113,8 @@ class TokenPruning(Method):
         return self.model_class.from_pretrained(folder)
 
     def cost(self, model: Any, context: Context) -> Cost:
-        lengths, pruning = context.dev_lengths, model.pruning
-        kept = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-        flops = pruned_flops(context.backbone.shape(context.task, model), lengths, kept, pruning)
+        lengths, shape = context.dev_lengths, context.backbone.shape(context.task, model)
+        flops = pruned_flops(shape, lengths, model.pruning.keep_counts(lengths), model.pruning)
         return replace(super().cost(model, context), flops=flops)
 
     def describe(self, model: Any, context: Context) -> dict:
@@ -148,6 +144,17 @@ class TokenPruning(Method):
         return examples
 
 
+class Unpruned(Dense):
+    """The dense model; its record says in token pruning's words that every layer computes all tokens."""
+
+    def describe(self, model: Any, context: Context) -> dict:
+        pruning = Pruning.none(context.backbone.shape(context.task).depth)
+        is_lstm = context.backbone.name == "lstm"
+        rates = {"target_prune_rate": 0.0} if is_lstm else {"schedule": list(pruning.schedule)}
+        section = {"teacher": None, "schedule_source": "given", "target_flops_reduction": None, "count": "real"}
+        return rates | section | {"tokens": count_tokens(context.dev_lengths, pruning)}
+
+
 class SampledTraining(TokenPruning):
     """The training with another schedule in every step, which serves all budgets up to ``reach``.
 
@@ -159,25 +166,14 @@ class SampledTraining(TokenPruning):
         return replace(super().additions(model, context, say), callbacks=[sampler])
 
 
-@dataclass(frozen=True)
+@dataclass
 class LearnedPruning(TokenPruning):
     """Token pruning whose schedule is chosen for a model that was trained with sampled schedules."""
 
     source: str = "sampled"
 
-    @property
-    def variant(self) -> str:  # type: ignore[override]
-        return f"learned for {self.target:g}x"
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return self.labelled(f"learned-{self.target:g}x")
-
-    def fit(self, family: ScheduleFamily, context: Context) -> list[float]:
-        """Return the schedule of a family that meets the budget on the dev set's lengths."""
-        shape: Any = context.backbone.shape(context.task)
-        assert self.target is not None  # of a budget's cell
-        return fit_schedule(family, self.target, context.dev_lengths, shape, self.pruning.with_schedule)
+    def schedule_names(self) -> tuple[str, str]:
+        return f"learned for {self.target:g}x", f"learned-{self.target:g}x"
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         """Choose the schedule with which the model is most like the dense one, on training sentences."""
@@ -192,28 +188,23 @@ class LearnedPruning(TokenPruning):
             progress.update()
             return logits_loss(torch.from_numpy(predict(model, split, batch_size, collate)), teacher_logits).item()
 
-        layers = len(self.pruning.schedule)
-        schedule, least = choose_schedule(layers, lambda family: self.fit(family, context), unlikeness)
+        schedule, least = choose_schedule(model.num_layers, lambda family: self.fit(family, context), unlikeness)
         progress.close()
         say(f"chosen of {progress.n} schedules; unlike the dense model by {least:.4f}")
         say(f"pruning_schedule = {schedule}")
         return model.set_schedule(schedule)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SoftExtractPruning(LearnedPruning):
+@dataclass(kw_only=True)
+class SoftExtractPruning(TokenPruning):
     """Token pruning whose schedule is found by PoWER-BERT's search, for a budget or by the published penalty."""
 
     source: str = "soft-extract"
     how: SoftExtractSearch
 
-    @property
-    def variant(self) -> str:  # type: ignore[override]
-        return f"soft-extract for {self.target:g}x" if self.target else f"lambda {self.how.penalty:g}"
-
-    @property
-    def label(self) -> str:  # type: ignore[override]
-        return self.labelled(replace(self.how, reach=self.target).name)
+    def schedule_names(self) -> tuple[str, str]:
+        title = f"soft-extract for {self.target:g}x" if self.target else f"lambda {self.how.penalty:g}"
+        return title, replace(self.how, reach=self.target).name
 
     def settings(self, context: Context) -> dict:
         return super().settings(context) | {"search": asdict(self.how)}

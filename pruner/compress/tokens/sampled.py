@@ -6,6 +6,7 @@ among them does not fit itself to the sentences on which it is made.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from transformers import TrainerCallback
@@ -21,10 +22,14 @@ CANDIDATES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # for the choice
 SEVEREST = 12.0
 
 
+def steep_shares(layers: int, steepness: float, severity: float) -> np.ndarray:
+    """[layers] the shares of a sentence that the layers retain."""
+    return np.exp(-severity * (np.arange(1, layers + 1) / layers) ** steepness)
+
+
 def steep_family(layers: int, steepness: float) -> ScheduleFamily:
     """The schedules of one steepness, by their severity."""
-    exponents = -SEVEREST * (np.arange(1, layers + 1) / layers) ** steepness
-    return lambda severity: rates_of_shares(np.exp(severity * exponents))
+    return lambda severity: rates_of_shares(steep_shares(layers, steepness, SEVEREST * severity))
 
 
 def in_all_layers(schedule: Sequence[float]) -> list[float]:
@@ -39,8 +44,7 @@ class SampleSchedules(TrainerCallback):
         """``model`` is a pruned BERT, ``lengths`` are those of the sentences on which the FLOPs are counted."""
         self.model, self.reach, self.seed = model, reach, seed
         self.shape = BertShape.of(model.config)
-        self.lengths = np.asarray(lengths, dtype=np.float64)
-        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.depth)
+        self.flops = partial(shares_flops, self.shape, np.asarray(lengths, dtype=np.float64))
 
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
@@ -49,13 +53,9 @@ class SampleSchedules(TrainerCallback):
 
     def schedule(self, steepness: float, share: float) -> list[float]:
         """The schedule of a steepness that leaves a share of the FLOPs."""
-        exponents = (np.arange(1, self.shape.depth + 1) / self.shape.depth) ** steepness
-
-        def too_much_left(severity: float) -> bool:
-            return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > share * self.unpruned
-
-        _, severity = bisect(too_much_left, SEVEREST, steps=16)
-        return in_all_layers(rates_of_shares(np.exp(-severity * exponents)))
+        shares, limit = partial(steep_shares, self.shape.depth, steepness), share * self.flops([1.0] * self.shape.depth)
+        _, severity = bisect(lambda severity: self.flops(shares(severity)) > limit, SEVEREST, steps=16)
+        return in_all_layers(rates_of_shares(shares(severity)))
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))
@@ -68,11 +68,7 @@ class SampleSchedules(TrainerCallback):
 def choose_schedule(
     layers: int, fit: Callable[[ScheduleFamily], list[float]], cost: Callable[[Sequence[float]], float]
 ) -> tuple[list[float], float]:
-    """The schedule of least cost among those of all steepnesses that meet a budget, and the cost.
-
-    Args:
-        fit: a family -> its schedule that meets the budget (``budget.fit_schedule``).
-        cost: of a schedule; the lower the better.
+    """Return the schedule of least ``cost`` among those of all steepnesses that ``fit`` a budget, and the cost.
 
     Raises:
         UserError: no schedule meets the budget.
