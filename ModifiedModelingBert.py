@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from pruner.compress.tokens.model import PrunedModel
 from pruner.compress.tokens.outputs import PrunedOutput, Trace
 from pruner.compress.tokens.scores import scores_before
-from pruner.compress.tokens.select import keep_counts, select_tokens
+from pruner.compress.tokens.select import select_tokens
 from pruner.compress.tokens.teachers import Batch
 from pruner.models.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
 from pruner.models.packing import pack, real_lengths
@@ -31,12 +31,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
     Without a schedule it computes what its parent does.
     """
 
-    kind, plain_class = "bert", BertForSequenceClassification
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__(config)
-        self.init_pruning(config.num_hidden_layers, config.hidden_size)
-        self.post_init()
+    kind, plain_class, scored_size = "bert", BertForSequenceClassification, "hidden_size"
 
     def unpruned_twin(self) -> BertForSequenceClassification:
         """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode."""
@@ -77,7 +72,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         input_ids = input_ids[:, : max(lengths)]
         types, positions = (None if x is None else x[:, : max(lengths)] for x in (token_type_ids, position_ids))
 
-        kept_counts = keep_counts(lengths, self.pruning.schedule, self.pruning.count, self.pruning.padded_length)
+        kept_counts = self.pruning.keep_counts(lengths)
         # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
         half = self.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         round_up = half and input_ids.device.type == "cpu"

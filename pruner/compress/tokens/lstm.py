@@ -12,21 +12,16 @@ from pruner.compress.tokens.scores import scores_before
 from pruner.compress.tokens.select import keep_counts, select_tokens
 from pruner.compress.tokens.teachers import Batch
 from pruner.data.vocabulary import PADDING
-from pruner.models.lstm import LstmConfig, LstmForSequenceClassification, one_below_another
+from pruner.models.lstm import LstmForSequenceClassification, one_below_another
 from pruner.models.packing import pack
 
 
 class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassification):
     """``LstmForSequenceClassification`` that reads the kept words only; see ``set_pruning``."""
 
-    kind, plain_class = "lstm", LstmForSequenceClassification
-
-    def __init__(self, config: LstmConfig) -> None:
-        super().__init__(config)
-        self.ramp_rate: float | None = None  # takes the place of the rate while training
-        self._word_scores: tuple[tuple, Tensor] | None = None
-        self.init_pruning(1, config.embedding_size)
-        self.post_init()
+    kind, plain_class, scored_size = "lstm", LstmForSequenceClassification, "embedding_size"
+    ramp_rate: float | None = None  # takes the place of the rate while training
+    _word_scores: tuple[tuple, Tensor] | None = None
 
     def forward(
         self,
@@ -83,10 +78,10 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
 
     @torch.no_grad()
     def word_scores(self) -> Tensor:
-        """Look up or compute the student's score of every word [vocabulary].
+        """Return the student's score of every word [vocabulary].
 
         The student reads the embedding, which knows no context: what it says is a property of the word. So the scores
-        are computed once for the vocabulary and then looked up, until a weight changes or evaluation begins anew.
+        are computed once, until a weight changes or evaluation begins anew.
         """
         weights = [self.embedding.weight, *self.students.parameters()]
         state = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)

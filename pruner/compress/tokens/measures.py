@@ -9,7 +9,6 @@ from scipy.stats import spearmanr
 from torch import nn
 
 from pruner.compress.tokens.schedule import Pruning
-from pruner.compress.tokens.select import keep_counts
 from pruner.data.collate import Collate, sorted_batches
 from pruner.training.context import Context
 
@@ -19,8 +18,7 @@ def count_tokens(lengths: Sequence[int], pruning: Pruning) -> dict:
 
     ``lengths`` are those of the sentences; what comes before LSTM steps counts as one layer.
     """
-    kept = np.array(keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length))
-    real = sum(lengths)
+    kept, real = np.array(pruning.keep_counts(lengths)), sum(lengths)
     return {
         "real": real,
         "nominal_rate": round(pruning.nominal_rate, 6),

@@ -43,7 +43,7 @@ class Trace:
     student_counts: list[list[int]] = field(default_factory=list)
 
     def distil(self, student: Tensor, teacher: Tensor, packing: Packing) -> None:
-        """Add the loss of a student whose scores are to be its teacher's, [B, L] each."""
+        """Add a student's loss, whose scores are to be its teacher's, [B, L] each."""
         self.student_losses.append(distillation_loss(student, teacher, packing.real))
         self.student_scores.append((student.detach(), teacher))
         self.student_counts.append(packing.seqlens)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pruner.compress.tokens.scores import SCORERS, Scorer, scorer_names
+from pruner.compress.tokens.select import keep_counts
 from pruner.utils.errors import SettingError, UserError, unknown
 
 COUNTS = ("real", "padded")
@@ -34,11 +35,7 @@ class Pruning:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
-        """Read the pruning of a saved model.
-
-        Raises:
-            UserError: it names a scorer that is not registered.
-        """
+        """Read the pruning of a saved model; raise a ``UserError`` if a scorer of it is not registered."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
         pruning = cls(**fields)
         for name in (*pruning.methods, pruning.teacher):
@@ -57,17 +54,17 @@ class Pruning:
         return "+".join(used[:1] if len(set(used)) == 1 else used) or "none"
 
     def with_schedule(self, schedule: Sequence[float]) -> "Pruning":
-        """Set other rates, in any of the layers, for the one method that there is.
-
-        Raises:
-            UserError: layers have different methods, or none has one.
-        """
+        """Set other rates, in any layers, for the one method; raise a ``UserError`` if there are several or none."""
         used = set(filter(None, self.methods))
         if len(used) > 1 or (not used and any(schedule)):
             problem = f"with {self.method!r} it is not known which method other layers have"
             raise SettingError("pruning_methods", f"{problem}; set_pruning takes one method, or one per layer")
         methods = tuple(self.method if rate > 0 else None for rate in schedule)
         return replace(self, schedule=tuple(schedule), methods=methods)
+
+    def keep_counts(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Count the tokens of each sentence that each layer computes."""
+        return keep_counts(lengths, self.schedule, self.count, self.padded_length)
 
     @property
     def scorers(self) -> list[Scorer | None]:
@@ -78,6 +75,10 @@ class Pruning:
     def student_layers(self) -> list[int]:
         """Layers whose scorer is learned."""
         return [layer for layer, scorer in enumerate(self.scorers) if scorer and scorer.learned]
+
+    @property
+    def needs_occurrences(self) -> bool:
+        return any(scorer.needs_occurrences for scorer in self.scorers if scorer)
 
     @property
     def nominal_rate(self) -> float:
@@ -143,11 +144,7 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
 def check_schedule(
     schedule: Sequence[float | str], num_layers: int, name: str = "pruning_schedule"
 ) -> tuple[float, ...]:
-    """Check one rate per layer, ``0 <= rate < 1``, of the constant ``name``.
-
-    Raises:
-        UserError: another number of rates, or an impossible one.
-    """
+    """Check one rate per layer, ``0 <= rate < 1``, of the constant ``name``; raise a ``UserError`` for others."""
     if isinstance(schedule, str) or not isinstance(schedule, Sequence):
         raise SettingError(name, f"{schedule!r} is not a list of rates; give one rate per BERT layer")
     if len(schedule) != num_layers:

@@ -42,8 +42,8 @@ class Scorer:
     """A way of scoring tokens. What its function ``reads`` says when it is called and with what:
 
     - ``"tokens"``: ``Tokens`` -> [B, L]; before the pruned pass.
-    - ``"model"``: model, ``teachers.Batch`` and layers -> {layer: [B, L]}; by an unpruned pass, which saves nothing.
-      Students can imitate it.
+    - ``"model"``: model, ``teachers.Batch`` and layers -> {layer: [B, L]}; by an unpruned pass, which saves nothing,
+      in evaluation mode and without gradients. Students can imitate it.
     - ``"hidden"``: the hidden states entering the layer [..., D] -> [...]; in the same pass. A ``learned`` one is given
       D and hidden widths, and makes the module that does it.
     - ``"attention"``: the layer's own attention maps [b, H, n, n], 0 where padding asks -> [b, n]; tokens then leave
@@ -102,7 +102,8 @@ def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, T
     names = [pruning.teacher if teach and method and SCORERS[method].learned else method for method in pruning.methods]
     for scorer, layers in by_scorer(names):
         if scorer.unpruned_pass:
-            by_layer = scorer.function(model, batch, layers)
+            with teachers.teaching(model):
+                by_layer = scorer.function(model, batch, layers)
             known |= {layer: by_layer[layer] for layer in layers}
         for layer in layers if scorer.reads == "tokens" else ():
             tokens = Tokens(batch.input_ids, batch.packing.real, layer, pruning.seed, model.token_counts)

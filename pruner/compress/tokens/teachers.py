@@ -1,10 +1,11 @@
-"""Teachers: importance scores from an unpruned pass, and what that costs. They change no weight, leave no gradient."""
+"""Teachers: importance scores from an unpruned pass, which ``teaching`` surrounds, and what that costs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -34,41 +35,34 @@ class Batch:
 
 
 @contextmanager
-def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while."""
-    training = module.training
-    module.eval()
+def teaching(model: nn.Module) -> Iterator[None]:
+    """Let a model run without dropout and without a graph, and leave it as it was."""
+    training = model.training
+    model.eval()
     try:
-        yield
+        with torch.no_grad():
+            yield
     finally:
-        module.train(training)
+        model.train(training)
+        # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pruned pass.
+        torch.clear_autocast_cache()
 
 
-@torch.no_grad()
 def emission(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
     """Compute the "ideal emission rate" [B, L] of every layer: the attention that [CLS] pays from there on."""
-    rows: list[Tensor] = []
-    packing = batch.packing
-    with without_dropout(model):
-        hidden = embed(model.bert, packing, batch.input_ids, batch.token_type_ids, batch.position_ids)
-        *earlier, last = layers_of(model.bert)
-        for layer in earlier:
-            rows.append(cls_attention(layer, hidden, packing))
-            hidden = run_layer(layer, hidden, packing)
-        rows.append(cls_attention(last, hidden, packing))  # the rest of the last layer is not needed
-    # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pass that is trained.
-    torch.clear_autocast_cache()
+    packing, stack = batch.packing, layers_of(model.bert)
+    hidden = embed(model.bert, packing, batch.input_ids, batch.token_type_ids, batch.position_ids)
+    rows = [cls_attention(stack[0], hidden, packing)]
+    for before, layer in pairwise(stack):  # the rest of the last layer is not needed
+        hidden = run_layer(before, hidden, packing)
+        rows.append(cls_attention(layer, hidden, packing))
     return dict(enumerate(emission_scores(rows)))
 
 
 def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
-    """Multiply the attention by [CLS] over each layer and all later ones.
+    """Multiply the attention by [CLS] [B, L] over each layer and all later ones -> [B, L] per layer.
 
-    Args:
-        cls_attention: per layer [B, L], the head-averaged attention that ``[CLS]`` pays to each token.
-
-    Returns:
-        Per layer [B, L], as sums of logs: the plain product is about 1e-18 and drowns.
+    As sums of logs: the plain product is about 1e-18 and drowns.
     """
     tiny = torch.finfo(torch.float32).tiny
     logs = torch.stack([a.float().clamp_min(tiny).log() for a in cls_attention])
@@ -103,7 +97,7 @@ def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
     """
     first, packing = min(layers), batch.packing
     # Inference mode is left: its tensors cannot be part of a graph.
-    with torch.inference_mode(False), torch.no_grad(), without_dropout(model):
+    with torch.inference_mode(False), torch.no_grad():
         packing = pack([packing.seqlens], packing.cu_seqlens.device, round_up=packing.rows > packing.num_tokens)[0]
         inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
         ids, types, positions = (None if x is None else x.clone() for x in inputs)
@@ -142,7 +136,6 @@ def gradient_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[
     return total
 
 
-@torch.no_grad()
 def gate(model: LstmForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
     """Average the input gate of the first LSTM over its width at each word: [S, L], 0 at padding"""
     lstm, hidden, ids = model.lstm[0], model.config.hidden_size, batch.input_ids
