@@ -31,7 +31,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
     Without a schedule it computes what its parent does.
     """
 
-    kind, plain_class, scored_size = "bert", BertForSequenceClassification, "hidden_size"
+    plain_class, scored_size = BertForSequenceClassification, "hidden_size"
 
     def unpruned_twin(self) -> BertForSequenceClassification:
         """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import Pruning
-from pruner.models.flops import BertShape, dense_flops
+from pruner.models.flops import BertShape, Shape, dense_flops
 from pruner.utils.errors import SettingError
 
 TOLERANCE = 0.03  # of the reduction that was asked for
@@ -58,13 +58,13 @@ def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tupl
     return low, high
 
 
-def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) -> float:
+def flops_reduction(shape: Shape, lengths: Sequence[int], pruning: Pruning) -> float:
     """Baseline / pruned on sentences of these lengths."""
     return dense_flops(shape, lengths) / pruned_flops(shape, lengths, pruning.keep_counts(lengths), pruning)
 
 
 def fit_schedule(
-    family: ScheduleFamily, target: float, lengths: Sequence[int], shape: BertShape, pruning: Pruning
+    family: ScheduleFamily, target: float, lengths: Sequence[int], shape: Shape, pruning: Pruning
 ) -> list[float]:
     """Find the schedule of the family that reduces the FLOPs by the ``target``; rates have three decimals.
 
@@ -82,8 +82,7 @@ def fit_schedule(
         return flops_reduction(shape, spread, pruning.with_schedule(rounded(severity)))
 
     ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
-    best = min(ends, key=lambda severity: abs(reached(severity) - target))
-    nearest = reached(best)
+    nearest, best = min([(reached(end), end) for end in ends], key=lambda pair: abs(pair[0] - target))
     if abs(nearest / target - 1) > TOLERANCE:
         problem = f"{target:g} cannot be met within 3 %, the nearest is {nearest:.2f}; choose another"
         raise SettingError("target_flops_reduction", problem)

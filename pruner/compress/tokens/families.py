@@ -7,8 +7,7 @@ from dataclasses import replace
 
 from pruner.compress.method import FAMILIES, Family, Method
 from pruner.compress.tokens.budget import SCHEDULE_FAMILIES
-from pruner.compress.tokens.lstm_methods import LstmPruning
-from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
+from pruner.compress.tokens.methods import LearnedPruning, LstmPruning, SoftExtractPruning, TokenPruning
 from pruner.compress.tokens.schedule import Pruning, check_rate, make_pruning
 from pruner.compress.tokens.scores import SCORERS, scorer_names
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
@@ -59,14 +58,12 @@ def _needs_pass(method: str) -> bool:
 
 def _budget_methods(methods: Sequence[str]) -> list[str]:
     """Keep the methods that can meet a budget: one for all layers, and none that needs an unpruned pass."""
-    able = []
     for method in methods:
         if "+" in method:
             raise SettingError("pruning_methods", f"{method!r} is for a given schedule; a budget takes single methods")
         if _needs_pass(method):
             print(f"skipped {method}: it needs an unpruned pass of its own, and so meets no budget")
-        else:
-            able.append(method)
+    able = [method for method in methods if not _needs_pass(method)]
     if not able:
         raise SettingError("pruning_methods", "none of them can meet a budget; use student, attention or random")
     return able

@@ -1,10 +1,12 @@
 """The LSTM classifier that drops words before it reads."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import TrainerCallback
 
 from pruner.compress.tokens.model import PrunedModel
 from pruner.compress.tokens.outputs import PrunedOutput, Trace
@@ -19,7 +21,7 @@ from pruner.models.packing import pack
 class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassification):
     """``LstmForSequenceClassification`` that reads the kept words only; see ``set_pruning``."""
 
-    kind, plain_class, scored_size = "lstm", LstmForSequenceClassification, "embedding_size"
+    plain_class, scored_size = LstmForSequenceClassification, "embedding_size"
     ramp_rate: float | None = None  # takes the place of the rate while training
     _word_scores: tuple[tuple, Tensor] | None = None
 
@@ -38,8 +40,7 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
 
         Args:
             input_ids, second_ids, labels, lengths, second_lengths: as for the parent.
-            follow_teacher: the student's words are chosen by the teacher's scores (as in training) or by its own.
-                Default: the teacher's while training.
+            follow_teacher: choose by the scores of the student's teacher, not by its own. Default: while training.
             output_tokens: also return what becomes of the words, see ``PrunedOutput``. Default: while training.
         """
         ids, seqlens = one_below_another(input_ids, second_ids, lengths, second_lengths)
@@ -50,7 +51,7 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
             rate = self.ramp_rate
         kept_counts = keep_counts(seqlens, [rate], self.pruning.count, self.pruning.padded_length)
         packing, kept = pack([seqlens, *kept_counts], ids.device)
-        drops, trace = kept is not packing, Trace(kept_counts)
+        drops, trace = kept is not packing, Trace(kept_counts, [packing.positions])
 
         scores = scores_before(self, Batch(packing, ids), teach=follow_teacher or self.training).get(0)
         if scorer is not None and scorer.reads == "hidden":
@@ -61,15 +62,13 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
             elif drops:
                 scores = self.word_scores()[ids] if scorer.learned else scorer.function(self.embedding(ids))
 
-        positions = packing.positions
         if drops:
             assert scores is not None  # where words are dropped there is a scorer
             scores = scores.detach()
             trace.score_sums.append(scores.masked_fill(~packing.real, 0).float().sum())
             indices = select_tokens(scores.masked_fill(~packing.real, float("-inf")), kept)
-            positions = positions.index_select(0, indices)
+            trace.token_positions = [packing.positions.index_select(0, indices)]
             ids = kept.pad(packing.unpad(ids).index_select(0, indices), PADDING)
-        trace.token_positions.append(positions)
         logits = self.classify(self.last_states(ids, kept.seqlens), pairs=second_ids is not None)
 
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
@@ -92,3 +91,14 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
     def train(self, mode: bool = True) -> "PrunedLstmForSequenceClassification":
         self._word_scores = None
         return super().train(mode)
+
+
+class RateRamp(TrainerCallback):
+    """Lets the rate grow linearly from a start to its target at the last optimizer step, as published."""
+
+    def __init__(self, model: Any, start: float) -> None:
+        self.model, self.start = model, start
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        share = state.global_step / max(1, state.max_steps - 1)
+        self.model.ramp_rate = self.start + (self.model.pruning.schedule[0] - self.start) * min(1.0, share)

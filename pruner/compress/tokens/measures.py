@@ -14,10 +14,7 @@ from pruner.training.context import Context
 
 
 def count_tokens(lengths: Sequence[int], pruning: Pruning) -> dict:
-    """Count real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes.
-
-    ``lengths`` are those of the sentences; what comes before LSTM steps counts as one layer.
-    """
+    """Count real tokens, nominal and effective rate, and the mean share of real tokens that each layer computes."""
     kept, real = np.array(pruning.keep_counts(lengths)), sum(lengths)
     return {
         "real": real,

@@ -14,6 +14,7 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import Cost, Dense, Method
 from pruner.compress.tokens.budget import ScheduleFamily, fit_schedule, path_family, rates_of_shares
 from pruner.compress.tokens.flops import pruned_flops
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification, RateRamp
 from pruner.compress.tokens.measures import count_tokens, rank_correlation, shorten
 from pruner.compress.tokens.sampled import SampleSchedules, choose_schedule, in_all_layers
 from pruner.compress.tokens.schedule import Pruning, schedule_name
@@ -31,15 +32,14 @@ CHOICE_ROWS = 512  # training sentences on which schedules are compared
 class TokenPruning(Method):
     """Drop tokens of a BERT by a schedule that is known before training: given, or fitted to a budget.
 
-    ``source`` says how the schedule was made and ``target`` for which FLOPs reduction, if any. ``start`` says what is
-    trained: the pre-trained model (``pretrained``), or the fine-tuned one of the same seed, whose logits it imitates
-    then (``finetuned``); or all cells of a method and seed share one such training, in which schedules are sampled up
-    to the FLOPs reduction ``reach`` (``sampled``).
+    ``start`` says what is trained: the pre-trained model (``pretrained``), or the fine-tuned one of the same seed,
+    whose logits it imitates then (``finetuned``); or all cells of a method and seed share one such training, in which
+    schedules are sampled up to the FLOPs reduction ``reach`` (``sampled``).
     """
 
     pruning: Pruning
-    source: str = "given"
-    target: float | None = None
+    source: str = "given"  # how the schedule was made
+    target: float | None = None  # for which FLOPs reduction, if any
     start: str = "pretrained"
     reach: float = 4.0
     student_learning_rate: float = 1e-3
@@ -88,17 +88,17 @@ class TokenPruning(Method):
 
     def fit(self, family: ScheduleFamily, context: Context) -> list[float]:
         """Return the schedule of a family that meets the budget ``target`` on the dev set's lengths."""
-        shape: Any = context.backbone.shape(context.task)
         assert self.target is not None  # of a budget's cell
-        return fit_schedule(family, self.target, context.dev_lengths, shape, self.pruning)
+        lengths, shape = context.dev_lengths, context.backbone.shape(context.task)
+        return fit_schedule(family, self.target, lengths, shape, self.pruning)
 
     def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
-        occurrences = torch.from_numpy(context.cache.counts)
-        occurrences = F.pad(occurrences, (0, model.config.vocab_size - len(occurrences)))
-        pruned = self.model_class.from_unpruned(model)
+        counts, pruned = context.cache.counts, self.model_class.from_unpruned(model)
+        occurrences = F.pad(torch.from_numpy(counts), (0, model.config.vocab_size - len(counts)))
         return pruned.set_pruning(self._pruning(context, told), token_counts=occurrences)
 
     def _pruning(self, context: Context, told: dict) -> Pruning:
+        """Return the pruning, of which the schedule may be known only when the stage before has ``told`` it."""
         return self.pruning
 
     def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
@@ -107,7 +107,9 @@ class TokenPruning(Method):
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         model: Any = trained[-1].model
-        return model.set_schedule(self.pruning.schedule) if self.start == "sampled" else model
+        if self.start == "sampled":
+            model.set_schedule(self._pruning(context, trained[0].result).schedule)
+        return model
 
     def load(self, folder: Path, context: Context) -> nn.Module:
         return self.model_class.from_pretrained(folder)
@@ -144,6 +146,25 @@ class TokenPruning(Method):
         return examples
 
 
+@dataclass
+class LstmPruning(TokenPruning):
+    """Drop words before the LSTM reads; ``rate_start`` is the rate at the first step, ``None`` where it is constant."""
+
+    rate_start: float | None = None
+
+    model_class: ClassVar[Any] = PrunedLstmForSequenceClassification
+
+    def settings(self, context: Context) -> dict:
+        return {"pruning_rate_start": self.rate_start} | self._student_settings()
+
+    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
+        ramp = [] if self.rate_start is None else [RateRamp(model, self.rate_start)]
+        return replace(super().additions(model, context, say), callbacks=ramp)
+
+    def _schedule_section(self, model: Any) -> dict:
+        return {"target_prune_rate": model.pruning.schedule[0], "schedule_source": self.source}
+
+
 class Unpruned(Dense):
     """The dense model; its record says in token pruning's words that every layer computes all tokens."""
 
@@ -156,10 +177,7 @@ class Unpruned(Dense):
 
 
 class SampledTraining(TokenPruning):
-    """The training with another schedule in every step, which serves all budgets up to ``reach``.
-
-    ``pruning`` has some rate in all layers, which stands for the schedules that are sampled.
-    """
+    """The training with another schedule in every step; that of ``pruning`` has some rate in all layers."""
 
     def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
         sampler = SampleSchedules(model, context.dev_lengths, self.reach, context.seed)
@@ -215,16 +233,10 @@ class SoftExtractPruning(TokenPruning):
         return [search, *super().stages(context, dense, search)]
 
     def _pruning(self, context: Context, told: dict) -> Pruning:
-        return self.pruning.with_schedule(self._schedule(context, told["path"]))
-
-    def _schedule(self, context: Context, path: list[list[float]]) -> list[float]:
-        if self.target is None:
-            return [round(rate, 3) for rate in rates_of_shares(path[-1])]
-        return self.fit(path_family(path), context)
+        end = [round(rate, 3) for rate in rates_of_shares(told["path"][-1])]
+        return self.pruning.with_schedule(self.fit(path_family(told["path"]), context) if self.target else end)
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
-        model: Any = trained[-1].model
-        if self.start == "sampled":
-            model.set_schedule(self._schedule(context, trained[0].result["path"]))
+        model: Any = super().finalize(trained, context, dense, say)
         say(f"pruning_schedule = {list(model.pruning.schedule)}")
         return model

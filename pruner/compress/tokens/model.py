@@ -15,12 +15,8 @@ from pruner.utils.errors import SettingError, UserError
 
 
 class PrunedModel(PreTrainedModel):
-    """The schedule, its students and the ways to set them; a base of pruned models beside their plain class.
+    """The schedule and its students, set and saved with the model; a base of pruned models beside their plain class."""
 
-    ``save_pretrained`` and ``from_pretrained`` keep them with the model.
-    """
-
-    kind: ClassVar[str]  # "bert" or "lstm", as in ``Scorer.models``
     plain_class: ClassVar[type[PreTrainedModel]]
     scored_size: ClassVar[str]  # the config's entry that says how many numbers a student reads of a token
     evaluation_options: ClassVar = {"output_tokens": True}  # what ``evaluation.predict`` asks for
@@ -72,7 +68,8 @@ class PrunedModel(PreTrainedModel):
             UserError: a schedule of the wrong length or with an impossible rate, an unknown method or option.
         """
         if not isinstance(schedule, Pruning):
-            schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=self.kind, **options)
+            model = self.config.model_type  # as in ``Scorer.models``
+            schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=model, **options)
         if schedule.needs_occurrences:
             if token_counts is None:
                 raise UserError(f"token_counts: {schedule.method!r} needs how often words occur in the training set")
@@ -85,8 +82,7 @@ class PrunedModel(PreTrainedModel):
     def set_schedule(self, schedule: Sequence[float]) -> Self:
         """Set other rates for the layers of a model pruned by one method; the students of those that remain stay.
 
-        Raises:
-            UserError: an impossible schedule, or one that prunes at a layer which has no student.
+        A ``UserError`` is raised if the schedule is impossible, or prunes at a layer that has no student.
         """
         pruning = self.pruning.with_schedule(check_schedule(schedule, self.num_layers))
         students = dict(zip(self.pruning.student_layers, self.students, strict=True))
@@ -99,10 +95,9 @@ class PrunedModel(PreTrainedModel):
         return self
 
     def _apply_pruning(self, pruning: Pruning, token_counts: Tensor | None = None) -> None:
-        same_widths = pruning.student_widths == self.pruning.student_widths
-        if pruning.student_layers != self.pruning.student_layers or not same_widths:
+        before, size = self.pruning, getattr(self.config, self.scored_size)
+        if (pruning.student_layers, pruning.student_widths) != (before.student_layers, before.student_widths):
             learned = [scorer for scorer in pruning.scorers if scorer and scorer.learned]
-            size = getattr(self.config, self.scored_size)
             students = [scorer.function(size, pruning.student_widths) for scorer in learned]
             self.students = nn.ModuleList(students).to(self.device, self.dtype).train(self.training)
         occurrences = None

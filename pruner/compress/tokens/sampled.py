@@ -70,8 +70,7 @@ def choose_schedule(
 ) -> tuple[list[float], float]:
     """Return the schedule of least ``cost`` among those of all steepnesses that ``fit`` a budget, and the cost.
 
-    Raises:
-        UserError: no schedule meets the budget.
+    The last ``UserError`` of ``fit`` is raised if none does.
     """
     choices: list[tuple[float, list[float]]] = []
     for steepness in CANDIDATES:

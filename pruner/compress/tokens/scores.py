@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pruner.compress.tokens import student, teachers
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from pruner.models.flops import Shape
+from pruner.models.flops import Shape
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -118,10 +115,7 @@ register_scorer("student", reads="hidden", learned=True, flops=student.student_f
 
 @register_scorer("attention", reads="attention", models=("bert",))
 def received_attention(attention: Tensor) -> Tensor:
-    """Sum the attention that each token receives over heads and real queries: [b, H, n, n] -> [b, n]
-
-    The significance of PoWER-BERT (Goyal et al. 2020, section 3.2).
-    """
+    """Sum over heads and queries, PoWER-BERT's significance (Goyal et al. 2020, section 3.2): [b, H, n, n] -> [b, n]"""
     return attention.sum(dim=(1, 2))
 
 
@@ -132,11 +126,7 @@ register_scorer("gradient", reads="model", models=("bert",), flops=teachers.grad
 
 @register_scorer("random")
 def random_scores(tokens: Tokens) -> Tensor:
-    """Draw from [0, 1), seeded by the run, the layer and the sentence itself.
-
-    A hash instead of a generator: what a sentence gets then depends neither on its batch mates nor on its padding,
-    on any device.
-    """
+    """Draw from [0, 1) by a hash of seed, layer and sentence, so that no batch mate, padding or device changes it."""
     positions = torch.arange(tokens.input_ids.shape[1], device=tokens.input_ids.device)
     hashes = _mix(_mix(tokens.input_ids.long() + 1) + positions) * tokens.real
     sentence = _mix(hashes.sum(dim=1, keepdim=True) + tokens.seed * 1000 + tokens.layer)

@@ -164,8 +164,7 @@ class SearchCallback(TrainerCallback):
 
     def __init__(self, search: SoftExtractSearch, soft: SoftBert, context: Context, say: Say) -> None:
         self.search, self.soft, self.context, self.say = search, soft, context, say
-        lengths = np.array(context.dev_lengths, dtype=np.float64)
-        self.flops = partial(shares_flops, BertShape.of_model(soft.model), lengths)
+        self.flops = partial(shares_flops, BertShape.of_model(soft.model), np.array(context.dev_lengths, dtype=float))
         self.unpruned = self.flops([1.0] * len(soft.path[0]))
 
     @torch.no_grad()
@@ -191,8 +190,7 @@ class SearchCallback(TrainerCallback):
         if self.search.reach:
             progress = min(1.0, progress / PLANNED)
             self.shrink_to(self.unpruned * (1 - (1 - 1 / (self.search.reach * BEYOND)) * progress))
-        point = int(progress * POINTS + 1e-9)
-        self.soft.path[point] = torch.tensor(self.soft.soft_extract.shares())
+        self.soft.path[int(progress * POINTS + 1e-9)] = torch.tensor(self.soft.soft_extract.shares())
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if logs and "retained_tokens" in logs:  # all are computed; how much of them goes on, the parameters say

@@ -36,9 +36,9 @@ def student_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[i
 
 
 def standardise(scores: Tensor, real: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and variance 1 over the real tokens of each sentence; padding becomes 0.
+    """Shift and scale [B, L] to mean 0 and variance 1 over the real tokens of each sentence.
 
-    ``scores`` and ``real`` are [B, L]. A sentence whose scores are all equal becomes all 0.
+    Padding becomes 0, and so does a sentence whose scores are all equal.
     """
     scores = scores.float().masked_fill(~real, 0)
     # By the largest first: gradients may be 1e-20 and still mean something, and their squares would vanish.
@@ -51,9 +51,9 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """Average the squared error of standardised scores over each sentence's real tokens: [B, L] x 3 -> scalar.
+    """Average the squared error of standardised scores over each sentence, then over sentences: [B, L] x 3 -> scalar.
 
-    A mean over sentences, so that parts of a batch add up when each is weighted by its share of the sentences.
+    So parts of a batch add up when each is weighted by its share of the sentences.
     """
     difference = standardise(student, real) - standardise(teacher.detach(), real)
     return (difference.square().sum(dim=1) / real.sum(dim=1).clamp_min(1)).mean()
