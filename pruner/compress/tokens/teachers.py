@@ -36,11 +36,14 @@ class Batch:
 
 @contextmanager
 def teaching(model: nn.Module) -> Iterator[None]:
-    """Let a model run without dropout and without a graph, and leave it as it was."""
+    """Let a model run without dropout and without a graph, and leave it as it was.
+
+    Inference mode is left: a teacher may take gradients of its own, and its tensors can be part of no graph.
+    """
     training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad():
             yield
     finally:
         model.train(training)
@@ -95,26 +98,24 @@ def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
     batch mates. A regression takes its prediction for the loss: the squared error has the same gradient up to one
     factor per sentence, which is 0 at the prediction.
     """
-    first, packing = min(layers), batch.packing
-    # Inference mode is left: its tensors cannot be part of a graph.
-    with torch.inference_mode(False), torch.no_grad():
-        packing = pack([packing.seqlens], packing.cu_seqlens.device, round_up=packing.rows > packing.num_tokens)[0]
-        inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
-        ids, types, positions = (None if x is None else x.clone() for x in inputs)
-        hidden = embed(model.bert, packing, cast(Tensor, ids), types, positions)
-        stack = layers_of(model.bert)
-        for layer in stack[:first]:
-            hidden = run_layer(layer, hidden, packing)
-        torch.clear_autocast_cache()
-        with torch.enable_grad():
-            states = [hidden.detach().requires_grad_()]
-            for layer in stack[first:]:
-                states.append(run_layer(layer, states[-1], packing))
-            logits = classify(model, states.pop(), packing).float()
-            labels = logits.detach().argmax(dim=-1)
-            loss = logits.sum() if model.num_labels == 1 else F.cross_entropy(logits, labels, reduction="sum")
-            gradients = torch.autograd.grad(loss, states)
-        return {layer: packing.pad(gradient_scores(x)) for layer, x in enumerate(gradients, start=first)}
+    first, packing, stack = min(layers), batch.packing, layers_of(model.bert)
+    # The caller's tensors may be of inference mode.
+    packing = pack([packing.seqlens], packing.cu_seqlens.device, round_up=packing.rows > packing.num_tokens)[0]
+    inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+    ids, types, positions = (None if x is None else x.clone() for x in inputs)
+    hidden = embed(model.bert, packing, cast(Tensor, ids), types, positions)
+    for layer in stack[:first]:
+        hidden = run_layer(layer, hidden, packing)
+    torch.clear_autocast_cache()
+    with torch.enable_grad():
+        states = [hidden.detach().requires_grad_()]
+        for layer in stack[first:]:
+            states.append(run_layer(layer, states[-1], packing))
+        logits = classify(model, states.pop(), packing).float()
+        labels = logits.detach().argmax(dim=-1)
+        loss = logits.sum() if model.num_labels == 1 else F.cross_entropy(logits, labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, states)
+    return {layer: packing.pad(gradient_scores(x)) for layer, x in enumerate(gradients, start=first)}
 
 
 def gradient_scores(gradient: Tensor) -> Tensor:
