@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertForSequenceClassification
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
 
 from pruner.compress.tokens.model import PrunedModel
-from pruner.compress.tokens.outputs import PrunedOutput
+from pruner.compress.tokens.outputs import PrunedOutput, Trace
 from pruner.compress.tokens.scores import scores_before
-from pruner.compress.tokens.select import keep_counts, select_tokens
-from pruner.compress.tokens.student import distillation_loss
+from pruner.compress.tokens.select import select_tokens
 from pruner.compress.tokens.teachers import Batch
 from pruner.models.bert_layers import attend, classify, embed, feed_forward, layers_of, run_layer, task_loss
 from pruner.models.packing import pack, real_lengths
@@ -32,12 +31,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
     Without a schedule it computes what its parent does.
     """
 
-    kind, plain_class = "bert", BertForSequenceClassification
-
-    def __init__(self, config: BertConfig) -> None:
-        super().__init__(config)
-        self.init_pruning(config.num_hidden_layers, config.hidden_size)
-        self.post_init()
+    plain_class, scored_size = BertForSequenceClassification, "hidden_size"
 
     def unpruned_twin(self) -> BertForSequenceClassification:
         """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode."""
@@ -71,16 +65,14 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         """
         if output_attentions or output_hidden_states:
             raise ValueError("output_attentions, output_hidden_states: tokens leave on the way; see output_tokens")
-        if lengths is None:
-            lengths = real_lengths(attention_mask, *input_ids.shape)
-        lengths = list(lengths)
+        lengths = real_lengths(attention_mask, *input_ids.shape) if lengths is None else list(lengths)
         follow_teacher = self.training if follow_teacher is None else follow_teacher
         output_tokens = self.training if output_tokens is None else output_tokens
         # Padding that no sentence of this batch needs goes first.
         input_ids = input_ids[:, : max(lengths)]
         types, positions = (None if x is None else x[:, : max(lengths)] for x in (token_type_ids, position_ids))
 
-        kept_counts = keep_counts(lengths, self.pruning.schedule, self.pruning.count, self.pruning.padded_length)
+        kept_counts = self.pruning.keep_counts(lengths)
         # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
         half = self.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         round_up = half and input_ids.device.type == "cpu"
@@ -90,12 +82,9 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
 
         packing, hidden = entering, embed(self.bert, entering, input_ids, types, positions)
         origin = torch.arange(packing.rows, device=input_ids.device)  # where each token lay in the first packed row
-        token_positions, score_sums = [], []
-        student_losses, student_scores, student_counts = [], [], []
-        students = iter(self.students)
-        for index, (layer, scorer, kept) in enumerate(
-            zip(layers_of(self.bert), self.pruning.scorers, packings, strict=True)
-        ):
+        trace, students = Trace(kept_counts), iter(self.students)
+        layers = zip(layers_of(self.bert), self.pruning.scorers, packings, strict=True)
+        for index, (layer, scorer, kept) in enumerate(layers):
             drops, context = kept is not packing, None
             scores = entering.unpad(known[index]).index_select(0, origin) if index in known else None
             if scorer is not None and scorer.reads == "attention" and drops:
@@ -104,16 +93,13 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
                 score_hidden = next(students) if scorer.learned else scorer.function
                 if scores is not None:  # the teacher's
                     own = score_hidden(hidden)
-                    pair = packing.pad(own), packing.pad(scores)
-                    student_losses.append(distillation_loss(*pair, packing.real))
-                    student_scores.append((pair[0].detach(), pair[1]))
-                    student_counts.append(packing.seqlens)
+                    trace.distil(packing.pad(own), packing.pad(scores), packing)
                     scores = scores if follow_teacher else own
                 elif drops:
                     scores = score_hidden(hidden)
             if drops:
                 assert scores is not None  # every layer that is pruned has a scorer
-                score_sums.append(scores.detach().float().sum())
+                trace.score_sums.append(scores.detach().float().sum())
                 by_sentence = packing.pad(scores.detach(), float("-inf"))
                 by_sentence[:, 0] = float("inf")  # [CLS] always stays
                 indices = select_tokens(by_sentence, kept)
@@ -121,21 +107,9 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
                 context = None if context is None else context.index_select(0, indices)
                 packing = kept
             if output_tokens:
-                token_positions.append(entering.positions.index_select(0, origin[: packing.num_tokens]))
+                trace.token_positions.append(entering.positions.index_select(0, origin[: packing.num_tokens]))
             hidden = run_layer(layer, hidden, packing) if context is None else feed_forward(layer, context, hidden)
 
         logits = classify(self, hidden, packing)
-        loss = None if labels is None else task_loss(logits, labels)
-        student_loss = torch.stack(student_losses).mean() if student_losses else None
-        if loss is not None and student_loss is not None:
-            loss = loss + student_loss
-        tokens = {
-            "student_loss": student_loss,
-            "student_scores": student_scores or None,
-            "student_counts": student_counts or None,
-            "token_positions": token_positions,
-            "token_counts": kept_counts,
-            "score_sum": torch.stack(score_sums).sum() if score_sums else None,
-        }
-        output = PrunedOutput(loss=loss, logits=logits, **(tokens if output_tokens else {}))  # type: ignore[arg-type]
+        output = trace.output(None if labels is None else task_loss(logits, labels), logits, output_tokens)
         return output if return_dict else output.to_tuple()

@@ -55,7 +55,7 @@ def test_a_schedule_meets_its_budget(family, method, target):
     made = {"path": path_family(PATH), "steep": steep_family(6, 2.0)}
     chosen = made[family] if family in made else SCHEDULE_FAMILIES[family](6)
     pruning = all_layers(method)
-    schedule = fit_schedule(chosen, target, LENGTHS, SHAPE, pruning.with_schedule)
+    schedule = fit_schedule(chosen, target, LENGTHS, SHAPE, pruning)
     assert flops_reduction(SHAPE, LENGTHS, pruning.with_schedule(schedule)) == pytest.approx(target, rel=0.03)
     assert schedule == [round(rate, 3) for rate in schedule]  # ready to paste
 
@@ -63,14 +63,14 @@ def test_a_schedule_meets_its_budget(family, method, target):
 def test_a_budget_that_cannot_be_met_is_an_error():
     pruning = all_layers("emission")  # needs an unpruned pass
     with pytest.raises(UserError, match=r"target_flops_reduction: 2 cannot be met within 3 %, the nearest is 1\."):
-        fit_schedule(SCHEDULE_FAMILIES["uniform"](6), 2.0, LENGTHS, SHAPE, pruning.with_schedule)
+        fit_schedule(SCHEDULE_FAMILIES["uniform"](6), 2.0, LENGTHS, SHAPE, pruning)
 
 
 def test_the_choice_is_what_costs_least():
     pruning = all_layers("random")
 
     def fit(family):
-        return fit_schedule(family, 2.0, LENGTHS, SHAPE, pruning.with_schedule)
+        return fit_schedule(family, 2.0, LENGTHS, SHAPE, pruning)
 
     for steepness in (0.5, 1.25, 3.0):
         wanted = fit(steep_family(6, steepness))
@@ -82,7 +82,7 @@ def test_the_choice_leaves_out_what_cannot_meet_the_budget():
     pruning, asked = all_layers("attention"), []
 
     def fit(target):
-        return lambda family: fit_schedule(family, target, LENGTHS, SHAPE, pruning.with_schedule)
+        return lambda family: fit_schedule(family, target, LENGTHS, SHAPE, pruning)
 
     choose_schedule(6, fit(4.0), lambda schedule: asked.append(schedule) or 0.0)
     assert 0 < len(asked) < len(CANDIDATES)  # the steepest drop too little in the first layers

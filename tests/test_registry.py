@@ -49,6 +49,8 @@ def registered():
 
     @register_scorer("middle", reads="model", flops=lambda shape, tokens, *_: dense_flops(shape, tokens[0]))
     def middle_tokens_first(model, batch, layers):
+        assert not model.training  # whatever the pass is that asks
+        assert not torch.is_grad_enabled()
         middle = batch.packing.cu_seqlens.diff()[:, None] / 2
         return dict.fromkeys(layers, -(torch.arange(batch.packing.max_seqlen) - middle).abs())
 

@@ -16,7 +16,7 @@ from pruner.compress.method import Dense
 from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
 from pruner.compress.tokens.schedule import make_pruning, schedule_name
 from pruner.compress.tokens.scores import scorer_names
-from pruner.compress.tokens.search import SearchSettings
+from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
@@ -335,14 +335,14 @@ def test_the_names_of_runs_are_file_names_on_any_system():
         make_pruning(schedule, ["student", "random", None, "tail"], 4, count=count, padded_length=9)
         for count in ("real", "padded")
     ]
-    search = SearchSettings(4.0, None, 1e-3)
+    search = SoftExtractSearch(4.0, None, 1e-3)
     methods = [Dense(), *map(TokenPruning, prunings)]
     for target in (1.5, 1e3):
         methods += [
             LearnedPruning(prunings[0], target=target),
             SoftExtractPruning(prunings[0], target=target, how=search),
         ]
-    methods += [SoftExtractPruning(prunings[0], how=SearchSettings(None, 1e-05, 1e-3))]
+    methods += [SoftExtractPruning(prunings[0], how=SoftExtractSearch(None, 1e-05, 1e-3))]
     names = [method.label for method in methods]
     assert len(set(names)) == len(names) == 8
     assert all(re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*[A-Za-z0-9]", name) for name in names), names

@@ -14,8 +14,7 @@ from test_run import KEYS, records
 
 import RunLstm4Agnews
 import RunLstm4Glue
-from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
-from pruner.compress.tokens.lstm_methods import RateRamp
+from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification, RateRamp
 from pruner.compress.tokens.scores import scorer_names
 from pruner.data.cache import Cache
 from pruner.data.collate import LstmCollator, SplitDataset

@@ -14,9 +14,8 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.budget import rates_of_shares, shares_flops
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import make_pruning
-from pruner.compress.tokens.search import SearchSettings, SoftExtractSearch
 from pruner.compress.tokens.select import keep_counts
-from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract
+from pruner.compress.tokens.soft_extract import RANKS, SoftBert, SoftExtract, SoftExtractSearch
 from pruner.data.cache import Cache
 from pruner.data.task import Task
 from pruner.models.backbone import BertBackbone
@@ -129,23 +128,23 @@ class SmallBackbone(BertBackbone):
         return small_model().unpruned_twin()
 
 
-def run_search(tmp_path, settings: SearchSettings, name: str = "search", say=lambda text: None) -> Trained:
+def run_search(tmp_path, settings: SoftExtractSearch, name: str = "search", say=lambda text: None) -> Trained:
     split = make_split()
     task = Task("small", "small", ("text",), "label", ("a", "b", "c"), ("accuracy",))
     cache = Cache(task.name, task.labels, 64, {"train": split, "dev": split}, np.zeros(0))
     context = Context(task, cache, 1, SmallBackbone("small", None, None, None, tmp_path), TRAINING)
-    return Stages(tmp_path / name, say).obtain(Stage("search", context, SoftExtractSearch(settings), {}))
+    return Stages(tmp_path / name, say).obtain(Stage("search", context, settings, {}))
 
 
 def test_without_a_penalty_nothing_is_pruned(tmp_path):
-    path = run_search(tmp_path, SearchSettings(None, 0.0, 1e-2)).result["path"]
+    path = run_search(tmp_path, SoftExtractSearch(None, 0.0, 1e-2)).result["path"]
     assert path == [[1.0] * 6] * len(path)
 
 
 def test_a_larger_penalty_never_retains_more(tmp_path):
     retained = []
     for penalty in (1e-5, 1e-3, 1e-1):
-        path = run_search(tmp_path, SearchSettings(None, penalty, 5e-2), str(penalty)).result["path"]
+        path = run_search(tmp_path, SoftExtractSearch(None, penalty, 5e-2), str(penalty)).result["path"]
         assert all(shares == sorted(shares, reverse=True) for shares in path)
         retained.append(path[-1])
     # To the third decimal, as in a schedule. (All of the last layer leaves at any penalty: nothing reads it.)
@@ -154,7 +153,7 @@ def test_a_larger_penalty_never_retains_more(tmp_path):
 
 
 def test_a_search_for_budgets_shrinks_to_its_reach(tmp_path):
-    searched = run_search(tmp_path, SearchSettings(3.0, None, 1e-2))
+    searched = run_search(tmp_path, SoftExtractSearch(3.0, None, 1e-2))
     shape, lengths = BertShape.of_model(searched.model), make_split().lengths.astype(float)
     flops = [shares_flops(shape, lengths, shares) for shares in searched.result["path"]]
     assert flops[0] == pytest.approx(dense_flops(shape, lengths.astype(int)))
@@ -171,7 +170,7 @@ def test_flops_of_shares_are_those_of_the_schedule():
 
 
 def test_an_interrupted_search_goes_on(tmp_path):
-    settings = SearchSettings(3.0, None, 1e-2)
+    settings = SoftExtractSearch(3.0, None, 1e-2)
     whole = run_search(tmp_path, settings, "whole")
     said = []
 

@@ -23,11 +23,10 @@ class Cost:
 
 
 class Method(Recipe):
-    """One way of making a trained model cheaper.
+    """One way of making a trained model cheaper; by default the identity, which needs the plain fine-tuning alone.
 
-    The recipe that it inherits says what its own training does: ``prepare`` the model (drop layers, put on masks, set a
-    schedule), ``additions`` (callbacks, parameter groups), ``collate``. A method that only acts on a trained model
-    leaves these as they are. The default is the identity, which needs the plain fine-tuning alone.
+    As a recipe it says what its own training does: ``prepare`` the model (drop layers, put on masks, set a schedule),
+    ``additions`` (callbacks, parameter groups), ``collate``.
     """
 
     name: str  # as in ``--methods``, in records and tables
@@ -40,16 +39,13 @@ class Method(Recipe):
         return {}
 
     def stages(self, context: Context, dense: Stage) -> list[Stage]:
-        """List the trainings whose models ``finalize`` gets, the one that is evaluated last.
-
-        ``dense`` is the plain fine-tuning of the same task and seed.
-        """
+        """List the trainings whose models ``finalize`` gets; ``dense`` is the plain fine-tuning."""
         return [dense]
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         """Return what is evaluated and kept, made of the stages' models: really smaller, really int8.
 
-        It may choose by training data, never by the dev set. ``dense`` is the fine-tuned dense model, to compare with.
+        It may choose by training data, never by the dev set; ``dense`` is there to compare with.
         """
         return trained[-1].model
 
@@ -59,12 +55,9 @@ class Method(Recipe):
 
     def cost(self, model: nn.Module, context: Context) -> Cost:
         """Count what the finalized model costs, all that the method needs at inference included."""
+        flops = dense_flops(context.backbone.shape(context.task, model), context.dev_lengths)
         parameters = list(model.parameters())
-        return Cost(
-            dense_flops(context.backbone.shape(context.task, model), context.dev_lengths),
-            sum(parameter.numel() for parameter in parameters),
-            sum(parameter.numel() * parameter.element_size() for parameter in parameters),
-        )
+        return Cost(flops, sum(x.numel() for x in parameters), sum(x.nbytes for x in parameters))
 
     def describe(self, model: nn.Module, context: Context) -> dict:
         """Return the method's own section of the record."""
@@ -86,13 +79,12 @@ class Dense(Method):
 class Family:
     """Methods that are made in one way, for one kind of backbone.
 
-    ``names`` lists them, as they are now. ``make(name, options, context)`` returns the methods that a run with these
-    constants has for a task and seed under a name, one for each schedule, level or budget. It refuses options that
-    cannot be, in a ``UserError``.
+    ``make(name, options, context)`` returns the methods that a run with these constants has for a task and seed under
+    one of the ``names``: one for each schedule, level or budget. A ``UserError`` refuses options that cannot be.
     """
 
     backbone: str
-    names: Callable[[], Sequence[str]]
+    names: Callable[[], Sequence[str]]  # others may be registered later
     make: Callable[[str, Namespace, Context], Sequence[Method]]
 
 
@@ -110,11 +102,7 @@ def method_names(backbone: str) -> list[str]:
 
 
 def make_methods(name: str, options: Namespace, context: Context) -> Sequence[Method]:
-    """Make what ``--methods name`` asks for; ``a+b`` belongs to the family of ``a``.
-
-    Raises:
-        SettingError: no such method, or options that it cannot have.
-    """
+    """Make what ``--methods name`` asks for, or raise a ``SettingError``; ``a+b`` belongs to the family of ``a``."""
     backbone = context.backbone.name
     for family in FAMILIES:
         if family.backbone == backbone and name.partition("+")[0] in family.names():

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pruner.compress import builtin as builtin
 from pruner.compress.method import Method, make_methods
-from pruner.compress.tokens.unpruned import Unpruned
+from pruner.compress.tokens.methods import Unpruned
 from pruner.report.records import Log, Record, finished_record, mark_outdated
 from pruner.training.context import Context
 from pruner.training.stage import Stage, Stages, unique

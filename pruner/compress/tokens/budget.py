@@ -1,13 +1,13 @@
 """From a budget, a FLOPs reduction on real tokens, to the schedule that meets it."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import Pruning
-from pruner.compress.tokens.select import keep_counts
-from pruner.models.flops import BertShape, dense_flops
+from pruner.models.flops import BertShape, Shape, dense_flops
 from pruner.utils.errors import SettingError
 
 TOLERANCE = 0.03  # of the reduction that was asked for
@@ -33,42 +33,24 @@ SCHEDULE_FAMILIES = {"uniform": uniform_family, "first": first_family}
 
 def path_family(path: Sequence[Sequence[float]]) -> ScheduleFamily:
     """Between the points of a search's path: the shares of a sentence that each layer retained, [points][layers]."""
-
-    def at(severity: float) -> list[float]:
-        place = severity * (len(path) - 1)
-        before = min(int(place), len(path) - 2)
-        part = place - before
-        shares = [(1 - part) * a + part * b for a, b in zip(path[before], path[before + 1], strict=True)]
-        return rates_of_shares(shares)
-
-    return at
+    points, shares_by_layer = np.linspace(0, 1, len(path)), np.transpose(path)
+    return lambda severity: rates_of_shares([np.interp(severity, points, shares) for shares in shares_by_layer])
 
 
-def rates_of_shares(shares: Sequence[float]) -> list[float]:
-    """The share of a sentence that each layer retains -> the share of what enters a layer that it drops.
-
-    A layer's share that is above that of the layer before it counts as that one's.
-    """
-    rates, before = [], 1.0
-    for share in shares:
-        kept = min(share, before)
-        rates.append(min(LARGEST_RATE, 1 - kept / before))
-        before = kept
-    return rates
+def rates_of_shares(shares: Sequence[float] | np.ndarray) -> list[float]:
+    """The share of a sentence that each layer retains, no more than the layer before it -> the share that it drops."""
+    kept = np.minimum.accumulate([1.0, *shares])
+    return np.minimum(LARGEST_RATE, 1 - kept[1:] / kept[:-1]).tolist()
 
 
 def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
     """FLOPs where each layer retains, after its attention, a share of sentences of ``lengths`` tokens, rounded up."""
-    total, entering = shape.head(len(lengths)), lengths
-    for layer, share in enumerate(shares):
-        kept = np.ceil(lengths * share - 1e-6)
-        total += shape.layer(layer, entering, kept)
-        entering = kept
-    return total
+    tokens = [lengths, *(np.ceil(lengths * share - 1e-6) for share in shares)]
+    return shape.head(len(lengths)) + sum(shape.layer(layer, *pair) for layer, pair in enumerate(pairwise(tokens)))
 
 
 def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tuple[float, float]:
-    """Where ``too_little`` ends between 0 and ``high``: a number where it holds, and one close above where not."""
+    """Bisect 0 to ``high`` where ``too_little`` ends: a number where it holds, and one close above where not."""
     low = 0.0
     for _ in range(steps):
         middle = (low + high) / 2
@@ -76,24 +58,17 @@ def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tupl
     return low, high
 
 
-def flops_reduction(shape: BertShape, lengths: Sequence[int], pruning: Pruning) -> float:
+def flops_reduction(shape: Shape, lengths: Sequence[int], pruning: Pruning) -> float:
     """Baseline / pruned on sentences of these lengths."""
-    counts = keep_counts(lengths, pruning.schedule, pruning.count, pruning.padded_length)
-    return dense_flops(shape, lengths) / pruned_flops(shape, lengths, counts, pruning)
+    return dense_flops(shape, lengths) / pruned_flops(shape, lengths, pruning.keep_counts(lengths), pruning)
 
 
 def fit_schedule(
-    family: ScheduleFamily,
-    target: float,
-    lengths: Sequence[int],
-    shape: BertShape,
-    make_pruning: Callable[[Sequence[float]], Pruning],
+    family: ScheduleFamily, target: float, lengths: Sequence[int], shape: Shape, pruning: Pruning
 ) -> list[float]:
-    """The schedule of the family that reduces the FLOPs by the ``target``; rates have three decimals.
+    """Find the schedule of the family that reduces the FLOPs by the ``target``; rates have three decimals.
 
-    Args:
-        lengths: real tokens of the sentences on which the budget is to be met.
-        make_pruning: a schedule -> the whole of the pruning, so that what its scorers cost is counted.
+    ``lengths`` are the real tokens of the sentences on which it does; the scorers of ``pruning`` count.
 
     Raises:
         UserError: no schedule of the family is within 3 % of the target.
@@ -104,13 +79,11 @@ def fit_schedule(
         return [round(rate, 3) for rate in family(severity)]
 
     def reached(severity: float) -> float:
-        return flops_reduction(shape, spread, make_pruning(rounded(severity)))
+        return flops_reduction(shape, spread, pruning.with_schedule(rounded(severity)))
 
     ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
-    best = min(ends, key=lambda severity: abs(reached(severity) - target))
-    found = reached(best)
-    if abs(found / target - 1) > TOLERANCE:
-        raise SettingError(
-            "target_flops_reduction", f"{target:g} cannot be met within 3 %, the nearest is {found:.2f}; choose another"
-        )
+    nearest, best = min([(reached(end), end) for end in ends], key=lambda pair: abs(pair[0] - target))
+    if abs(nearest / target - 1) > TOLERANCE:
+        problem = f"{target:g} cannot be met within 3 %, the nearest is {nearest:.2f}; choose another"
+        raise SettingError("target_flops_reduction", problem)
     return rounded(best)

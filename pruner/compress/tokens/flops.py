@@ -1,11 +1,12 @@
 """FLOPs of pruned models: those of ``models/flops.py`` on fewer tokens per layer, and what scorers add."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from pruner.compress.tokens.schedule import Pruning
-from pruner.compress.tokens.scores import SCORERS
+from pruner.compress.tokens.scores import by_scorer
 from pruner.models.flops import Shape
 
 
@@ -16,12 +17,10 @@ def pruned_flops(shape: Shape, lengths: Sequence[int], kept_counts: Sequence[Seq
     A student's teacher is not run at inference and not counted.
     """
     tokens = [np.asarray(counts, dtype=np.float64) for counts in (lengths, *kept_counts)]
-    total, layers_of_scorer = shape.head(len(lengths)), dict[str, list[int]]()
-    for layer, (method, entering, kept) in enumerate(zip(pruning.methods, tokens[:-1], tokens[1:], strict=True)):
-        attends_to_all = method is not None and SCORERS[method].reads == "attention"
+    total = shape.head(len(lengths))
+    for layer, (scorer, (entering, kept)) in enumerate(zip(pruning.scorers, pairwise(tokens), strict=True)):
+        attends_to_all = scorer is not None and scorer.reads == "attention"
         total += shape.layer(layer, entering if attends_to_all else kept, kept)
-        if method is not None:
-            layers_of_scorer.setdefault(method, []).append(layer)
-    for method, layers in layers_of_scorer.items():
-        total += SCORERS[method].flops(shape, tokens, layers, pruning.student_widths)
+    for scorer, layers in by_scorer(pruning.methods):
+        total += scorer.flops(shape, tokens, layers, pruning.student_widths)
     return total

@@ -6,29 +6,24 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import TrainerCallback
 
 from pruner.compress.tokens.model import PrunedModel
-from pruner.compress.tokens.outputs import PrunedOutput
+from pruner.compress.tokens.outputs import PrunedOutput, Trace
 from pruner.compress.tokens.scores import scores_before
 from pruner.compress.tokens.select import keep_counts, select_tokens
-from pruner.compress.tokens.student import distillation_loss
 from pruner.compress.tokens.teachers import Batch
 from pruner.data.vocabulary import PADDING
-from pruner.models.lstm import LstmConfig, LstmForSequenceClassification, one_below_another
+from pruner.models.lstm import LstmForSequenceClassification, one_below_another
 from pruner.models.packing import pack
 
 
 class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassification):
     """``LstmForSequenceClassification`` that reads the kept words only; see ``set_pruning``."""
 
-    kind, plain_class = "lstm", LstmForSequenceClassification
-
-    def __init__(self, config: LstmConfig) -> None:
-        super().__init__(config)
-        self.ramp_rate: float | None = None  # takes the place of the rate while training
-        self._word_scores: tuple[tuple, Tensor] | None = None
-        self.init_pruning(1, config.embedding_size)
-        self.post_init()
+    plain_class, scored_size = LstmForSequenceClassification, "embedding_size"
+    ramp_rate: float | None = None  # takes the place of the rate while training
+    _word_scores: tuple[tuple, Tensor] | None = None
 
     def forward(
         self,
@@ -45,8 +40,7 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
 
         Args:
             input_ids, second_ids, labels, lengths, second_lengths: as for the parent.
-            follow_teacher: the student's words are chosen by the teacher's scores (as in training) or by its own.
-                Default: the teacher's while training.
+            follow_teacher: choose by the scores of the student's teacher, not by its own. Default: while training.
             output_tokens: also return what becomes of the words, see ``PrunedOutput``. Default: while training.
         """
         ids, seqlens = one_below_another(input_ids, second_ids, lengths, second_lengths)
@@ -57,48 +51,36 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
             rate = self.ramp_rate
         kept_counts = keep_counts(seqlens, [rate], self.pruning.count, self.pruning.padded_length)
         packing, kept = pack([seqlens, *kept_counts], ids.device)
-        drops = kept is not packing
+        drops, trace = kept is not packing, Trace(kept_counts, [packing.positions])
 
         scores = scores_before(self, Batch(packing, ids), teach=follow_teacher or self.training).get(0)
-        student_loss, pair = None, None  # the student's scores and the teacher's
         if scorer is not None and scorer.reads == "hidden":
-            if scores is not None:
+            if scores is not None:  # the teacher's
                 own = self.students[0](self.embedding(ids))
-                student_loss, pair = distillation_loss(own, scores, packing.real), (own.detach(), scores)
+                trace.distil(own, scores, packing)
                 scores = scores if follow_teacher else own
             elif drops:
                 scores = self.word_scores()[ids] if scorer.learned else scorer.function(self.embedding(ids))
 
-        positions, score_sum = packing.positions, None
         if drops:
             assert scores is not None  # where words are dropped there is a scorer
             scores = scores.detach()
-            score_sum = scores.masked_fill(~packing.real, 0).float().sum()
+            trace.score_sums.append(scores.masked_fill(~packing.real, 0).float().sum())
             indices = select_tokens(scores.masked_fill(~packing.real, float("-inf")), kept)
-            positions = positions.index_select(0, indices)
+            trace.token_positions = [packing.positions.index_select(0, indices)]
             ids = kept.pad(packing.unpad(ids).index_select(0, indices), PADDING)
         logits = self.classify(self.last_states(ids, kept.seqlens), pairs=second_ids is not None)
 
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        if loss is not None and student_loss is not None:
-            loss = loss + student_loss
-        tokens: dict[str, Any] = {
-            "student_loss": student_loss,
-            "student_scores": None if pair is None else [pair],
-            "student_counts": None if pair is None else [seqlens],
-            "token_positions": [positions],
-            "token_counts": kept_counts,
-            "score_sum": score_sum,
-        }
-        output = PrunedOutput(loss=loss, logits=logits, **(tokens if output_tokens else {}))
+        output = trace.output(loss, logits, output_tokens)
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()
     def word_scores(self) -> Tensor:
-        """Look up or compute the student's score of every word [vocabulary].
+        """Return the student's score of every word [vocabulary].
 
         The student reads the embedding, which knows no context: what it says is a property of the word. So the scores
-        are computed once for the vocabulary and then looked up, until a weight changes or evaluation begins anew.
+        are computed once, until a weight changes or evaluation begins anew.
         """
         weights = [self.embedding.weight, *self.students.parameters()]
         state = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
@@ -109,3 +91,14 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
     def train(self, mode: bool = True) -> "PrunedLstmForSequenceClassification":
         self._word_scores = None
         return super().train(mode)
+
+
+class RateRamp(TrainerCallback):
+    """Lets the rate grow linearly from a start to its target at the last optimizer step, as published."""
+
+    def __init__(self, model: Any, start: float) -> None:
+        self.model, self.start = model, start
+
+    def on_step_begin(self, args, state, control, **kwargs) -> None:
+        share = state.global_step / max(1, state.max_steps - 1)
+        self.model.ramp_rate = self.start + (self.model.pruning.schedule[0] - self.start) * min(1.0, share)

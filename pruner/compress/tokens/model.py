@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,12 @@ from transformers import PretrainedConfig, PreTrainedModel
 from pruner.compress.tokens.schedule import Pruning, check_schedule, make_pruning
 from pruner.utils.errors import SettingError, UserError
 
-Model = TypeVar("Model", bound=PreTrainedModel)
-
 
 class PrunedModel(PreTrainedModel):
-    """The schedule, its students and the ways to set them; a base of pruned models beside their plain class.
+    """The schedule and its students, set and saved with the model; a base of pruned models beside their plain class."""
 
-    The schedule, the methods and the students are saved by ``save_pretrained`` and come back with ``from_pretrained``.
-    """
-
-    kind: ClassVar[str]  # "bert" or "lstm", as in ``Scorer.models``
     plain_class: ClassVar[type[PreTrainedModel]]
+    scored_size: ClassVar[str]  # the config's entry that says how many numbers a student reads of a token
     evaluation_options: ClassVar = {"output_tokens": True}  # what ``evaluation.predict`` asks for
     # The loss is a mean over the batch: Trainer then divides it by the accumulation steps.
     accepts_loss_kwargs = False
@@ -32,14 +27,15 @@ class PrunedModel(PreTrainedModel):
     students: nn.ModuleList  # one per layer of a learned scorer, in order
     token_counts: Tensor | None  # [vocabulary] occurrences in the training set, for scorers that need them
 
-    def init_pruning(self, num_layers: int, scored_size: int) -> None:
-        """Set up what the config says, or no pruning, of ``num_layers``; students read ``scored_size`` numbers each."""
-        self.num_layers, self.scored_size = num_layers, scored_size
-        self.pruning, self.students = Pruning.none(num_layers), nn.ModuleList()
+    def __init__(self, config: PretrainedConfig) -> None:
+        super().__init__(config)
+        self.num_layers = getattr(config, "num_hidden_layers", 1)  # an LSTM is one layer to pruning
+        self.pruning, self.students = Pruning.none(self.num_layers), nn.ModuleList()
         self.register_buffer("token_counts", None)
-        saved = getattr(self.config, "pruning", None)
+        saved = getattr(config, "pruning", None)
         if saved is not None:
             self._apply_pruning(Pruning.from_dict(saved))
+        self.post_init()
 
     @classmethod
     def from_unpruned(cls, model: PreTrainedModel) -> Self:
@@ -60,57 +56,52 @@ class PrunedModel(PreTrainedModel):
     ) -> Self:
         """Set the schedule: one rate per layer, each the share of the real tokens dropped before that layer.
 
+        Students stay where the same layers had some of the same widths; others are new and untrained.
+
         Args:
             schedule: one rate per layer, ``0 <= rate < 1``, a single one for an LSTM; or all of it, as made by
                 ``make_pruning``, which explains the other arguments.
             token_counts: [vocabulary] occurrences in the training set; needed by ``frequency``.
             options: ``count``, ``padded_length``, ``seed``, ``student_widths``.
 
-        Students of layers that had one of the same size stay as they are; new ones are untrained.
-
-        Returns:
-            the model itself.
-
         Raises:
             UserError: a schedule of the wrong length or with an impossible rate, an unknown method or option.
         """
         if not isinstance(schedule, Pruning):
-            schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=self.kind, **options)
-        if _needs_occurrences(schedule):
+            model = self.config.model_type  # as in ``Scorer.models``
+            schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=model, **options)
+        if schedule.needs_occurrences:
             if token_counts is None:
                 raise UserError(f"token_counts: {schedule.method!r} needs how often words occur in the training set")
-            if token_counts.shape != (self.config.vocab_size,):
-                raise UserError(
-                    f"token_counts: {token_counts.numel()} numbers for a vocabulary of {self.config.vocab_size}"
-                )
+            size = self.config.vocab_size
+            if token_counts.shape != (size,):
+                raise UserError(f"token_counts: {token_counts.numel()} numbers for a vocabulary of {size}")
         self._apply_pruning(schedule, token_counts)
         return self
 
     def set_schedule(self, schedule: Sequence[float]) -> Self:
         """Set other rates for the layers of a model pruned by one method; the students of those that remain stay.
 
-        Raises:
-            UserError: an impossible schedule, or one that prunes at a layer which has no student.
+        A ``UserError`` is raised if the schedule is impossible, or prunes at a layer that has no student.
         """
         pruning = self.pruning.with_schedule(check_schedule(schedule, self.num_layers))
         students = dict(zip(self.pruning.student_layers, self.students, strict=True))
         for layer in pruning.student_layers:
             if layer not in students:
-                raise SettingError(
-                    "pruning_schedule", f"layer {layer} has no student; train the model with a rate there"
-                )
+                problem = f"layer {layer} has no student; train the model with a rate there"
+                raise SettingError("pruning_schedule", problem)
         self.students = nn.ModuleList(students[layer] for layer in pruning.student_layers)
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
         return self
 
     def _apply_pruning(self, pruning: Pruning, token_counts: Tensor | None = None) -> None:
-        same_widths = pruning.student_widths == self.pruning.student_widths
-        if pruning.student_layers != self.pruning.student_layers or not same_widths:
+        before, size = self.pruning, getattr(self.config, self.scored_size)
+        if (pruning.student_layers, pruning.student_widths) != (before.student_layers, before.student_widths):
             learned = [scorer for scorer in pruning.scorers if scorer and scorer.learned]
-            students = [scorer.function(self.scored_size, pruning.student_widths) for scorer in learned]
+            students = [scorer.function(size, pruning.student_widths) for scorer in learned]
             self.students = nn.ModuleList(students).to(self.device, self.dtype).train(self.training)
         occurrences = None
-        if _needs_occurrences(pruning):
+        if pruning.needs_occurrences:
             occurrences = torch.zeros(self.config.vocab_size, dtype=torch.int64, device=self.device)
             if token_counts is not None:  # else they come with the weights
                 occurrences.copy_(token_counts)
@@ -118,13 +109,9 @@ class PrunedModel(PreTrainedModel):
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
 
 
-def _needs_occurrences(pruning: Pruning) -> bool:
-    return any(scorer.needs_occurrences for scorer in pruning.scorers if scorer)
-
-
-def _as_class(model_class: type[Model], model: PreTrainedModel) -> Model:
+def _as_class(model_class: type[PreTrainedModel], model: PreTrainedModel) -> Any:
     """Make an unpruned model of another class, of copies of the modules of ``model``, whatever their shapes."""
-    config: PretrainedConfig = copy.deepcopy(model.config)
+    config = copy.deepcopy(model.config)
     config.pruning = None
     with torch.device("meta"):  # no memory, no random numbers
         made = model_class(config)

@@ -6,17 +6,13 @@ among them does not fit itself to the sentences on which it is made.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
-from torch import nn
 from transformers import TrainerCallback
 
 from pruner.compress.tokens.budget import ScheduleFamily, bisect, rates_of_shares, shares_flops
-from pruner.data.collate import Collate
 from pruner.models.flops import BertShape
-from pruner.training.context import Context
-from pruner.training.stage import Additions, Recipe, Say
 from pruner.utils.errors import UserError
 
 # Layer l of L retains the share exp(-severity * (l / L) ** steepness) of a sentence. A steepness of 1 drops the same
@@ -26,10 +22,14 @@ CANDIDATES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)  # for the choice
 SEVEREST = 12.0
 
 
+def steep_shares(layers: int, steepness: float, severity: float) -> np.ndarray:
+    """[layers] the shares of a sentence that the layers retain."""
+    return np.exp(-severity * (np.arange(1, layers + 1) / layers) ** steepness)
+
+
 def steep_family(layers: int, steepness: float) -> ScheduleFamily:
     """The schedules of one steepness, by their severity."""
-    exponents = -SEVEREST * (np.arange(1, layers + 1) / layers) ** steepness
-    return lambda severity: rates_of_shares(np.exp(severity * exponents).tolist())
+    return lambda severity: rates_of_shares(steep_shares(layers, steepness, SEVEREST * severity))
 
 
 def in_all_layers(schedule: Sequence[float]) -> list[float]:
@@ -44,25 +44,18 @@ class SampleSchedules(TrainerCallback):
         """``model`` is a pruned BERT, ``lengths`` are those of the sentences on which the FLOPs are counted."""
         self.model, self.reach, self.seed = model, reach, seed
         self.shape = BertShape.of(model.config)
-        self.lengths = np.asarray(lengths, dtype=np.float64)
-        self.unpruned = shares_flops(self.shape, self.lengths, [1.0] * self.shape.depth)
+        self.flops = partial(shares_flops, self.shape, np.asarray(lengths, dtype=np.float64))
 
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
         generator = np.random.default_rng((self.seed, step))
-        steepness = generator.uniform(*STEEPNESS)
-        return self.schedule(steepness, generator.uniform(1 / self.reach, 1))
+        return self.schedule(generator.uniform(*STEEPNESS), generator.uniform(1 / self.reach, 1))
 
     def schedule(self, steepness: float, share: float) -> list[float]:
         """The schedule of a steepness that leaves a share of the FLOPs."""
-        exponents = (np.arange(1, self.shape.depth + 1) / self.shape.depth) ** steepness
-        limit = share * self.unpruned
-
-        def too_much_left(severity: float) -> bool:
-            return shares_flops(self.shape, self.lengths, np.exp(-severity * exponents)) > limit
-
-        _, severity = bisect(too_much_left, SEVEREST, steps=16)
-        return in_all_layers(rates_of_shares(np.exp(-severity * exponents).tolist()))
+        shares, limit = partial(steep_shares, self.shape.depth, steepness), share * self.flops([1.0] * self.shape.depth)
+        _, severity = bisect(lambda severity: self.flops(shares(severity)) > limit, SEVEREST, steps=16)
+        return in_all_layers(rates_of_shares(shares(severity)))
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))
@@ -72,48 +65,21 @@ class SampleSchedules(TrainerCallback):
         self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
 
 
-@dataclass(frozen=True)
-class SampledTraining(Recipe):
-    """The training of ``pruned`` with another schedule in every step, up to the FLOPs reduction ``reach``.
-
-    ``pruned`` has some rate in all layers, which stands for the schedules that are sampled.
-    """
-
-    pruned: Recipe
-    reach: float
-
-    def collate(self, context: Context) -> Collate:
-        return self.pruned.collate(context)
-
-    def prepare(self, model: nn.Module, context: Context, told: dict) -> nn.Module:
-        return self.pruned.prepare(model, context, told)
-
-    def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
-        additions = self.pruned.additions(model, context, say)
-        sampler = SampleSchedules(model, context.dev_lengths, self.reach, context.seed)
-        return replace(additions, callbacks=[*additions.callbacks, sampler])
-
-
 def choose_schedule(
     layers: int, fit: Callable[[ScheduleFamily], list[float]], cost: Callable[[Sequence[float]], float]
 ) -> tuple[list[float], float]:
-    """The schedule of least cost among those of all steepnesses that meet a budget, and the cost.
+    """Return the schedule of least ``cost`` among those of all steepnesses that ``fit`` a budget, and the cost.
 
-    Args:
-        fit: a family -> its schedule that meets the budget (``budget.fit_schedule``).
-        cost: of a schedule; the lower the better.
-
-    Raises:
-        UserError: no schedule meets the budget.
+    The last ``UserError`` of ``fit`` is raised if none does.
     """
-    found: list[tuple[float, list[float]]] = []
+    choices: list[tuple[float, list[float]]] = []
     for steepness in CANDIDATES:
         try:
             schedule = fit(steep_family(layers, steepness))
         except UserError:
-            if steepness == CANDIDATES[-1] and not found:
+            if steepness == CANDIDATES[-1] and not choices:
                 raise
-            continue
-        found.append((cost(schedule), schedule))
-    least, schedule = min(found)
+        else:
+            choices.append((cost(schedule), schedule))
+    least, schedule = min(choices)
     return schedule, least

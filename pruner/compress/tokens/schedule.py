@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import cycle, groupby
 from typing import Any
 
+import numpy as np
+
 from pruner.compress.tokens.scores import SCORERS, Scorer, scorer_names
+from pruner.compress.tokens.select import keep_counts
 from pruner.utils.errors import SettingError, UserError, unknown
 
 COUNTS = ("real", "padded")
@@ -31,15 +35,11 @@ class Pruning:
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
-        """Read the pruning of a saved model.
-
-        Raises:
-            UserError: it names a scorer that is not registered.
-        """
+        """Read the pruning of a saved model; raise a ``UserError`` if a scorer of it is not registered."""
         fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
         pruning = cls(**fields)
         for name in (*pruning.methods, pruning.teacher):
-            if name is not None and name not in SCORERS:
+            if name and name not in SCORERS:
                 raise UserError(f"pruning: {name!r} is not a registered scorer; register it before loading the model")
         return pruning
 
@@ -51,24 +51,20 @@ class Pruning:
     def method(self) -> str:
         """The methods of the pruned layers: ``"student"``, or ``"emission+random"`` where they differ."""
         used = [method for method in self.methods if method]
-        return "+".join(dict.fromkeys(used) if len(set(used)) == 1 else used) or "none"
+        return "+".join(used[:1] if len(set(used)) == 1 else used) or "none"
 
     def with_schedule(self, schedule: Sequence[float]) -> "Pruning":
-        """Set other rates, in any of the layers, for the one method that there is.
-
-        Raises:
-            UserError: layers have different methods, or none has one.
-        """
-        used = sorted({method for method in self.methods if method})
+        """Set other rates, in any layers, for the one method; raise a ``UserError`` if there are several or none."""
+        used = set(filter(None, self.methods))
         if len(used) > 1 or (not used and any(schedule)):
-            raise SettingError(
-                "pruning_methods",
-                f"with {self.method!r} it is not known which method other layers have; set_pruning "
-                "takes one method, or one per layer",
-            )
-        return replace(
-            self, schedule=tuple(schedule), methods=tuple(used[0] if rate > 0 else None for rate in schedule)
-        )
+            problem = f"with {self.method!r} it is not known which method other layers have"
+            raise SettingError("pruning_methods", f"{problem}; set_pruning takes one method, or one per layer")
+        methods = tuple(self.method if rate > 0 else None for rate in schedule)
+        return replace(self, schedule=tuple(schedule), methods=methods)
+
+    def keep_counts(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Count the tokens of each sentence that each layer computes."""
+        return keep_counts(lengths, self.schedule, self.count, self.padded_length)
 
     @property
     def scorers(self) -> list[Scorer | None]:
@@ -81,13 +77,13 @@ class Pruning:
         return [layer for layer, scorer in enumerate(self.scorers) if scorer and scorer.learned]
 
     @property
+    def needs_occurrences(self) -> bool:
+        return any(scorer.needs_occurrences for scorer in self.scorers if scorer)
+
+    @property
     def nominal_rate(self) -> float:
         """The share of (token, layer) pairs that the schedule drops, before rounding."""
-        kept, total = 1.0, 0.0
-        for rate in self.schedule:
-            kept *= 1 - rate
-            total += kept
-        return 1 - total / len(self.schedule)
+        return 1 - float(np.subtract(1, self.schedule).cumprod().mean())
 
 
 def make_pruning(
@@ -107,7 +103,7 @@ def make_pruning(
         schedule: one rate per layer; a single one for an LSTM, which is one layer to pruning.
         methods: a name of ``scores.SCORERS`` for all pruned layers, several joined by + for one each, or a list with
             one per layer (ignored where the rate is 0).
-        teacher: whom students imitate, one that has an unpruned pass; the model's first one if it is not given.
+        teacher: whom students imitate; by default the model's first scorer with an unpruned pass.
         model: ``"bert"`` or ``"lstm"``.
 
     Raises:
@@ -125,16 +121,17 @@ def make_pruning(
         teacher, student_widths = None, ()
     elif (teacher := teacher or teachers[0]) not in teachers:
         raise SettingError("teacher", unknown("teacher", teacher, teachers))
-    padded_length = check_count(count, padded_length)
+    if count not in COUNTS:
+        raise SettingError("count", unknown("counting", count, COUNTS))
+    if count == "real":
+        padded_length = None
+    elif padded_length is None:
+        raise SettingError("count", '"padded" needs the length that sentences were padded to (padded_length)')
     return Pruning(rates, tuple(chosen), teacher, count, padded_length, seed, tuple(student_widths))
 
 
 def check_rate(rate: float | str, name: str, where: str = "") -> float:
-    """Check a share of the tokens, ``0 <= rate < 1``, of the constant ``name``.
-
-    Raises:
-        UserError: it is out of range or not a number.
-    """
+    """Check a share of the tokens, ``0 <= rate < 1``, of the constant ``name``; raise a ``UserError`` for others."""
     try:
         value = float(rate)
     except (TypeError, ValueError):
@@ -144,31 +141,16 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
     return value
 
 
-def check_count(count: str, padded_length: int | None) -> int | None:
-    """Check the counting rule; returns the padded length where that is what is counted."""
-    if count not in COUNTS:
-        raise SettingError("count", unknown("counting", count, COUNTS))
-    if count == "padded" and padded_length is None:
-        raise SettingError("count", '"padded" needs the length that sentences were padded to (padded_length)')
-    return padded_length if count == "padded" else None
-
-
 def check_schedule(
     schedule: Sequence[float | str], num_layers: int, name: str = "pruning_schedule"
 ) -> tuple[float, ...]:
-    """Check one rate per layer, ``0 <= rate < 1``, of the constant ``name``.
-
-    Raises:
-        UserError: another number of rates, or an impossible one.
-    """
+    """Check one rate per layer, ``0 <= rate < 1``, of the constant ``name``; raise a ``UserError`` for others."""
     if isinstance(schedule, str) or not isinstance(schedule, Sequence):
         raise SettingError(name, f"{schedule!r} is not a list of rates; give one rate per BERT layer")
     if len(schedule) != num_layers:
+        problem = f"{len(schedule)} rates for a model of {num_layers} layers"
         example = ",".join(["0.6"] + ["0"] * (num_layers - 1))
-        raise SettingError(
-            name,
-            f"{len(schedule)} rates for a model of {num_layers} layers; give one rate per layer, for example {example}",
-        )
+        raise SettingError(name, f"{problem}; give one rate per layer, for example {example}")
     where = " at layer {}" if num_layers > 1 else ""
     return tuple(check_rate(rate, name, where.format(layer)) for layer, rate in enumerate(schedule))
 
@@ -176,32 +158,19 @@ def check_schedule(
 def _layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float]) -> list[str | None]:
     """List the method of each layer, from ``"student"`` for all, ``"student+random"`` for one each, or a list."""
     if isinstance(methods, str):
-        names = methods.split("+")
-        pruned = sum(rate > 0 for rate in schedule)
-        if len(names) == 1:
-            names *= pruned
-        if len(names) != pruned:
-            raise SettingError(
-                "pruning_methods",
-                f"{methods!r} names {len(names)} methods, but the schedule prunes at {pruned} layers; "
-                "give one method, or one per pruned layer joined by +",
-            )
-        remaining = iter(names)
+        names, pruned = methods.split("+"), sum(rate > 0 for rate in schedule)
+        if len(names) not in (1, pruned):
+            problem = f"{methods!r} names {len(names)} methods, but the schedule prunes at {pruned} layers"
+            raise SettingError("pruning_methods", f"{problem}; give one method, or one per pruned layer joined by +")
+        remaining = cycle(names)
         return [next(remaining) if rate > 0 else None for rate in schedule]
     if len(methods) != len(schedule):
-        raise SettingError(
-            "pruning_methods", f"{len(methods)} methods for {len(schedule)} layers; give one per layer, or one"
-        )
+        problem = f"{len(methods)} methods for {len(schedule)} layers"
+        raise SettingError("pruning_methods", f"{problem}; give one per layer, or one")
     return [method if rate > 0 else None for method, rate in zip(methods, schedule, strict=True)]
 
 
 def schedule_name(schedule: Sequence[float]) -> str:
     """Shorten a schedule for names of files: ``[0.6, 0, 0, 0]`` -> ``"0.6-0x3"``."""
-    parts: list[list] = []
-    for rate in schedule:
-        text = f"{rate:g}"
-        if parts and parts[-1][0] == text:
-            parts[-1][1] += 1
-        else:
-            parts.append([text, 1])
-    return "-".join(text if times == 1 else f"{text}x{times}" for text, times in parts)
+    runs = [(text, len(list(run))) for text, run in groupby(f"{rate:g}" for rate in schedule)]
+    return "-".join(text if times == 1 else f"{text}x{times}" for text, times in runs)

@@ -11,32 +11,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pruner.compress.tokens import student, teachers
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from pruner.models.flops import Shape
+from pruner.models.flops import Shape
 
 Function = TypeVar("Function", bound=Callable)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A batch as a scorer of tokens sees it: ids [B, L], where they are ``real`` [B, L], the layer that it scores for,
-    the seed of the run, and the occurrences of each token of the vocabulary in the training set, if it needs them.
-    """
+    """A batch as a scorer of tokens sees it."""
 
-    input_ids: Tensor
-    real: Tensor
-    layer: int = 0
-    seed: int = 0
-    occurrences: Tensor | None = None
+    input_ids: Tensor  # [B, L]
+    real: Tensor  # [B, L] false at padding
+    layer: int = 0  # that is scored for
+    seed: int = 0  # of the run
+    occurrences: Tensor | None = None  # [vocabulary] in the training set, for scorers that need them
 
 
 @dataclass(frozen=True)
@@ -44,8 +39,8 @@ class Scorer:
     """A way of scoring tokens. What its function ``reads`` says when it is called and with what:
 
     - ``"tokens"``: ``Tokens`` -> [B, L]; before the pruned pass.
-    - ``"model"``: model, ``teachers.Batch`` and layers -> {layer: [B, L]}; by an unpruned pass, which saves nothing.
-      Students can imitate it.
+    - ``"model"``: model, ``teachers.Batch`` and layers -> {layer: [B, L]}; by an unpruned pass, which saves nothing,
+      in evaluation mode and without gradients. Students can imitate it.
     - ``"hidden"``: the hidden states entering the layer [..., D] -> [...]; in the same pass. A ``learned`` one is given
       D and hidden widths, and makes the module that does it.
     - ``"attention"``: the layer's own attention maps [b, H, n, n], 0 where padding asks -> [b, n]; tokens then leave
@@ -85,11 +80,14 @@ def register_scorer(name: str, **properties: Any) -> Callable[[Function], Functi
 
 def scorer_names(model: str, unpruned_pass: bool | None = None) -> list[str]:
     """List the scorers of a model, ``"bert"`` or ``"lstm"``: all, or by whether they need an unpruned pass."""
-    return [
-        scorer.name
-        for scorer in SCORERS.values()
-        if model in scorer.models and unpruned_pass in (None, scorer.unpruned_pass)
-    ]
+    fitting = [scorer for scorer in SCORERS.values() if model in scorer.models]
+    return [scorer.name for scorer in fitting if unpruned_pass in (None, scorer.unpruned_pass)]
+
+
+def by_scorer(methods: Sequence[str | None]) -> list[tuple[Scorer, list[int]]]:
+    """List the scorers among ``methods``, one per layer, each with its layers."""
+    used = dict.fromkeys(filter(None, methods))
+    return [(SCORERS[name], [layer for layer, method in enumerate(methods) if method == name]) for name in used]
 
 
 def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, Tensor]:
@@ -97,21 +95,18 @@ def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, T
 
     With ``teach``, layers of students have the scores of their teacher.
     """
-    pruning, known, unpruned = model.pruning, {}, dict[str, list[int]]()
-    for layer, method in enumerate(pruning.methods):
-        name = pruning.teacher if teach and method and SCORERS[method].learned else method
-        if name is None:
-            continue
-        if SCORERS[name].reads == "tokens":
+    pruning, known = model.pruning, dict[int, Tensor]()
+    names = [pruning.teacher if teach and method and SCORERS[method].learned else method for method in pruning.methods]
+    for scorer, layers in by_scorer(names):
+        if scorer.unpruned_pass:
+            with teachers.teaching(model):
+                by_layer = scorer.function(model, batch, layers)
+            known |= {layer: by_layer[layer] for layer in layers}
+        for layer in layers if scorer.reads == "tokens" else ():
             tokens = Tokens(batch.input_ids, batch.packing.real, layer, pruning.seed, model.token_counts)
-            scores = SCORERS[name].function(tokens)
+            scores = scorer.function(tokens)
             # Whole numbers in double: a float32 would tie those above 2**24, and there is no infinity among them.
             known[layer] = scores if scores.is_floating_point() else scores.double()
-        elif SCORERS[name].unpruned_pass:
-            unpruned.setdefault(name, []).append(layer)
-    for name, layers in unpruned.items():
-        by_layer = SCORERS[name].function(model, batch, layers)
-        known.update({layer: by_layer[layer] for layer in layers})
     return known
 
 
@@ -120,10 +115,7 @@ register_scorer("student", reads="hidden", learned=True, flops=student.student_f
 
 @register_scorer("attention", reads="attention", models=("bert",))
 def received_attention(attention: Tensor) -> Tensor:
-    """Sum the attention that each token receives over heads and real queries: [b, H, n, n] -> [b, n]
-
-    The significance of PoWER-BERT (Goyal et al. 2020, section 3.2).
-    """
+    """Sum over heads and queries, PoWER-BERT's significance (Goyal et al. 2020, section 3.2): [b, H, n, n] -> [b, n]"""
     return attention.sum(dim=(1, 2))
 
 
@@ -134,11 +126,7 @@ register_scorer("gradient", reads="model", models=("bert",), flops=teachers.grad
 
 @register_scorer("random")
 def random_scores(tokens: Tokens) -> Tensor:
-    """Draw from [0, 1), seeded by the run, the layer and the sentence itself.
-
-    A hash instead of a generator: what a sentence gets then depends neither on its batch mates nor on its padding,
-    on any device.
-    """
+    """Draw from [0, 1) by a hash of seed, layer and sentence, so that no batch mate, padding or device changes it."""
     positions = torch.arange(tokens.input_ids.shape[1], device=tokens.input_ids.device)
     hashes = _mix(_mix(tokens.input_ids.long() + 1) + positions) * tokens.real
     sentence = _mix(hashes.sum(dim=1, keepdim=True) + tokens.seed * 1000 + tokens.layer)

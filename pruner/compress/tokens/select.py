@@ -40,8 +40,7 @@ def keep_counts(
 
     With ``count="padded"`` the padded length itself shrinks by each layer's rate.
     """
-    layers = []
-    current = list(lengths)
+    layers, current = [], list(lengths)
     for rate in schedule:
         if rate > 0:
             current = [keep_count(n, rate, count, padded_length) for n in current]
@@ -54,12 +53,9 @@ def keep_counts(
 def select_tokens(scores: Tensor, kept: Packing) -> Tensor:
     """Select the tokens that stay: of each sentence the best ``kept.seqlens``, in order.
 
-    Args:
-        scores: [B, L], higher = keep, padding minus infinity. Equal scores keep the earlier token.
-        kept: the packing that comes out, made by ``pack`` after that of the tokens which have scores.
-
-    Returns:
-        [T'] where they lie in the packed row, ascending; behind them 0 for the rows with which ``kept`` is rounded up.
+    ``scores`` are [B, L], padding minus infinity; equal ones keep the earlier token. ``kept`` is the packing that comes
+    out, made by ``pack`` after that of the tokens which have scores. Returns where the tokens lie in the packed row,
+    [T'], ascending; behind them 0 for the rows with which ``kept`` is rounded up.
     """
     # A stable sort is what makes ties keep the earlier token; topk promises no order among equals.
     ranked = scores.sort(dim=1, descending=True, stable=True).indices

@@ -1,7 +1,7 @@
 """Students: small networks on the hidden states that imitate a teacher's importance scores in the same forward pass."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 from torch import Tensor, nn
@@ -18,11 +18,8 @@ class Student(nn.Module):
 
     def __init__(self, hidden_size: int, widths: Sequence[int]) -> None:
         super().__init__()
-        sizes = [hidden_size, *widths]
-        layers: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            layers += [nn.Linear(before, after), nn.ReLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], 1))
+        layers = [(nn.Linear(before, after), nn.ReLU()) for before, after in pairwise([hidden_size, *widths, 1])]
+        self.layers = nn.Sequential(*chain.from_iterable(layers))[:-1]  # no ReLU behind the score
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         return self.layers(hidden_states.detach()).squeeze(-1)
@@ -39,9 +36,9 @@ def student_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[i
 
 
 def standardise(scores: Tensor, real: Tensor) -> Tensor:
-    """Shift and scale to mean 0 and variance 1 over the real tokens of each sentence; padding becomes 0.
+    """Shift and scale [B, L] to mean 0 and variance 1 over the real tokens of each sentence.
 
-    ``scores`` and ``real`` are [B, L]. A sentence whose scores are all equal becomes all 0.
+    Padding becomes 0, and so does a sentence whose scores are all equal.
     """
     scores = scores.float().masked_fill(~real, 0)
     # By the largest first: gradients may be 1e-20 and still mean something, and their squares would vanish.
@@ -54,9 +51,9 @@ def standardise(scores: Tensor, real: Tensor) -> Tensor:
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, real: Tensor) -> Tensor:
-    """Average the squared error of standardised scores over each sentence's real tokens: [B, L] x 3 -> scalar.
+    """Average the squared error of standardised scores over each sentence, then over sentences: [B, L] x 3 -> scalar.
 
-    A mean over sentences, so that parts of a batch add up when each is weighted by its share of the sentences.
+    So parts of a batch add up when each is weighted by its share of the sentences.
     """
     difference = standardise(student, real) - standardise(teacher.detach(), real)
     return (difference.square().sum(dim=1) / real.sum(dim=1).clamp_min(1)).mean()

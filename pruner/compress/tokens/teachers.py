@@ -1,10 +1,11 @@
-"""Teachers: importance scores from an unpruned pass, and what that costs. They change no weight, leave no gradient."""
+"""Teachers: importance scores from an unpruned pass, which ``teaching`` surrounds, and what that costs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -34,41 +35,37 @@ class Batch:
 
 
 @contextmanager
-def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Put a module into evaluation mode for a while."""
-    training = module.training
-    module.eval()
+def teaching(model: nn.Module) -> Iterator[None]:
+    """Let a model run without dropout and without a graph, and leave it as it was.
+
+    Inference mode is left: a teacher may take gradients of its own, and its tensors can be part of no graph.
+    """
+    training = model.training
+    model.eval()
     try:
-        yield
+        with torch.inference_mode(False), torch.no_grad():
+            yield
     finally:
-        module.train(training)
+        model.train(training)
+        # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pruned pass.
+        torch.clear_autocast_cache()
 
 
-@torch.no_grad()
 def emission(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
     """Compute the "ideal emission rate" [B, L] of every layer: the attention that [CLS] pays from there on."""
-    rows: list[Tensor] = []
-    packing = batch.packing
-    with without_dropout(model):
-        hidden = embed(model.bert, packing, batch.input_ids, batch.token_type_ids, batch.position_ids)
-        *earlier, last = layers_of(model.bert)
-        for layer in earlier:
-            rows.append(cls_attention(layer, hidden, packing))
-            hidden = run_layer(layer, hidden, packing)
-        rows.append(cls_attention(last, hidden, packing))  # the rest of the last layer is not needed
-    # In older versions of PyTorch, weights that autocast has cast without a graph would serve the pass that is trained.
-    torch.clear_autocast_cache()
+    packing, stack = batch.packing, layers_of(model.bert)
+    hidden = embed(model.bert, packing, batch.input_ids, batch.token_type_ids, batch.position_ids)
+    rows = [cls_attention(stack[0], hidden, packing)]
+    for before, layer in pairwise(stack):  # the rest of the last layer is not needed
+        hidden = run_layer(before, hidden, packing)
+        rows.append(cls_attention(layer, hidden, packing))
     return dict(enumerate(emission_scores(rows)))
 
 
 def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
-    """Multiply the attention by [CLS] over each layer and all later ones.
+    """Multiply the attention by [CLS] [B, L] over each layer and all later ones -> [B, L] per layer.
 
-    Args:
-        cls_attention: per layer [B, L], the head-averaged attention that ``[CLS]`` pays to each token.
-
-    Returns:
-        Per layer [B, L], as sums of logs: the plain product is about 1e-18 and drowns.
+    As sums of logs: the plain product is about 1e-18 and drowns.
     """
     tiny = torch.finfo(torch.float32).tiny
     logs = torch.stack([a.float().clamp_min(tiny).log() for a in cls_attention])
@@ -88,11 +85,9 @@ def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
 def emission_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
     """Count a pass without the last layer, and a row of each layer's map: one query, all keys, their products."""
     shape, real = cast(BertShape, shape), tokens[0]
-    total = sum(shape.layer(index, real) for index in range(shape.depth - 1))
-    for layer in shape.layers:
-        query_and_keys = 2 * shape.hidden * layer.attention * (1 + real)
-        total += float(np.sum(query_and_keys + 2 * real * layer.attention))
-    return total
+    attention = sum(layer.attention for layer in shape.layers)
+    rows = 2 * shape.hidden * attention * (1 + real) + 2 * real * attention
+    return sum(shape.layer(index, real) for index in range(shape.depth - 1)) + float(np.sum(rows))
 
 
 def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
@@ -103,28 +98,24 @@ def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
     batch mates. A regression takes its prediction for the loss: the squared error has the same gradient up to one
     factor per sentence, which is 0 at the prediction.
     """
-    first, packing = min(layers), batch.packing
-    # Inference mode is left: its tensors cannot be part of a graph.
-    with torch.inference_mode(False), torch.no_grad(), without_dropout(model):
-        packing = pack([packing.seqlens], packing.cu_seqlens.device, round_up=packing.rows > packing.num_tokens)[0]
-        inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
-        ids, types, positions = (None if x is None else x.clone() for x in inputs)
-        hidden = embed(model.bert, packing, cast(Tensor, ids), types, positions)
-        stack = layers_of(model.bert)
-        for layer in stack[:first]:
-            hidden = run_layer(layer, hidden, packing)
-        torch.clear_autocast_cache()
-        with torch.enable_grad():
-            states = [hidden.detach().requires_grad_()]
-            for layer in stack[first:]:
-                states.append(run_layer(layer, states[-1], packing))
-            logits = classify(model, states.pop(), packing).float()
-            if model.num_labels == 1:
-                loss = logits.sum()
-            else:
-                loss = F.cross_entropy(logits, logits.detach().argmax(dim=-1), reduction="sum")
-            gradients = torch.autograd.grad(loss, states)
-        return {layer: packing.pad(gradient_scores(x)) for layer, x in enumerate(gradients, start=first)}
+    first, packing, stack = min(layers), batch.packing, layers_of(model.bert)
+    # The caller's tensors may be of inference mode.
+    packing = pack([packing.seqlens], packing.cu_seqlens.device, round_up=packing.rows > packing.num_tokens)[0]
+    inputs = (batch.input_ids, batch.token_type_ids, batch.position_ids)
+    ids, types, positions = (None if x is None else x.clone() for x in inputs)
+    hidden = embed(model.bert, packing, cast(Tensor, ids), types, positions)
+    for layer in stack[:first]:
+        hidden = run_layer(layer, hidden, packing)
+    torch.clear_autocast_cache()
+    with torch.enable_grad():
+        states = [hidden.detach().requires_grad_()]
+        for layer in stack[first:]:
+            states.append(run_layer(layer, states[-1], packing))
+        logits = classify(model, states.pop(), packing).float()
+        labels = logits.detach().argmax(dim=-1)
+        loss = logits.sum() if model.num_labels == 1 else F.cross_entropy(logits, labels, reduction="sum")
+        gradients = torch.autograd.grad(loss, states)
+    return {layer: packing.pad(gradient_scores(x)) for layer, x in enumerate(gradients, start=first)}
 
 
 def gradient_scores(gradient: Tensor) -> Tensor:
@@ -146,7 +137,6 @@ def gradient_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[
     return total
 
 
-@torch.no_grad()
 def gate(model: LstmForSequenceClassification, batch: Batch, layers: Sequence[int]) -> dict[int, Tensor]:
     """Average the input gate of the first LSTM over its width at each word: [S, L], 0 at padding"""
     lstm, hidden, ids = model.lstm[0], model.config.hidden_size, batch.input_ids
