@@ -8,9 +8,9 @@ import os
 import random
 import shlex
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pruner.data.cache import open_cache
 from pruner.data.rows import Rows, read_tsv
@@ -19,8 +19,7 @@ from pruner.utils.errors import SettingError, UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
 MOST_LABELS = 1000  # beyond lie scores and texts, not classes
-# No f1: which of two classes it would be of, their names do not tell.
-METRICS = ("accuracy",)
+METRICS = ("accuracy",)  # no f1: of which of two classes, their names do not tell
 
 
 def check_table_flags(args: argparse.Namespace) -> None:
@@ -32,9 +31,8 @@ def check_table_flags(args: argparse.Namespace) -> None:
         return
     for flag in ("tasks", "download"):
         if flag in args.given:
-            raise SettingError(
-                "tsv", f"--{flag} is given too; prepare your own table and other tasks one after the other"
-            )
+            problem = f"--{flag} is given too; prepare your own table and other tasks one after the other"
+            raise SettingError("tsv", problem)
     if not args.text or not args.label:
         raise SettingError("tsv", f"which columns of {args.tsv} are to be used? name them with --text and --label")
     if len(args.text) > 2:
@@ -48,9 +46,8 @@ def table_name(args: argparse.Namespace) -> str:
     if name in TASKS:
         raise SettingError("name", f"{name!r} is the name of another task; give yours a different one with --name")
     if not is_free_name(name):
-        raise SettingError(
-            "name", f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
-        )
+        problem = f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
+        raise SettingError("name", problem)
     return name
 
 
@@ -89,9 +86,8 @@ def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
 
     if args.dev_tsv is None:
         rows = hold_out(rows["train"], path)
-        num_dev, num_train = (len(rows[split].texts) for split in ("dev", "train"))
-        part = f"{num_dev} of {num_dev + num_train} rows"
-        print(f"{name}: {part}, drawn at random, held out to evaluate on; --dev-tsv names others")
+        dev, train = (len(rows[split].texts) for split in ("dev", "train"))
+        print(f"{name}: {dev} of {dev + train} rows, drawn at random, held out to evaluate on; --dev-tsv names others")
     else:
         rows["dev"] = read(args.dev_tsv, "dev-tsv", task.parse_label)
     task = replace(task, fingerprint=fingerprint(task, rows))
@@ -102,13 +98,11 @@ def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
 
 def in_order(labels: Collection[str]) -> list[str]:
     """Sort labels by their value if all are numbers, else as texts."""
-    try:
+    with suppress(ValueError):
         values = {label: float(label) for label in labels}
-    except ValueError:
-        return sorted(labels)
-    if not all(map(math.isfinite, values.values())):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (values[label], label))
+        if all(map(math.isfinite, values.values())):
+            return sorted(labels, key=lambda label: (values[label], label))
+    return sorted(labels)
 
 
 def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
@@ -116,9 +110,8 @@ def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
     labels, total = rows.labels, len(rows.texts)
     assert labels is not None  # those of training rows are there
     if total < HOLD_OUT:
-        raise UserError(
-            f"{path}: {total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
-        )
+        problem = f"{total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
+        raise UserError(f"{path}: {problem}")
     held_out = set(random.Random(0).sample(range(total), total // HOLD_OUT))
 
     def part(numbers: Collection[int], skipped: int = 0) -> Rows:
@@ -138,13 +131,10 @@ def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
     return content.hexdigest()[:16]
 
 
-def next_command(args: argparse.Namespace, constants: Mapping[str, Any], script: str) -> str:
-    """The ``script`` to run next, with what the preparing one was told of places that both need."""
-    command = ["python", script, "--tasks", table_name(args)]
-    for place in ("bert", "cache"):
-        if getattr(args, place, None) != constants.get(place):
-            command += [f"--{place}", getattr(args, place)]
-    return shlex.join(command)
+def next_command(args: argparse.Namespace, script: str) -> str:
+    """Return the command that runs a table, with the places that the preparing script was given."""
+    places = [part for name in ("bert", "cache") if name in args.given for part in (f"--{name}", getattr(args, name))]
+    return shlex.join(["python", script, "--tasks", table_name(args), *places])
 
 
 def find_custom_tasks(folder: Path) -> dict[str, Path]:

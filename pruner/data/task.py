@@ -63,6 +63,11 @@ class Task:
         """Read a split from the task's ``folder``."""
         return self.reader(self, folder, split, skip_bad_rows)
 
+    def read_splits(self, folder: Path, skip_bad_rows: bool = False) -> dict[str, Rows]:
+        """Read every split; test files may be absent."""
+        splits = [name for name in self.splits if name not in self.test or (folder / self.file(name)).is_file()]
+        return {name: self.read(folder, name, skip_bad_rows) for name in splits}
+
     def download(self, folder: Path, address: str = "") -> None:
         """Fetch the files that are not in ``folder`` yet, if they can be; ``address`` names another server."""
         if self.downloader:
