@@ -28,6 +28,7 @@ from pruner.utils.errors import UserError
 from pruner.utils.files import cannot_write, write_whole
 
 FORMAT_VERSION = 1
+PARTS = ("tokens", "offsets", "second", "labels")  # of a split
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Split:
             array = getattr(self, name)
             if array is not None and (array.dtype != kind or array.ndim != 1):
                 raise ValueError(f"{name} are not {kind} in one dimension")
-        arrays = [array for array in (self.second, self.labels) if array is not None]
-        if len(self.offsets) < 2 or any(len(array) != len(self) for array in arrays):
+        if len(self.offsets) < 2 or any(x is not None and len(x) != len(self) for x in (self.second, self.labels)):
             raise ValueError("no rows, or arrays of different lengths")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (self.offsets[1:] < self.offsets[:-1]).any():
             raise ValueError("offsets do not ascend from 0 to the end")
@@ -118,11 +118,8 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
 
     ``kind`` is ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids.
     """
-    arrays = {"counts": cache.counts}
-    for name, split in cache.splits.items():
-        arrays |= {f"{name}.tokens": split.tokens, f"{name}.offsets": split.offsets, f"{name}.second": split.second}
-        if split.labels is not None:
-            arrays[f"{name}.labels"] = split.labels
+    arrays = {f"{name}.{part}": getattr(split, part) for name, split in cache.splits.items() for part in PARTS}
+    arrays = {name: array for name, array in arrays.items() if array is not None} | {"counts": cache.counts}
     header = {
         "format_version": str(FORMAT_VERSION),
         "kind": kind,
@@ -131,9 +128,8 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         "max_length": str(cache.max_length),
         "fingerprint": fingerprint,
         "splits": json.dumps(list(cache.splits)),
+        **({"own": cache.definition} if cache.definition else {}),
     }
-    if cache.definition:
-        header["own"] = cache.definition
     path = cache_path(folder, cache.task)
     try:
         content = save(arrays, metadata=header)
@@ -181,7 +177,7 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
         arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
         splits = {}
         for name in json.loads(header["splits"]):
-            tokens, offsets, second = (arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second"))
+            tokens, offsets, second = (arrays[f"{name}.{part}"] for part in PARTS[:3])
             splits[name] = Split(tokens, offsets, second, arrays.get(f"{name}.labels"))
         labels = tuple(json.loads(header["labels"]))
         cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"], header.get("own", ""))

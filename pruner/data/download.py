@@ -63,6 +63,13 @@ def missing_splits(task: Task, folder: Path) -> list[str]:
     return [split for split in task.splits if not os.path.isfile(folder / task.file(split))]
 
 
+def download_files(task: Task, folder: Path, address: str) -> None:
+    """Put a task's files into ``folder``; files that are there already stay."""
+    for name in map(task.file, missing_splits(task, folder)):
+        with whole(folder / name) as path:
+            fetch(f"{address}/{name}", path)
+
+
 def download_archive(
     task: Task, folder: Path, address: str, archive: str | None = None, optional: Sequence[str] = ()
 ) -> None:
@@ -106,7 +113,7 @@ def fetch_lines(address: str, folder: Path) -> list[str]:
 def archive_files(
     path: Path, task: Task, splits: Sequence[str], archive: str, optional: Sequence[str]
 ) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """Read splits from an archive. Members are looked up by name, so none can be written anywhere else."""
+    """Yield splits of an archive. Members are looked up by name, so none can be written anywhere else."""
     try:
         opened = zipfile.ZipFile(path)
     except Exception as error:  # zipfile's own, and whatever a damaged list of members leads to

@@ -117,19 +117,16 @@ def read_tsv(
     label_column = header.index(task.label) if parse else 0
 
     for number, line in lines:
-        cells = line.split("\t")
-        problem, excused = None, skip_bad_rows
-        if len(cells) != len(header):
-            problem, excused = f"{len(cells)} columns instead of {len(header)}", skip_bad_rows or task.broken_rows
-        elif parse:
-            try:
+        cells, excused = line.split("\t"), skip_bad_rows
+        try:
+            if len(cells) != len(header):
+                excused = skip_bad_rows or task.broken_rows
+                raise ValueError(f"{len(cells)} columns instead of {len(header)}")
+            if parse:
                 labels.append(parse(cells[label_column]))
-            except ValueError as error:
-                problem = str(error)
-        if problem is None:
             rows.texts.append(tuple(cells[column] for column in text_columns))
-        else:
-            rows.leave_out(f"{path}:{number}: {problem}", excused)
+        except ValueError as error:
+            rows.leave_out(f"{path}:{number}: {error}", excused)
             if not parse:
                 rows.texts.append(("",) * len(text_columns))
     return rows.checked(path)
