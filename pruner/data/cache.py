@@ -25,7 +25,7 @@ from safetensors.numpy import save
 
 from pruner.data.task import TASKS, Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import cannot_write, write_whole
+from pruner.utils.files import whole
 
 FORMAT_VERSION = 1
 PARTS = ("tokens", "offsets", "second", "labels")  # of a split
@@ -131,11 +131,8 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         **({"own": cache.definition} if cache.definition else {}),
     }
     path = cache_path(folder, cache.task)
-    try:
-        content = save(arrays, metadata=header)
-    except SafetensorError as error:
-        raise cannot_write(path, error) from None
-    write_whole(path, content)
+    with whole(path) as name:
+        name.write_bytes(save(arrays, metadata=header))
     return path
 
 

@@ -1,6 +1,7 @@
 """What a result was made with: versions, hardware and the commit of this code."""
 
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,8 @@ def environment(steady: bool) -> dict:
 
 
 def cpu_name() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor()

@@ -50,7 +50,7 @@ def temporary(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
         yield name
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):
@@ -69,7 +69,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, and rename it when all is written; folders are made.
+    """Write a file whole or not at all; folders are made.
 
     Raises:
         UserError: the place cannot be written.
@@ -82,21 +82,14 @@ def remove_abandoned(path: Path) -> None:
     """Remove temporary files of ``path`` whose processes have ended."""
     for name in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         number = name.name.split(".")[-2]
-        if number.isdecimal() and not is_running(int(number)):
-            with suppress(OSError):
-                name.unlink()
-
-
-def is_running(process: int) -> bool:
-    if os.name != "posix":
-        return True  # elsewhere signal 0 does not ask
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # another user's process
-        pass
-    return True
+        if os.name == "posix" and number.isdecimal():  # elsewhere signal 0 does not ask
+            try:
+                os.kill(int(number), 0)
+            except (ProcessLookupError, OverflowError):
+                with suppress(OSError):
+                    name.unlink()
+            except OSError:  # another user's process
+                pass
 
 
 def remove_folder(folder: Path) -> None:
@@ -136,7 +129,7 @@ def read_json(path: Path) -> dict:
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); copy the file again") from None
     except OSError as error:  # a folder, a link to nowhere
-        raise UserError(f"{path}: cannot be read ({error.strerror}); copy the file again") from None
+        raise cannot_read(path, error) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; copy the file again")
     return content
