@@ -15,12 +15,7 @@ CLASSES = ("1", "2", "3", "4")  # as the files have them
 def read_agnews(
     task: Task, folder: Path, split: str, skip_bad_rows: bool = False, columns: Sequence[str] = COLUMNS
 ) -> Rows:
-    """Read a split; a text is the given columns with a space between them, as they come.
-
-    Raises:
-        UserError: an empty file, a row that is not CSV or of the wrong width, an unknown class; it names file and line.
-            With ``skip_bad_rows`` such rows are counted and left out instead, but for those that end the file amiss.
-    """
+    """Read a split, bad rows as ``read_tsv`` does; a text is the given columns with a space between, as they come."""
     path = folder / task.file(split)
     positions = [1 + COLUMNS.index(column) for column in columns]
     labels: list[float] = []

@@ -114,10 +114,7 @@ def cache_path(folder: Path, task: str) -> Path:
 
 
 def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path:
-    """Write ``<folder>/<task>.safetensors`` under a temporary name and rename it when it is whole.
-
-    ``kind`` is ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids.
-    """
+    """Write a cache of ``kind`` ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids."""
     arrays = {f"{name}.{part}": getattr(split, part) for name, split in cache.splits.items() for part in PARTS}
     arrays = {name: array for name, array in arrays.items() if array is not None} | {"counts": cache.counts}
     header = {
@@ -138,10 +135,7 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
 
 @contextmanager
 def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[tuple[Any, dict[str, str]]]:
-    """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``.
-
-    ``prepare`` is the command that makes it again.
-    """
+    """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``."""
     try:
         with safe_open(path, framework=framework) as file:
             yield file, file.metadata() or {}
@@ -153,11 +147,7 @@ def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[t
 
 
 def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: str) -> Cache:
-    """Read what ``write_cache`` wrote; ``prepare`` is the command that makes it again.
-
-    Raises:
-        UserError: no such file, cut short or foreign, of another format version, task or tokenizer.
-    """
+    """Read what ``write_cache`` wrote, or raise a ``UserError`` that names ``prepare``, the command to run again."""
     path = cache_path(folder, task)
     if not path.is_file():
         raise UserError(f"{path}: no such file; run {prepare} first")

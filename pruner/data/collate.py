@@ -53,10 +53,7 @@ class BertCollator:
 
 @dataclass
 class LstmCollator:
-    """Collates sentences -> ``input_ids`` [B, L], ``lengths`` on the host, ``labels`` [B].
-
-    Of pairs, ``second_ids`` [B, M] and ``second_lengths`` beside them.
-    """
+    """Collates sentences -> ``input_ids`` [B, L], ``lengths``, of pairs ``second_ids`` [B, M] too, ``labels`` [B]."""
 
     pairs: bool
 

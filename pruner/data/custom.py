@@ -52,12 +52,7 @@ def table_name(args: argparse.Namespace) -> str:
 
 
 def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
-    """Read the table that the flags describe -> a task, whose labels are those of the training rows, and its splits.
-
-    Raises:
-        UserError: files that ``read_tsv`` refuses, a label that only the dev file has, a column that holds no classes,
-            or too few rows to hold any out.
-    """
+    """Read the table that the flags describe -> a task, whose labels are those of the training rows, and its splits."""
     name, path = table_name(args), Path(args.tsv)
     task = Task(name, name, tuple(args.text), args.label, (), METRICS)
     ids: dict[str, int] = {}  # of the labels, in the order in which they come
@@ -112,13 +107,11 @@ def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
     if total < HOLD_OUT:
         problem = f"{total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
         raise UserError(f"{path}: {problem}")
-    held_out = set(random.Random(0).sample(range(total), total // HOLD_OUT))
-
-    def part(numbers: Collection[int], skipped: int = 0) -> Rows:
-        return Rows([rows.texts[row] for row in numbers], [labels[row] for row in numbers], skipped)
-
-    train = [row for row in range(total) if row not in held_out]
-    return {"train": part(train, rows.skipped), "dev": part(sorted(held_out))}
+    dev = sorted(random.Random(0).sample(range(total), total // HOLD_OUT))
+    parts = {"train": sorted({*range(total)} - {*dev}), "dev": dev}
+    splits = {name: Rows([rows.texts[i] for i in part], [labels[i] for i in part]) for name, part in parts.items()}
+    splits["train"].skipped = rows.skipped
+    return splits
 
 
 def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
@@ -152,11 +145,7 @@ def find_custom_tasks(folder: Path) -> dict[str, Path]:
 
 
 def read_custom_task(path: Path, prepare: str) -> Task:
-    """Read the task that a cache's header defines; ``prepare`` is the command that makes it again.
-
-    Raises:
-        UserError: a header that defines none.
-    """
+    """Read the task that a cache's header defines, or raise a ``UserError`` that names ``prepare``, to run again."""
     with open_cache(path, prepare) as (_, header):
         definition, labels = json.loads(header["own"]), json.loads(header["labels"])
         text, label, rows = definition["text"], definition["label"], definition["fingerprint"]

@@ -90,11 +90,8 @@ def prepare_words(args: argparse.Namespace, task: Task, rows: Splits) -> Cache:
 def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tuple[Task, Splits]]:
     """Read the user's own table, or those of ``tasks`` whose files are there, one by one; print which are not.
 
-    With ``--download``, missing files are fetched first; from servers other than GLUE's, only of tasks named by the
-    user.
-
-    Raises:
-        UserError: files of a task are missing that the user named, or of all tasks.
+    With ``--download``, missing files are fetched first; from servers other than GLUE's, only for tasks that the user
+    named. It is a ``UserError`` if such a task is not there, or none is.
     """
     if args.tsv is not None:
         yield read_table(args)

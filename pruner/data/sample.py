@@ -7,7 +7,7 @@ from pruner.data.cache import cache_path, make_cache, write_cache
 from pruner.data.encode import encode, encode_words
 from pruner.data.rows import Rows
 from pruner.data.task import Task
-from pruner.data.tokenizer import load_tokenizer
+from pruner.data.tokenizer import SPECIAL, load_tokenizer
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.utils.files import whole_folder
 
@@ -34,7 +34,6 @@ title to two under until up use very was watch way we week well went were what w
 with word work world would write year yet you
 """.split()
 WORDS = (*FILLER, *(word for words in TOPICS.values() for word in words))
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_sentences(number: int, seed: int) -> Rows:

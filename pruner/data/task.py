@@ -52,9 +52,8 @@ class Task:
     @property
     def definition(self) -> str:
         """What a cache's header says, beside the labels, of a task that is not registered; else nothing."""
-        if not self.fingerprint:
-            return ""
-        return json.dumps({"text": self.text, "label": self.label, "fingerprint": self.fingerprint})
+        content = {"text": self.text, "label": self.label, "fingerprint": self.fingerprint}
+        return json.dumps(content) if self.fingerprint else ""
 
     def file(self, split: str) -> str:
         return self.files.format(split=split)

@@ -1,7 +1,6 @@
 """Words for the LSTM, as TensorFlow's ``TextVectorization`` reads them: the vocabulary, kept as text, and word ids."""
 
 import hashlib
-import math
 import string
 from collections import Counter
 from collections.abc import Iterable
@@ -70,10 +69,7 @@ def vocabulary_path(folder: Path, task: str) -> Path:
 def write_words(
     folder: Path, task: Task, splits: dict[str, Split], vocabulary: Vocabulary, max_length: int
 ) -> tuple[Cache, Path]:
-    """Write a task's vocabulary, one word per line, and its cache.
-
-    The vocabulary comes first: a cache that was made with another one is refused when it is read.
-    """
+    """Write a task's vocabulary, then its cache: one that was made with another vocabulary is refused when read."""
     cache = make_cache(task, splits, vocabulary.size, max_length)
     write_whole(vocabulary_path(folder, task.name), "".join(f"{word}\n" for word in vocabulary.words).encode())
     return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
@@ -88,11 +84,7 @@ def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np.ndarray]:
-    """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id.
-
-    Raises:
-        UserError: no such file, a line of another width or with something that is no number, none of the words in it.
-    """
+    """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; download vectors in GloVe's text format, or set vectors to None")
     vectors: dict[int, np.ndarray] = {}
@@ -109,7 +101,7 @@ def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np
                     vector = np.array(parts[-width:], dtype=np.float32)
                 except ValueError:
                     raise UserError(f"{path}:{line}: not a word and {width} numbers; download the file again") from None
-                if not math.isfinite(float(vector.sum())):
+                if not np.isfinite(vector).all():
                     raise UserError(f"{path}:{line}: a number is not finite; download the file again")
                 vectors[vocabulary.ids[word]] = vector
     if not vectors:

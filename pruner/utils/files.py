@@ -1,4 +1,7 @@
-"""Atomic writing of files and folders, and careful reading of JSON that others wrote."""
+"""Atomic writing of files and folders, and careful reading of JSON that others wrote.
+
+A place that cannot be written, or a file that cannot be read, is a ``UserError``.
+"""
 
 import glob
 import json
@@ -23,11 +26,7 @@ def cannot_read(path: Path, error: OSError) -> UserError:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder, before hours of work whose result is to be written into it.
-
-    Raises:
-        UserError: it cannot be made, or no file in it.
-    """
+    """Make the folder, before hours of work whose result is to be written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -37,13 +36,7 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``, and remove what is left there in the end; folders are made.
-
-    What a killed process has left is removed by the next that writes the same file.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Yield a temporary name beside ``path``, removed in the end, as what killed processes left; folders are made."""
     name = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
     try:
@@ -69,11 +62,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; folders are made.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Write a file whole or not at all; folders are made."""
     with whole(path) as name:
         name.write_bytes(content)
 
@@ -102,15 +91,10 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which replaces ``folder`` when all is written.
-
-    What a killed process has left is removed: a folder is written by one process at a time.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Yield a temporary folder, which replaces ``folder`` when all is written."""
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
+        # What a killed process has left: a folder is written by one process at a time.
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.*"):
             shutil.rmtree(left, ignore_errors=True)
         new.mkdir(parents=True)
