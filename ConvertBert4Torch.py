@@ -55,13 +55,12 @@ def hub_config(config: dict, heads: list[str], labels: int, gelu: str) -> dict:
         (): "BertModel",
     }
     hub = config | {
+        "hidden_act": GELU[gelu] if config["hidden_act"] == "gelu" else config["hidden_act"],
         "model_type": "bert",
         "layer_norm_eps": 1e-12,  # in Google's code, and in none of its files
         "pad_token_id": 0,
         "architectures": [pretraining.get(tuple(heads), "BertForSequenceClassification")],
     }
-    if config["hidden_act"] == "gelu":
-        hub["hidden_act"] = GELU[gelu]
     if "classifier" in heads:
         hub["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
         hub["label2id"] = {f"LABEL_{label}": label for label in range(labels)}

@@ -33,8 +33,7 @@ def read_agnews(
         if len(cells) != 3:
             rows.leave_out(f"{place}: {len(cells)} columns instead of 3 (class, title, description)", skip_bad_rows)
         elif cells[0] not in CLASSES:
-            expected = ", ".join(CLASSES)
-            rows.leave_out(f"{place}: unknown class {cells[0]!r} (expected {expected})", skip_bad_rows)
+            rows.leave_out(f"{place}: unknown class {cells[0]!r} (expected {', '.join(CLASSES)})", skip_bad_rows)
         else:
             labels.append(CLASSES.index(cells[0]))
             rows.texts.append((" ".join(cells[position] for position in positions),))

@@ -36,8 +36,7 @@ class SplitDataset(Dataset):
 class BertCollator:
     """Collates sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
 
-    ``lengths`` are added for models that take them: a list on the host, so that shapes are known without asking the
-    device. The stock model does not.
+    ``lengths`` on the host are added for models that take them, to know shapes without asking the device.
     """
 
     with_lengths: bool
@@ -95,8 +94,7 @@ def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate,
     """Collate some rows of a split on ``device``, without their labels."""
     dataset = SplitDataset(split)
     batch = collate([dataset[int(row)] for row in rows])
-    batch.pop("labels", None)
-    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items() if name != "labels"}
 
 
 def training_rows(split: Split, at_most: int | None) -> Split:

@@ -102,8 +102,7 @@ def in_order(labels: Collection[str]) -> list[str]:
 
 def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
     """Split into ``train`` and ``dev``; as many rows always give the same ones of dev, for BERT and the LSTM."""
-    labels, total = rows.labels, len(rows.texts)
-    assert labels is not None  # those of training rows are there
+    labels, total = rows.labels or [], len(rows.texts)
     if total < HOLD_OUT:
         problem = f"{total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
         raise UserError(f"{path}: {problem}")
@@ -132,16 +131,12 @@ def next_command(args: argparse.Namespace, script: str) -> str:
 
 def find_custom_tasks(folder: Path) -> dict[str, Path]:
     """Find the caches of users' tasks, by their names; damaged ones too, which ``read_custom_task`` refuses."""
-
-    def may_define_task(path: Path) -> bool:
-        try:
-            with open_cache(path, "") as (_, header):
-                return "own" in header
-        except UserError:
-            return True
-
-    paths = sorted(folder.glob("*.safetensors"))
-    return {path.stem: path for path in paths if is_free_name(path.stem) and may_define_task(path)}
+    custom = {path.stem: path for path in sorted(folder.glob("*.safetensors")) if is_free_name(path.stem)}
+    for name, path in [*custom.items()]:
+        with suppress(UserError), open_cache(path, "") as (_, header):
+            if "own" not in header:
+                del custom[name]
+    return custom
 
 
 def read_custom_task(path: Path, prepare: str) -> Task:

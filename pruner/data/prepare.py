@@ -32,8 +32,7 @@ def prepare_bert(args: argparse.Namespace) -> None:
     folder = bert_folder(args.bert)
     check_max_length(folder, args.max_length)
     tokenizer = load_tokenizer(folder, args.max_length)
-    casing = "uncased" if tokenizer.lower_case else "cased"
-    print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {casing}")
+    print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {'uncased' if tokenizer.lower_case else 'cased'}")
 
     def prepare(task: Task, rows: Splits) -> Cache:
         splits = {name: encode(split, task, tokenizer) for name, split in rows.items()}
@@ -98,11 +97,9 @@ def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tupl
         return
     data, named, complete = Path(args.data), "tasks" in args.given, []
     for task in tasks:
-        folder = data / task.folder
-        if args.download and task.address == GLUE_ADDRESS:
-            task.download(folder, args.glue_address)
-        elif args.download and named:
-            task.download(folder)
+        folder, of_glue = data / task.folder, task.address == GLUE_ADDRESS
+        if args.download and (of_glue or named):
+            task.download(folder, args.glue_address if of_glue else task.address)
         missing = missing_file(task, folder)
         if missing is None:
             complete.append(task)

@@ -61,10 +61,7 @@ SAMPLE = Task(
 
 
 def make_demo(folder: Path) -> None:
-    """Write the sample task's cache and ``bert``, a small, untrained BERT, into ``folder``.
-
-    What is there already stays: another run may be reading it.
-    """
+    """Write the sample task's cache and ``bert``, a small, untrained BERT, into ``folder``."""
     import torch  # in here, since all scripts import this module for its task
     from transformers import BertConfig, BertModel
 
@@ -73,7 +70,7 @@ def make_demo(folder: Path) -> None:
     bert = folder / "bert"
     with locked(bert, print):
         if bert.is_dir() and cache_path(folder, SAMPLE.name).is_file():
-            return
+            return  # another run may be reading it
         torch.manual_seed(0)
         config = BertConfig(
             vocab_size=len(SPECIAL) + len(WORDS),

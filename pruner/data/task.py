@@ -67,10 +67,10 @@ class Task:
         splits = [name for name in self.splits if name not in self.test or (folder / self.file(name)).is_file()]
         return {name: self.read(folder, name, skip_bad_rows) for name in splits}
 
-    def download(self, folder: Path, address: str = "") -> None:
-        """Fetch the files that are not in ``folder`` yet, if they can be; ``address`` names another server."""
+    def download(self, folder: Path, address: str) -> None:
+        """Fetch the files that are not in ``folder`` yet, if they can be, from the server with that address."""
         if self.downloader:
-            self.downloader(self, folder, address or self.address)
+            self.downloader(self, folder, address)
 
     def parse_label(self, text: str) -> float:
         """The id of a class, or a score; a ValueError if it is neither."""

@@ -1,8 +1,4 @@
-"""The fast tokenizer of a BERT folder, from whatever files there are, and its fingerprint.
-
-It uses the ``tokenizers`` library under ``transformers`` directly: the same code, without the seconds that importing
-``torch`` takes.
-"""
+"""The fast tokenizer of a BERT folder: that of ``transformers``, without the seconds that importing ``torch`` takes."""
 
 import hashlib
 import json
@@ -17,7 +13,7 @@ from tokenizers.models import WordPiece
 
 from pruner.data.rows import read_lines
 from pruner.utils.errors import SettingError, UserError
-from pruner.utils.files import read_json, read_json_if_there, read_size, short
+from pruner.utils.files import read_json, read_size, short
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # all but the last are needed
@@ -91,7 +87,7 @@ def has_capitals(vocabulary: Iterable[str]) -> bool:
 def check_max_length(folder: Path, max_length: int) -> None:
     """Raise a ``UserError`` if sentences may be longer than the model has positions."""
     path = folder / "config.json"
-    positions = read_size(read_json_if_there(path), "max_position_embeddings", path)
+    positions = read_size(read_json(path, missing_ok=True), "max_position_embeddings", path)
     if positions is not None and max_length > positions:
         problem = f"{max_length} tokens, but {path} has {positions} positions; prepare with fewer"
         raise SettingError("max_length", problem)
@@ -101,11 +97,12 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     """Load the tokenizer of a BERT folder; without ``do_lower_case``, a vocabulary that holds capitals is cased."""
     vocabulary = read_vocabulary(folder)
     config_path, model_path = folder / "tokenizer_config.json", folder / "config.json"
-    config = read_json_if_there(config_path)
+    config = read_json(config_path, missing_ok=True)
     for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if not isinstance(config.get(key), bool | None):
             raise UserError(f"{config_path}: {key} is {short(config[key])}; use true, false or null")
-    rows, size = read_size(read_json_if_there(model_path), "vocab_size", model_path), max(vocabulary.values()) + 1
+    rows = read_size(read_json(model_path, missing_ok=True), "vocab_size", model_path)
+    size = max(vocabulary.values()) + 1
     if rows is not None and size > rows:
         raise UserError(
             f"{folder}: {size} word pieces in the vocabulary, but vocab_size in config.json is {rows}; vocabulary and "

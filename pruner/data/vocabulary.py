@@ -53,10 +53,8 @@ class Vocabulary:
 
 
 def learn_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Take the commonest words of ``texts``, at most ``size`` with padding and unknown.
-
-    Of words that occur equally often, the last in the order of code points comes first, as TensorFlow has it.
-    """
+    """Take the commonest words of ``texts``, at most ``size`` with padding and unknown."""
+    # Of words that occur equally often, the last in the order of code points comes first, as TensorFlow has it.
     occurrences = Counter(word for text in texts for word in split_words(text))
     commonest = sorted(occurrences, key=lambda word: (occurrences[word], word), reverse=True)
     return Vocabulary(tuple(commonest[: size - FIRST_WORD]))

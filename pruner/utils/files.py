@@ -1,7 +1,4 @@
-"""Atomic writing of files and folders, and careful reading of JSON that others wrote.
-
-A place that cannot be written, or a file that cannot be read, is a ``UserError``.
-"""
+"""Atomic writing of files and folders, careful reading of JSON that others wrote; what fails is a ``UserError``."""
 
 import glob
 import json
@@ -72,13 +69,11 @@ def remove_abandoned(path: Path) -> None:
     for name in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         number = name.name.split(".")[-2]
         if os.name == "posix" and number.isdecimal():  # elsewhere signal 0 does not ask
-            try:
-                os.kill(int(number), 0)
-            except (ProcessLookupError, OverflowError):
-                with suppress(OSError):
+            with suppress(OSError):  # another user's process, or a file that another one has removed
+                try:
+                    os.kill(int(number), 0)
+                except (ProcessLookupError, OverflowError):
                     name.unlink()
-            except OSError:  # another user's process
-                pass
 
 
 def remove_folder(folder: Path) -> None:
@@ -107,7 +102,10 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, missing_ok: bool = False) -> dict:
+    """Read a JSON object, with ``missing_ok`` an empty one where there is no file; a link to nowhere is an error."""
+    if missing_ok and not os.path.lexists(path):
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -117,11 +115,6 @@ def read_json(path: Path) -> dict:
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; copy the file again")
     return content
-
-
-def read_json_if_there(path: Path) -> dict:
-    """Read a JSON object, empty where there is no file; a link to nowhere is an error."""
-    return read_json(path) if os.path.lexists(path) else {}
 
 
 def short(value: object) -> str:

@@ -95,10 +95,8 @@ class Kind:
             options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
         else:
             metavar = f"{{{','.join(self.choices)}}}" if self.choices else TYPES[self.type][1]
-            options = {
-                "metavar": f"{metavar},..." if self.depth else metavar,
-                "nargs": "+" if self.depth == 2 else None,
-            }
+            metavar += ",..." if self.depth else ""
+            options = {"metavar": metavar, "nargs": "+" if self.depth == 2 else None}
         text = f"{comment} (default: {as_text(value)})".replace("%", "%%")
         group.add_argument(flag_name(name), dest=name, default=argparse.SUPPRESS, help=text, **options)
 
