@@ -1,10 +1,9 @@
 """Turn a checkpoint of google-research/bert into a folder that transformers and ModifiedModelingBert.py load."""
 
-import glob
 import json
 import math
 import os
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -12,8 +11,8 @@ from tqdm import tqdm
 from pruner.models.config import WEIGHTS, read_config
 from pruner.models.google import LEFT_OUT, Weight, match
 from pruner.utils.errors import UserError, run_script
+from pruner.utils.files import check_writable, whole
 from pruner.utils.flags import Parser
-from pruner.utils.tensorflow import import_tensorflow
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
 # both, which transformers takes for the exact one.
@@ -56,13 +55,12 @@ def hub_config(config: dict, heads: list[str], labels: int, gelu: str) -> dict:
         (): "BertModel",
     }
     hub = config | {
+        "hidden_act": GELU[gelu] if config["hidden_act"] == "gelu" else config["hidden_act"],
         "model_type": "bert",
         "layer_norm_eps": 1e-12,  # in Google's code, and in none of its files
         "pad_token_id": 0,
         "architectures": [pretraining.get(tuple(heads), "BertForSequenceClassification")],
     }
-    if config["hidden_act"] == "gelu":
-        hub["hidden_act"] = GELU[gelu]
     if "classifier" in heads:
         hub["id2label"] = {str(label): f"LABEL_{label}" for label in range(labels)}
         hub["label2id"] = {f"LABEL_{label}": label for label in range(labels)}
@@ -70,8 +68,20 @@ def hub_config(config: dict, heads: list[str], labels: int, gelu: str) -> dict:
 
 
 def open_checkpoint(prefix: Path):
-    """Open the checkpoint, the only thing here that needs TensorFlow."""
-    tensorflow = import_tensorflow("reads Google's files")
+    """Open the checkpoint by TensorFlow, without the pages that this prints while starting."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Its first lines are written before it has read that variable, past Python's own stderr.
+    stderr, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        import tensorflow
+    except ImportError:
+        problem = "tensorflow is not installed, and only it reads Google's files; pip install tensorflow"
+        raise UserError(problem) from None
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        os.close(nowhere)
     try:
         return tensorflow.train.load_checkpoint(str(prefix))
     except Exception as error:  # TensorFlow raises several kinds
@@ -97,30 +107,22 @@ def read_weights(reader, weights: dict[str, Weight], prefix: Path) -> dict:
 
 
 def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
-    """Write under temporary names, then rename, so that weights never lie beside files of other ones."""
+    """Write all files, then name them, so that weights never lie beside files of other ones."""
     import torch
     from safetensors.torch import save_file
 
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in (*texts, dump)}
-    try:
+    with ExitStack() as stack:  # it names in reverse order: the weights last
+        new = stack.enter_context(whole(dump))
+        try:
+            if dump.suffix == ".safetensors":
+                save_file(state, new, metadata={"format": "pt"})
+            else:
+                torch.save(state, new)
+        except Exception as error:  # safetensors' and torch's own
+            raise OSError(first_line(error)) from None
         for path, text in texts.items():
-            temporary[path].write_bytes(text.encode())
-        if dump.suffix == ".safetensors":
-            save_file(state, temporary[dump], metadata={"format": "pt"})
-        else:
-            torch.save(state, temporary[dump])
+            stack.enter_context(whole(path)).write_bytes(text.encode())
         dump.unlink(missing_ok=True)
-        for path, written in temporary.items():  # the weights last
-            os.replace(written, path)
-        for path in temporary:  # of conversions that were killed
-            for abandoned in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-                abandoned.unlink(missing_ok=True)
-    except Exception as error:  # the system's, safetensors' and torch's own
-        raise UserError(f"{dump.parent}: cannot be written ({first_line(error)}); free the place") from None
-    finally:
-        for written in temporary.values():
-            with suppress(OSError):
-                written.unlink()
 
 
 def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
@@ -148,8 +150,7 @@ def main() -> None:
     from pruner.data.tokenizer import has_capitals, read_vocabulary  # in here: --help needs no NumPy
 
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
-    config = google_config(config_path)
-    data = data_files(prefix)
+    config, data = google_config(config_path), data_files(prefix)
     vocabulary_path = config_path.parent / "vocab.txt"
     if not vocabulary_path.is_file():
         raise UserError(f"{vocabulary_path}: no such file; put the checkpoint's vocab.txt beside its config")
@@ -159,8 +160,6 @@ def main() -> None:
             f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
             f"{config['vocab_size']}; take both from the same archive"
         )
-    if dump.exists() and not args.force:  # before the seconds that TensorFlow takes
-        raise UserError(f"{dump}: is there already; replace it with --force")
 
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
@@ -181,17 +180,14 @@ def main() -> None:
     if not (vocabulary_copy.exists() and vocabulary_copy.samefile(vocabulary_path)):
         texts[vocabulary_copy] = vocabulary_path.read_text(encoding="utf-8")
     check_outputs(texts, dump, args.force)
-    try:
-        dump.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{dump.parent}: cannot be made ({error.strerror}); name another place") from None
+    check_writable(dump.parent)
     state = read_weights(reader, weights, prefix)
     write_outputs(state, texts, dump)
     parameters = sum(tensor.numel() for tensor in state.values())
-    megabytes = dump.stat().st_size / 1e6
     print(
-        f"{len(everything)} variables: {len(state)} written ({parameters:,} parameters, {megabytes:.1f} MB; heads: "
-        f"{', '.join(heads) or 'none'}), {len(everything) - len(shapes)} of the optimizer left out -> {dump}"
+        f"{len(everything)} variables: {len(state)} written ({parameters:,} parameters, "
+        f"{dump.stat().st_size / 1e6:.1f} MB; heads: {', '.join(heads) or 'none'}), "
+        f"{len(everything) - len(shapes)} of the optimizer left out -> {dump}"
     )
 
 

@@ -1,8 +1,6 @@
 """Turn the official GLUE files of data/, or a table of your own, into cache/lstm/: ids of words, a vocabulary each."""
 
-from pathlib import Path
-
-from pruner.utils.errors import SettingError, run_script
+from pruner.utils.errors import run_script
 from pruner.utils.flags import parse_flags
 
 # Data
@@ -28,21 +26,9 @@ max_length = 128  # words of each sentence at most (published: 128)
 
 def main() -> None:
     args = parse_flags(globals())
-    from pruner.data.custom import check_table_flags, next_command
-    from pruner.data.prepare import ClosingTable, prepare_words, read_tasks
-    from pruner.data.task import find_task
+    from pruner.data.prepare import prepare_lstm
 
-    check_table_flags(args)
-    selected = [find_task(name) for name in args.tasks]
-    for task in selected:
-        if not task.labels:
-            raise SettingError("tasks", f"{task.name} has scores, not classes; the LSTM is a classifier")
-    table = ClosingTable("words")
-    for task, rows in read_tasks(args, selected):
-        table.add(prepare_words(task, rows, args.vocabulary_size, args.max_length, Path(args.cache)), rows)
-    table.print()
-    if args.tsv is not None:
-        print(f"\nnext: {next_command(args, globals(), 'RunLstm4Glue.py')}")
+    prepare_lstm(args)
 
 
 if __name__ == "__main__":

@@ -347,7 +347,7 @@ def test_what_is_there_is_not_replaced_unasked(run, tmp_path):
     assert "model.safetensors: from_pretrained may load it instead of pytorch_model.bin" in err
     code, _, err = convert(run, tmp_path / "source", tmp_path / "source" / "vocab.txt" / "pytorch_model.bin")
     assert code == 2
-    assert "cannot be made" in err
+    assert "vocab.txt: cannot be written" in err
 
 
 @pytest.mark.parametrize("moment", ["read", "write", "rename"])
@@ -414,7 +414,7 @@ def test_weights_never_lie_beside_files_of_other_ones(run, tmp_path, monkeypatch
         assert {path.name for path in dump.parent.iterdir()} <= set(whole)
         if force:  # what is left of the older one is not replaced unasked
             assert convert(run, tmp_path / "new", dump)[0] == (2 if number < 3 else 0)
-        (dump.parent / f".{name}.123.tmp").write_bytes(b"of a process that was killed")
+        (dump.parent / f"{name}.{10**30}.tmp").write_bytes(b"of a process that was killed")
         assert convert(run, tmp_path / "new", dump, *["--force"] * force)[0] == 0
         assert {path.name: path.read_bytes() for path in dump.parent.iterdir()} == whole
 
@@ -437,7 +437,7 @@ runpy.run_path('ConvertBert4Torch.py', run_name='__main__')"
     lines = [line for line in result.stderr.splitlines() if "error: " in line]
     assert result.returncode == 2, result.stderr
     assert len(lines) == 1
-    assert f"error: {dump.parent}: cannot be written" in lines[0]
+    assert f"error: {dump}: cannot be written" in lines[0]
     assert "Traceback" not in result.stderr
     assert {path.name: path.read_bytes() for path in dump.parent.iterdir()} == {name: b"older weights"}
 

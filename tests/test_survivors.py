@@ -106,7 +106,7 @@ def test_words_of_an_lstm_are_as_they_were_written(lstm):
     """Its rate is 0.75: of 4 words 3 go, of 2 words floor(1.5) = 1."""
     model = load_kept(lstm, None)
     sentence = model.read("The Film: - wäs 'good'", "plot, dull!")
-    known = VOCABULARY.numbers()
+    known = VOCABULARY.ids
     assert sentence.tokens.tolist() == [known["the"], known["film"], 1, known["good"], known["plot"], 1]
     found = model.survivors(sentence)
     assert found.words == ["The", "Film:", "wäs", "'good'", "/", "plot,", "dull!"]

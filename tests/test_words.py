@@ -25,7 +25,6 @@ from pruner.data.vocabulary import (
     write_words,
 )
 from pruner.utils.errors import UserError
-from pruner.utils.tensorflow import import_tensorflow
 
 
 def load(folder, task):
@@ -92,8 +91,7 @@ def test_words_by_hand():
 @pytest.fixture(scope="module")
 def text_vectorization():
     """What TensorFlow makes of texts: ``(train, size) -> vocabulary, text -> ids``."""
-    pytest.importorskip("tensorflow", reason="TensorFlow is the reference for the words of the LSTM")
-    tensorflow = import_tensorflow("is the reference")
+    tensorflow = pytest.importorskip("tensorflow", reason="TensorFlow is the reference for the words of the LSTM")
 
     def learn(train, size=65_000):
         layer = tensorflow.keras.layers.TextVectorization(max_tokens=size, ragged=True)

@@ -25,9 +25,10 @@ from safetensors.numpy import save
 
 from pruner.data.task import TASKS, Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import cannot_write, write_whole
+from pruner.utils.files import whole
 
 FORMAT_VERSION = 1
+PARTS = ("tokens", "offsets", "second", "labels")  # of a split
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Split:
             array = getattr(self, name)
             if array is not None and (array.dtype != kind or array.ndim != 1):
                 raise ValueError(f"{name} are not {kind} in one dimension")
-        arrays = [array for array in (self.second, self.labels) if array is not None]
-        if len(self.offsets) < 2 or any(len(array) != len(self) for array in arrays):
+        if len(self.offsets) < 2 or any(x is not None and len(x) != len(self) for x in (self.second, self.labels)):
             raise ValueError("no rows, or arrays of different lengths")
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.tokens) or (self.offsets[1:] < self.offsets[:-1]).any():
             raise ValueError("offsets do not ascend from 0 to the end")
@@ -114,15 +114,9 @@ def cache_path(folder: Path, task: str) -> Path:
 
 
 def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path:
-    """Write ``<folder>/<task>.safetensors`` under a temporary name and rename it when it is whole.
-
-    ``kind`` is ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids.
-    """
-    arrays = {"counts": cache.counts}
-    for name, split in cache.splits.items():
-        arrays |= {f"{name}.tokens": split.tokens, f"{name}.offsets": split.offsets, f"{name}.second": split.second}
-        if split.labels is not None:
-            arrays[f"{name}.labels"] = split.labels
+    """Write a cache of ``kind`` ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids."""
+    arrays = {f"{name}.{part}": getattr(split, part) for name, split in cache.splits.items() for part in PARTS}
+    arrays = {name: array for name, array in arrays.items() if array is not None} | {"counts": cache.counts}
     header = {
         "format_version": str(FORMAT_VERSION),
         "kind": kind,
@@ -131,24 +125,17 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         "max_length": str(cache.max_length),
         "fingerprint": fingerprint,
         "splits": json.dumps(list(cache.splits)),
+        **({"own": cache.definition} if cache.definition else {}),
     }
-    if cache.definition:
-        header["own"] = cache.definition
     path = cache_path(folder, cache.task)
-    try:
-        content = save(arrays, metadata=header)
-    except SafetensorError as error:
-        raise cannot_write(path, error) from None
-    write_whole(path, content)
+    with whole(path) as name:
+        name.write_bytes(save(arrays, metadata=header))
     return path
 
 
 @contextmanager
 def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[tuple[Any, dict[str, str]]]:
-    """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``.
-
-    ``prepare`` is the command that makes it again.
-    """
+    """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``."""
     try:
         with safe_open(path, framework=framework) as file:
             yield file, file.metadata() or {}
@@ -160,11 +147,7 @@ def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[t
 
 
 def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: str) -> Cache:
-    """Read what ``write_cache`` wrote; ``prepare`` is the command that makes it again.
-
-    Raises:
-        UserError: no such file, cut short or foreign, of another format version, task or tokenizer.
-    """
+    """Read what ``write_cache`` wrote, or raise a ``UserError`` that names ``prepare``, the command to run again."""
     path = cache_path(folder, task)
     if not path.is_file():
         raise UserError(f"{path}: no such file; run {prepare} first")
@@ -181,7 +164,7 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
         arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
         splits = {}
         for name in json.loads(header["splits"]):
-            tokens, offsets, second = (arrays[f"{name}.{part}"] for part in ("tokens", "offsets", "second"))
+            tokens, offsets, second = (arrays[f"{name}.{part}"] for part in PARTS[:3])
             splits[name] = Split(tokens, offsets, second, arrays.get(f"{name}.labels"))
         labels = tuple(json.loads(header["labels"]))
         cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"], header.get("own", ""))

@@ -1,10 +1,12 @@
 """From a prepared split to batches: padded to their longest sentence, lengths kept on the host."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from pruner.data.cache import Split
@@ -12,38 +14,32 @@ from pruner.data.cache import Split
 Collate = Callable[[Sequence[dict]], dict]
 
 
+@dataclass(eq=False)
 class SplitDataset(Dataset):
-    """The sentences of a split, as ``Trainer`` wants them.
+    """The sentences of a split, as ``Trainer`` wants them."""
 
-    ``teacher_logits`` [rows, labels] are those of another model, for distillation.
-    """
-
-    def __init__(self, split: Split, teacher_logits: np.ndarray | None = None) -> None:
-        self.split = split
-        self.teacher_logits = teacher_logits
+    split: Split
+    teacher_logits: np.ndarray | None = None  # [rows, labels] of another model, for distillation
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, row: int) -> dict:
-        labels = None if self.split.labels is None else self.split.labels[row]
-        number = row if self.split.numbers is None else int(self.split.numbers[row])
-        second = int(self.split.second[row])
-        sentence = {"row": number, "tokens": self.split.sentence(row), "second": second, "labels": labels}
-        if self.teacher_logits is not None:
-            sentence["teacher_logits"] = self.teacher_logits[row]
-        return sentence
+        split = self.split
+        number = row if split.numbers is None else int(split.numbers[row])
+        sentence = {"row": number, "tokens": split.sentence(row), "second": int(split.second[row])}
+        targets = {"labels": split.labels, "teacher_logits": self.teacher_logits}
+        return sentence | {name: array[row] for name, array in targets.items() if array is not None}
 
 
+@dataclass
 class BertCollator:
     """Collates sentences -> ``input_ids``, ``attention_mask``, ``token_type_ids`` [B, L] and ``labels`` [B].
 
-    ``lengths`` are added for models that take them: a list on the host, so that shapes are known without asking the
-    device. The stock model does not.
+    ``lengths`` on the host are added for models that take them, to know shapes without asking the device.
     """
 
-    def __init__(self, with_lengths: bool) -> None:
-        self.with_lengths = with_lengths
+    with_lengths: bool
 
     def __call__(self, sentences: Sequence[dict]) -> dict:
         ids, lengths = pad([sentence["tokens"] for sentence in sentences])  # [PAD] is masked, so any id would do
@@ -54,14 +50,11 @@ class BertCollator:
         return batch | stack_labels(sentences) | ({"lengths": lengths} if self.with_lengths else {})
 
 
+@dataclass
 class LstmCollator:
-    """Collates sentences -> ``input_ids`` [B, L], ``lengths`` on the host, ``labels`` [B].
+    """Collates sentences -> ``input_ids`` [B, L], ``lengths``, of pairs ``second_ids`` [B, M] too, ``labels`` [B]."""
 
-    Of pairs, ``second_ids`` [B, M] and ``second_lengths`` beside them.
-    """
-
-    def __init__(self, pairs: bool) -> None:
-        self.pairs = pairs
+    pairs: bool
 
     def __call__(self, sentences: Sequence[dict]) -> dict:
         batch = stack_labels(sentences)
@@ -74,16 +67,13 @@ class LstmCollator:
 
 def pad(sentences: Sequence[np.ndarray]) -> tuple[Tensor, list[int]]:
     """Pad the ids of B sentences with 0 -> [B, L], and their lengths."""
-    lengths = [len(ids) for ids in sentences]
-    padded = np.zeros((len(sentences), max(lengths)), dtype=np.int64)
-    for row, ids in enumerate(sentences):
-        padded[row, : len(ids)] = ids
-    return torch.from_numpy(padded), lengths
+    padded = pad_sequence([torch.from_numpy(ids) for ids in sentences], batch_first=True)
+    return padded.long(), [len(ids) for ids in sentences]
 
 
 def stack_labels(sentences: Sequence[dict]) -> dict:
     """Stack ``labels`` [B] and ``teacher_logits`` [B, labels] where the sentences have any."""
-    names = [name for name in ("labels", "teacher_logits") if sentences[0].get(name) is not None]
+    names = sentences[0].keys() & {"labels", "teacher_logits"}
     return {name: torch.from_numpy(np.array([sentence[name] for sentence in sentences])) for name in names}
 
 
@@ -96,17 +86,15 @@ def sorted_rows(split: Split, batch_size: int) -> list[np.ndarray]:
 def sorted_batches(
     split: Split, batch_size: int, collate: Collate, device: torch.device
 ) -> Iterator[tuple[np.ndarray, dict]]:
-    """Yield batches of similar length on ``device``, each with its row numbers, without labels."""
-    for rows in sorted_rows(split, batch_size):
-        yield rows, make_batch(split, rows, collate, device)
+    """Make batches of similar length on ``device``, each with its row numbers, without labels."""
+    return ((rows, make_batch(split, rows, collate, device)) for rows in sorted_rows(split, batch_size))
 
 
 def make_batch(split: Split, rows: Sequence[int] | np.ndarray, collate: Collate, device: torch.device) -> dict:
     """Collate some rows of a split on ``device``, without their labels."""
     dataset = SplitDataset(split)
     batch = collate([dataset[int(row)] for row in rows])
-    batch.pop("labels", None)
-    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items()}
+    return {name: x.to(device) if isinstance(x, Tensor) else x for name, x in batch.items() if name != "labels"}
 
 
 def training_rows(split: Split, at_most: int | None) -> Split:

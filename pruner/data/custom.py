@@ -8,9 +8,9 @@ import os
 import random
 import shlex
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from pruner.data.cache import open_cache
 from pruner.data.rows import Rows, read_tsv
@@ -19,8 +19,7 @@ from pruner.utils.errors import SettingError, UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
 MOST_LABELS = 1000  # beyond lie scores and texts, not classes
-# No f1: which of two classes it would be of, their names do not tell.
-METRICS = ("accuracy",)
+METRICS = ("accuracy",)  # no f1: of which of two classes, their names do not tell
 
 
 def check_table_flags(args: argparse.Namespace) -> None:
@@ -32,9 +31,8 @@ def check_table_flags(args: argparse.Namespace) -> None:
         return
     for flag in ("tasks", "download"):
         if flag in args.given:
-            raise SettingError(
-                "tsv", f"--{flag} is given too; prepare your own table and other tasks one after the other"
-            )
+            problem = f"--{flag} is given too; prepare your own table and other tasks one after the other"
+            raise SettingError("tsv", problem)
     if not args.text or not args.label:
         raise SettingError("tsv", f"which columns of {args.tsv} are to be used? name them with --text and --label")
     if len(args.text) > 2:
@@ -48,19 +46,13 @@ def table_name(args: argparse.Namespace) -> str:
     if name in TASKS:
         raise SettingError("name", f"{name!r} is the name of another task; give yours a different one with --name")
     if not is_free_name(name):
-        raise SettingError(
-            "name", f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
-        )
+        problem = f"{name!r} would not do for a folder; name the task with --name, of letters and digits"
+        raise SettingError("name", problem)
     return name
 
 
 def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
-    """Read the table that the flags describe -> a task, whose labels are those of the training rows, and its splits.
-
-    Raises:
-        UserError: files that ``read_tsv`` refuses, a label that only the dev file has, a column that holds no classes,
-            or too few rows to hold any out.
-    """
+    """Read the table that the flags describe -> a task, whose labels are those of the training rows, and its splits."""
     name, path = table_name(args), Path(args.tsv)
     task = Task(name, name, tuple(args.text), args.label, (), METRICS)
     ids: dict[str, int] = {}  # of the labels, in the order in which they come
@@ -89,9 +81,8 @@ def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
 
     if args.dev_tsv is None:
         rows = hold_out(rows["train"], path)
-        num_dev, num_train = (len(rows[split].texts) for split in ("dev", "train"))
-        part = f"{num_dev} of {num_dev + num_train} rows"
-        print(f"{name}: {part}, drawn at random, held out to evaluate on; --dev-tsv names others")
+        dev, train = (len(rows[split].texts) for split in ("dev", "train"))
+        print(f"{name}: {dev} of {dev + train} rows, drawn at random, held out to evaluate on; --dev-tsv names others")
     else:
         rows["dev"] = read(args.dev_tsv, "dev-tsv", task.parse_label)
     task = replace(task, fingerprint=fingerprint(task, rows))
@@ -102,30 +93,24 @@ def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
 
 def in_order(labels: Collection[str]) -> list[str]:
     """Sort labels by their value if all are numbers, else as texts."""
-    try:
+    with suppress(ValueError):
         values = {label: float(label) for label in labels}
-    except ValueError:
-        return sorted(labels)
-    if not all(map(math.isfinite, values.values())):
-        return sorted(labels)
-    return sorted(labels, key=lambda label: (values[label], label))
+        if all(map(math.isfinite, values.values())):
+            return sorted(labels, key=lambda label: (values[label], label))
+    return sorted(labels)
 
 
 def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
     """Split into ``train`` and ``dev``; as many rows always give the same ones of dev, for BERT and the LSTM."""
-    labels, total = rows.labels, len(rows.texts)
-    assert labels is not None  # those of training rows are there
+    labels, total = rows.labels or [], len(rows.texts)
     if total < HOLD_OUT:
-        raise UserError(
-            f"{path}: {total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
-        )
-    held_out = set(random.Random(0).sample(range(total), total // HOLD_OUT))
-
-    def part(numbers: Collection[int], skipped: int = 0) -> Rows:
-        return Rows([rows.texts[row] for row in numbers], [labels[row] for row in numbers], skipped)
-
-    train = [row for row in range(total) if row not in held_out]
-    return {"train": part(train, rows.skipped), "dev": part(sorted(held_out))}
+        problem = f"{total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
+        raise UserError(f"{path}: {problem}")
+    dev = sorted(random.Random(0).sample(range(total), total // HOLD_OUT))
+    parts = {"train": sorted({*range(total)} - {*dev}), "dev": dev}
+    splits = {name: Rows([rows.texts[i] for i in part], [labels[i] for i in part]) for name, part in parts.items()}
+    splits["train"].skipped = rows.skipped
+    return splits
 
 
 def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
@@ -138,35 +123,24 @@ def fingerprint(task: Task, rows: Mapping[str, Rows]) -> str:
     return content.hexdigest()[:16]
 
 
-def next_command(args: argparse.Namespace, constants: Mapping[str, Any], script: str) -> str:
-    """The ``script`` to run next, with what the preparing one was told of places that both need."""
-    command = ["python", script, "--tasks", table_name(args)]
-    for place in ("bert", "cache"):
-        if getattr(args, place, None) != constants.get(place):
-            command += [f"--{place}", getattr(args, place)]
-    return shlex.join(command)
+def next_command(args: argparse.Namespace, script: str) -> str:
+    """Return the command that runs a table, with the places that the preparing script was given."""
+    places = [part for name in ("bert", "cache") if name in args.given for part in (f"--{name}", getattr(args, name))]
+    return shlex.join(["python", script, "--tasks", table_name(args), *places])
 
 
 def find_custom_tasks(folder: Path) -> dict[str, Path]:
     """Find the caches of users' tasks, by their names; damaged ones too, which ``read_custom_task`` refuses."""
-
-    def may_define_task(path: Path) -> bool:
-        try:
-            with open_cache(path, "") as (_, header):
-                return "own" in header
-        except UserError:
-            return True
-
-    paths = sorted(folder.glob("*.safetensors"))
-    return {path.stem: path for path in paths if is_free_name(path.stem) and may_define_task(path)}
+    custom = {path.stem: path for path in sorted(folder.glob("*.safetensors")) if is_free_name(path.stem)}
+    for name, path in [*custom.items()]:
+        with suppress(UserError), open_cache(path, "") as (_, header):
+            if "own" not in header:
+                del custom[name]
+    return custom
 
 
 def read_custom_task(path: Path, prepare: str) -> Task:
-    """Read the task that a cache's header defines; ``prepare`` is the command that makes it again.
-
-    Raises:
-        UserError: a header that defines none.
-    """
+    """Read the task that a cache's header defines, or raise a ``UserError`` that names ``prepare``, to run again."""
     with open_cache(path, prepare) as (_, header):
         definition, labels = json.loads(header["own"]), json.loads(header["labels"])
         text, label, rows = definition["text"], definition["label"], definition["fingerprint"]

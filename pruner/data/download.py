@@ -5,6 +5,7 @@ import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
@@ -27,17 +28,13 @@ CHUNK = 1 << 18
 
 
 def fetch(address: str, path: Path, largest: int = LARGEST) -> None:
-    """Write one file by its address to ``path``, with a progress bar.
-
-    Raises:
-        UserError: it does not come, not as a whole, or has more than ``largest`` bytes.
-    """
+    """Write one file by its address to ``path``, with a progress bar."""
     with path.open("wb") as file:
         file.writelines(download(address, largest))
 
 
 def download(address: str, largest: int) -> Iterator[bytes]:
-    """Yield the parts of a file as they come."""
+    """Yield the parts of a file as they come; raise a ``UserError`` unless all do, ``largest`` bytes at most."""
     size, name = 0, address.rsplit("/", 1)[-1]
     try:
         with urlopen(address, timeout=60) as response:
@@ -63,6 +60,13 @@ def missing_splits(task: Task, folder: Path) -> list[str]:
     return [split for split in task.splits if not os.path.isfile(folder / task.file(split))]
 
 
+def download_files(task: Task, folder: Path, address: str) -> None:
+    """Put a task's files into ``folder``; files that are there already stay."""
+    for name in map(task.file, missing_splits(task, folder)):
+        with whole(folder / name) as path:
+            fetch(f"{address}/{name}", path)
+
+
 def download_archive(
     task: Task, folder: Path, address: str, archive: str | None = None, optional: Sequence[str] = ()
 ) -> None:
@@ -80,7 +84,7 @@ def download_archive(
 def download_mrpc(task: Task, folder: Path, address: str) -> None:
     """Make MRPC's files of the original ones, since GLUE's server has no archive of them."""
     if missing := missing_splits(task, folder):
-        texts = mrpc_files(*(fetch_lines(f"{address}/{path}", folder) for path in MRPC_FILES))
+        texts = mrpc_files(*(fetch_lines(f"{address}/{path}") for path in MRPC_FILES))
         write_splits(folder, ((split, [texts[split].encode()]) for split in missing))
 
 
@@ -92,21 +96,19 @@ def write_splits(folder: Path, files: Iterable[tuple[str, Iterable[bytes]]]) -> 
                 file.writelines(parts)
 
 
-def fetch_lines(address: str, folder: Path) -> list[str]:
+def fetch_lines(address: str) -> list[str]:
     """Fetch a small text file; return its lines without byte-order mark, but for empty ones."""
-    with temporary(folder / address.rsplit("/", 1)[-1]) as path:
-        fetch(address, path, LARGEST_IN_MEMORY)
-        try:
-            text = path.read_bytes().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{address}: not UTF-8 ({error}); try the download again later") from None
+    try:
+        text = b"".join(download(address, LARGEST_IN_MEMORY)).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{address}: not UTF-8 ({error}); try the download again later") from None
     return [line for line in text.replace("\r", "").split("\n") if line]
 
 
 def archive_files(
     path: Path, task: Task, splits: Sequence[str], archive: str, optional: Sequence[str]
 ) -> Iterator[tuple[str, Iterable[bytes]]]:
-    """Read splits from an archive. Members are looked up by name, so none can be written anywhere else."""
+    """Yield splits of an archive. Members are looked up by name, so none can be written anywhere else."""
     try:
         opened = zipfile.ZipFile(path)
     except Exception as error:  # zipfile's own, and whatever a damaged list of members leads to
@@ -122,12 +124,7 @@ def archive_files(
 
 
 def read_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, archive: str) -> Iterator[bytes]:
-    """Yield the parts of a file in an archive; no more comes than its size says.
-
-    Raises:
-        UserError: it is no plain file, too large, compressed in a way that does not bound what is held in memory,
-            encrypted or damaged.
-    """
+    """Yield the parts of a file in an archive; no more comes than its size says, nor is held in memory at once."""
     place = f"{archive}: {member.filename!r}"
     if stat.S_ISLNK(member.external_attr >> 16):
         raise UserError(f"{place}: a symbolic link, not a file; put the official files into data/ by hand")
@@ -137,8 +134,7 @@ def read_member(opened: zipfile.ZipFile, member: zipfile.ZipInfo, archive: str) 
         raise UserError(f"{place}: its compression is not the official archives'; put the files into data/ by hand")
     try:
         with opened.open(member) as file:
-            while chunk := file.read(CHUNK):
-                yield chunk
+            yield from iter(partial(file.read, CHUNK), b"")
     except Exception as error:  # zipfile's own, zlib's, RuntimeError where there is a password, and more
         raise broken(place, error) from None
 
@@ -155,10 +151,10 @@ def mrpc_files(train: Sequence[str], test: Sequence[str], dev_ids: Sequence[str]
     for name, columns in (("train", header), ("test", test_header)):
         if not columns.startswith("Quality\t"):
             raise UserError(f"msr_paraphrase_{name}.txt: not MRPC's file; put the official files into data/ by hand")
-    parts: dict[str, list[str]] = {"train": [header], "dev": [header]}
+    parts = {"train": [header], "dev": [header]}
     for row in rows:
         parts["dev" if tuple(row.split("\t")[1:3]) in ids else "train"].append(row)
     # GLUE's test file has the row's number in place of the label.
-    parts["test"] = ["\t".join(["index", *test_header.split("\t")[1:]])]
-    parts["test"] += ["\t".join([str(number), *row.split("\t")[1:]]) for number, row in enumerate(test_rows)]
+    numbered = zip(("index", *range(len(test_rows))), (test_header, *test_rows), strict=True)
+    parts["test"] = ["\t".join([str(number), *row.split("\t")[1:]]) for number, row in numbered]
     return {split: "\n".join(lines) + "\n" for split, lines in parts.items()}

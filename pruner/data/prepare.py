@@ -1,54 +1,123 @@
-"""What the prepare scripts share: finding the tasks' files, reading them, and the closing table."""
+"""What the prepare scripts do with their constants: find the tasks' files, read and encode them, write the caches."""
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from pruner.data.cache import Cache
-from pruner.data.custom import read_table
+from pruner.data.agnews import AGNEWS, read_agnews
+from pruner.data.cache import Cache, make_cache, write_cache
+from pruner.data.custom import check_table_flags, next_command, read_table
 from pruner.data.download import GLUE_ADDRESS
-from pruner.data.encode import encode_words
+from pruner.data.encode import encode, encode_words
 from pruner.data.rows import Rows
-from pruner.data.task import Task
+from pruner.data.task import Task, find_task
+from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
 from pruner.data.vocabulary import learn_vocabulary, write_words
 from pruner.utils.errors import SettingError, UserError
 
+Splits = dict[str, Rows]
 
-def find_data(tasks: Sequence[Task], data: Path, named: bool, address: str | None) -> list[Task]:
-    """Find the tasks whose files are in ``data``; say which are not. They are fetched first if ``address`` is given.
 
-    That is the address of GLUE's server; tasks of other servers are fetched from those, but only if they are ``named``.
+def prepare_bert(args: argparse.Namespace) -> None:
+    """Write caches of word pieces for BERT."""
+    check_table_flags(args)
+    tasks = [find_task(name) for name in args.tasks]
+    if args.max_length < 4:
+        raise SettingError("max_length", f"{args.max_length} leaves no room for words; use 4 or more (published: 128)")
+    folder = bert_folder(args.bert)
+    check_max_length(folder, args.max_length)
+    tokenizer = load_tokenizer(folder, args.max_length)
+    print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {'uncased' if tokenizer.lower_case else 'cased'}")
 
-    Raises:
-        UserError: files of a task are missing that was ``named`` by the user, or of all tasks.
-    """
-    found = []
+    def prepare(task: Task, rows: Splits) -> Cache:
+        splits = {name: encode(split, task, tokenizer) for name, split in rows.items()}
+        cache = make_cache(task, splits, tokenizer.size, args.max_length)
+        path = write_cache(Path(args.cache), cache, "bert", tokenizer.fingerprint)
+        print(f"{task.name} -> {path}")
+        return cache
+
+    prepare_all(read_tasks(args, tasks), prepare, "tokens")
+    if args.tsv is not None:
+        print(f"\nnext: {next_command(args, 'RunBert4Glue.py')}")
+
+
+def prepare_lstm(args: argparse.Namespace) -> None:
+    """Write caches of words, and a vocabulary each, for the LSTM."""
+    check_table_flags(args)
+    tasks = [find_task(name) for name in args.tasks]
     for task in tasks:
-        folder = data / task.folder
-        if address and task.address == GLUE_ADDRESS:
-            task.download(folder, address)
-        elif address and named:
-            task.download(folder)
+        if not task.labels:
+            raise SettingError("tasks", f"{task.name} has scores, not classes; the LSTM is a classifier")
+    prepare_all(read_tasks(args, tasks), partial(prepare_words, args), "words")
+    if args.tsv is not None:
+        print(f"\nnext: {next_command(args, 'RunLstm4Glue.py')}")
+
+
+def prepare_agnews(args: argparse.Namespace) -> None:
+    """Write the cache of AG News' words, of the given columns, for the LSTM."""
+    if not args.columns:
+        raise SettingError("columns", "the list is empty; use title, description or both")
+    folder = Path(args.data)
+    if args.download:
+        AGNEWS.download(folder, args.agnews_address)
+    if missing := missing_file(AGNEWS, folder):
+        raise UserError(f"{missing}; put the official files there, or run with --download")
+    task = replace(AGNEWS, reader=partial(read_agnews, columns=args.columns))
+    prepare_all([(task, task.read_splits(folder, args.skip_bad_rows))], partial(prepare_words, args), "words")
+
+
+def prepare_words(args: argparse.Namespace, task: Task, rows: Splits) -> Cache:
+    """Learn a vocabulary from the training split, encode every split, and write both."""
+    if args.vocabulary_size < 3:
+        raise SettingError("vocabulary_size", f"{args.vocabulary_size} leaves no room for words; use 3 or more")
+    if args.max_length < 1:
+        raise SettingError("max_length", f"{args.max_length} leaves no words; use 1 or more (published: 128)")
+    vocabulary = learn_vocabulary((text for texts in rows["train"].texts for text in texts), args.vocabulary_size)
+    if not vocabulary.words:
+        raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")
+    splits = {name: encode_words(split, vocabulary, args.max_length) for name, split in rows.items()}
+    cache, path = write_words(Path(args.cache), task, splits, vocabulary, args.max_length)
+    print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")
+    return cache
+
+
+def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tuple[Task, Splits]]:
+    """Read the user's own table, or those of ``tasks`` whose files are there, one by one; print which are not.
+
+    With ``--download``, missing files are fetched first; from servers other than GLUE's, only for tasks that the user
+    named. It is a ``UserError`` if such a task is not there, or none is.
+    """
+    if args.tsv is not None:
+        yield read_table(args)
+        return
+    data, named, complete = Path(args.data), "tasks" in args.given, []
+    for task in tasks:
+        folder, of_glue = data / task.folder, task.address == GLUE_ADDRESS
+        if args.download and (of_glue or named):
+            task.download(folder, args.glue_address if of_glue else task.address)
         missing = missing_file(task, folder)
         if missing is None:
-            found.append(task)
+            complete.append(task)
         elif named:
             raise UserError(f"{missing}; put the official files there, or run with --download")
         else:
             print(f"skipped {task.name}: {missing}")
-    if not found:
+    if not complete:
         raise UserError(
             f"{data}: none of the GLUE tasks is there; download them from https://gluebenchmark.com/tasks so that "
             f"{data / 'MRPC' / 'train.tsv'} and so on exist, or run with --download"
         )
-    return found
+    for task in complete:
+        yield task, task.read_splits(data / task.folder, args.skip_bad_rows)
 
 
 def missing_file(task: Task, folder: Path) -> str | None:
-    """What of the task's files is not in ``folder``, or ``None``."""
+    """Name what training and evaluation need of the task's files and ``folder`` lacks."""
     if not task.files:
         return None
     # Unlike Path's own, these take a place that may not be looked into, or a name that is too long, for nothing there.
@@ -58,50 +127,13 @@ def missing_file(task: Task, folder: Path) -> str | None:
     return next((f"{folder}: no {name}" for name in names if not os.path.isfile(folder / name)), None)
 
 
-def read_task(task: Task, folder: Path, skip_bad_rows: bool) -> dict[str, Rows]:
-    """Read every split of a task that is there."""
-    splits = [split for split in task.splits if split not in task.test or (folder / task.file(split)).is_file()]
-    return {split: task.read(folder, split, skip_bad_rows) for split in splits}
-
-
-def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tuple[Task, dict[str, Rows]]]:
-    """Read those of ``tasks`` that are there, or the user's own table, one after the other."""
-    if args.tsv is not None:
-        yield read_table(args)
-        return
-    data = Path(args.data)
-    for task in find_data(tasks, data, "tasks" in args.given, args.glue_address if args.download else None):
-        yield task, read_task(task, data / task.folder, args.skip_bad_rows)
-
-
-class ClosingTable:
-    """Sentences and lengths of what was prepared."""
-
-    def __init__(self, unit: str) -> None:
-        self.lines = [("task", f"{'split':18}{'sentences':>10}{f'mean {unit}':>13}{'95th pct.':>11}")]
-
-    def add(self, cache: Cache, rows: dict[str, Rows]) -> None:
-        for name, split in cache.splits.items():
+def prepare_all(tasks: Iterable[tuple[Task, Splits]], prepare: Callable[[Task, Splits], Cache], unit: str) -> None:
+    """Prepare one task after the other; print a table of sentences and their lengths, in ``unit``."""
+    lines = [("task", f"{'split':18}{'sentences':>10}{f'mean {unit}':>13}{'95th pct.':>11}")]
+    for task, rows in tasks:
+        for name, split in prepare(task, rows).splits.items():
             mean, high = split.lengths.mean(), np.percentile(split.lengths, 95)
-            line = f"{name:18}{len(split):>10}{mean:>13.1f}{high:>11.0f}"
-            skipped = rows[name].skipped
-            self.lines.append((cache.task, line + (f"  ({skipped} bad rows left out)" if skipped else "")))
-
-    def print(self) -> None:
-        width = max(8, *(len(task) + 1 for task, _ in self.lines))
-        print("\n".join(["", *(f"{task:{width}}{line}" for task, line in self.lines)]))
-
-
-def prepare_words(task: Task, rows: dict[str, Rows], vocabulary_size: int, max_length: int, folder: Path) -> Cache:
-    """Learn a vocabulary from the training split, encode every split, and write both for the LSTM."""
-    if vocabulary_size < 3:
-        raise SettingError("vocabulary_size", f"{vocabulary_size} leaves no room for words; use 3 or more")
-    if max_length < 1:
-        raise SettingError("max_length", f"{max_length} leaves no words; use 1 or more (published: 128)")
-    vocabulary = learn_vocabulary((text for texts in rows["train"].texts for text in texts), vocabulary_size)
-    if not vocabulary.words:
-        raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")
-    splits = {name: encode_words(split, vocabulary, max_length) for name, split in rows.items()}
-    cache, path = write_words(folder, task, splits, vocabulary, max_length)
-    print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")
-    return cache
+            skipped = f"  ({rows[name].skipped} bad rows left out)" if rows[name].skipped else ""
+            lines.append((task.name, f"{name:18}{len(split):>10}{mean:>13.1f}{high:>11.0f}{skipped}"))
+    width = max(8, *(len(task) + 1 for task, _ in lines))
+    print("\n".join(["", *(f"{task:{width}}{line}" for task, line in lines)]))

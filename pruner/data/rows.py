@@ -1,9 +1,9 @@
 """Readers of text files, which name the line of a bad row."""
 
 import codecs
-import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,25 +45,19 @@ class Rows:
 def read_lines(path: Path) -> Iterator[str]:
     """Lines of a UTF-8 file without byte-order mark, one by one: official files are larger than what is used of them.
 
-    Only ``\\n`` ends a line, since texts hold other separators; empty lines at the end are left out.
-
-    Raises:
-        UserError: the file cannot be read, or a line is no text; it names file and line.
+    Only ``\\n`` ends a line, since texts hold other separators; empty lines at the end are left out. What cannot be
+    read, or is no text, is a ``UserError`` that names file and line.
     """
     held_back = 0  # empty lines, until one with text follows
     try:
         with path.open("rb") as file:
-            for number in itertools.count(1):
-                data = file.readline(LONGEST_LINE + 1)
-                if not data:
-                    return
-                if number == 1:
-                    data = data.removeprefix(codecs.BOM_UTF8)
-                line = check_text(data, f"{path}:{number}").removesuffix("\n").removesuffix("\r")
+            for number, data in enumerate(iter(partial(file.readline, LONGEST_LINE + 1), b""), start=1):
+                content = data.removeprefix(codecs.BOM_UTF8) if number == 1 else data
+                line = check_text(content, f"{path}:{number}").removesuffix("\n").removesuffix("\r")
                 if not line:
                     held_back += 1
                     continue
-                yield from itertools.repeat("", held_back)
+                yield from [""] * held_back
                 held_back = 0
                 yield line
     except OSError as error:
@@ -77,8 +71,7 @@ def check_text(data: bytes, place: str) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        byte = f"0x{data[error.start]:02x}"
-        raise UserError(f"{place}: not UTF-8 (byte {byte}); save the file as UTF-8") from None
+        raise UserError(f"{place}: not UTF-8 (byte {data[error.start]:#04x}); save the file as UTF-8") from None
     if "\0" in text:
         raise UserError(f"{place}: a NUL byte, which no text has; the file is damaged, copy or download it again")
     return text
@@ -95,10 +88,8 @@ def read_tsv(
 ) -> Rows:
     """Read the task's columns; ``parse`` makes a number of a label, and is ``None`` where there are none.
 
-    Raises:
-        UserError: an empty file, a missing column (``missing_column`` says what to do about it), a row of the wrong
-            width or with a label of which ``parse`` raised a ValueError; it names file and line. With
-            ``skip_bad_rows`` such rows are counted and left out instead.
+    A row of the wrong width, or with a label of which ``parse`` raises a ValueError, is a ``UserError`` that names file
+    and line, or left out and counted with ``skip_bad_rows``. ``missing_column`` says what to do about such a header.
     """
     labels: list[float] = []
     rows = Rows([], labels if parse else None)
@@ -117,19 +108,16 @@ def read_tsv(
     label_column = header.index(task.label) if parse else 0
 
     for number, line in lines:
-        cells = line.split("\t")
-        problem, excused = None, skip_bad_rows
-        if len(cells) != len(header):
-            problem, excused = f"{len(cells)} columns instead of {len(header)}", skip_bad_rows or task.broken_rows
-        elif parse:
-            try:
+        cells, excused = line.split("\t"), skip_bad_rows
+        try:
+            if len(cells) != len(header):
+                excused = skip_bad_rows or task.broken_rows
+                raise ValueError(f"{len(cells)} columns instead of {len(header)}")
+            if parse:
                 labels.append(parse(cells[label_column]))
-            except ValueError as error:
-                problem = str(error)
-        if problem is None:
             rows.texts.append(tuple(cells[column] for column in text_columns))
-        else:
-            rows.leave_out(f"{path}:{number}: {problem}", excused)
+        except ValueError as error:
+            rows.leave_out(f"{path}:{number}: {error}", excused)
             if not parse:
                 rows.texts.append(("",) * len(text_columns))
     return rows.checked(path)

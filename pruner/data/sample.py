@@ -7,7 +7,7 @@ from pruner.data.cache import cache_path, make_cache, write_cache
 from pruner.data.encode import encode, encode_words
 from pruner.data.rows import Rows
 from pruner.data.task import Task
-from pruner.data.tokenizer import load_tokenizer
+from pruner.data.tokenizer import SPECIAL, load_tokenizer
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.utils.files import whole_folder
 
@@ -34,22 +34,21 @@ title to two under until up use very was watch way we week well went were what w
 with word work world would write year yet you
 """.split()
 WORDS = (*FILLER, *(word for words in TOPICS.values() for word in words))
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_sentences(number: int, seed: int) -> Rows:
     """Make sentences of 12 to 60 words: filler, and anywhere among it the few words that tell the topic."""
     generator = random.Random(seed)
-    texts: list[tuple[str, ...]] = []
     labels: list[float] = []
+    rows = Rows([], labels)
     for _ in range(number):
         label = generator.randrange(len(TOPICS))
         words = generator.choices(FILLER, k=generator.randint(12, 60) - SIGNAL_WORDS)
         for word in generator.choices(TOPICS[SAMPLE.labels[label]], k=SIGNAL_WORDS):
             words.insert(generator.randint(0, len(words)), word)
-        texts.append((" ".join(words),))
+        rows.texts.append((" ".join(words),))
         labels.append(label)
-    return Rows(texts, labels)
+    return rows
 
 
 def read_sample(task: Task, folder: Path, split: str, skip_bad_rows: bool) -> Rows:
@@ -62,10 +61,7 @@ SAMPLE = Task(
 
 
 def make_demo(folder: Path) -> None:
-    """Write the sample task's cache and ``bert``, a small, untrained BERT, into ``folder``.
-
-    What is there already stays: another run may be reading it.
-    """
+    """Write the sample task's cache and ``bert``, a small, untrained BERT, into ``folder``."""
     import torch  # in here, since all scripts import this module for its task
     from transformers import BertConfig, BertModel
 
@@ -74,7 +70,7 @@ def make_demo(folder: Path) -> None:
     bert = folder / "bert"
     with locked(bert, print):
         if bert.is_dir() and cache_path(folder, SAMPLE.name).is_file():
-            return
+            return  # another run may be reading it
         torch.manual_seed(0)
         config = BertConfig(
             vocab_size=len(SPECIAL) + len(WORDS),
@@ -88,12 +84,12 @@ def make_demo(folder: Path) -> None:
             BertModel(config).save_pretrained(new)
             (new / "vocab.txt").write_text("\n".join((*SPECIAL, *WORDS)) + "\n", encoding="utf-8")
         tokenizer = load_tokenizer(bert, MAX_LENGTH)
-        splits = {split: encode(SAMPLE.read(folder, split), SAMPLE, tokenizer) for split in SAMPLE.splits}
+        splits = {split: encode(rows, SAMPLE, tokenizer) for split, rows in SAMPLE.read_splits(folder).items()}
         write_cache(folder, make_cache(SAMPLE, splits, tokenizer.size, MAX_LENGTH), "bert", tokenizer.fingerprint)
 
 
 def make_lstm_demo(folder: Path) -> None:
     """Write the same sentences as words for the LSTM under ``folder``, with their vocabulary."""
     vocabulary = Vocabulary(WORDS)
-    splits = {split: encode_words(SAMPLE.read(folder, split), vocabulary, MAX_LENGTH) for split in SAMPLE.splits}
+    splits = {split: encode_words(rows, vocabulary, MAX_LENGTH) for split, rows in SAMPLE.read_splits(folder).items()}
     write_words(folder, SAMPLE, splits, vocabulary, MAX_LENGTH)

@@ -52,9 +52,8 @@ class Task:
     @property
     def definition(self) -> str:
         """What a cache's header says, beside the labels, of a task that is not registered; else nothing."""
-        if not self.fingerprint:
-            return ""
-        return json.dumps({"text": self.text, "label": self.label, "fingerprint": self.fingerprint})
+        content = {"text": self.text, "label": self.label, "fingerprint": self.fingerprint}
+        return json.dumps(content) if self.fingerprint else ""
 
     def file(self, split: str) -> str:
         return self.files.format(split=split)
@@ -63,10 +62,15 @@ class Task:
         """Read a split from the task's ``folder``."""
         return self.reader(self, folder, split, skip_bad_rows)
 
-    def download(self, folder: Path, address: str = "") -> None:
-        """Fetch the files that are not in ``folder`` yet, if they can be; ``address`` names another server."""
+    def read_splits(self, folder: Path, skip_bad_rows: bool = False) -> dict[str, Rows]:
+        """Read every split; test files may be absent."""
+        splits = [name for name in self.splits if name not in self.test or (folder / self.file(name)).is_file()]
+        return {name: self.read(folder, name, skip_bad_rows) for name in splits}
+
+    def download(self, folder: Path, address: str) -> None:
+        """Fetch the files that are not in ``folder`` yet, if they can be, from the server with that address."""
         if self.downloader:
-            self.downloader(self, folder, address or self.address)
+            self.downloader(self, folder, address)
 
     def parse_label(self, text: str) -> float:
         """The id of a class, or a score; a ValueError if it is neither."""

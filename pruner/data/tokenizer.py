@@ -1,8 +1,4 @@
-"""The fast tokenizer of a BERT folder, from whatever files there are, and its fingerprint.
-
-It uses the ``tokenizers`` library under ``transformers`` directly: the same code, without the seconds that importing
-``torch`` takes.
-"""
+"""The fast tokenizer of a BERT folder: that of ``transformers``, without the seconds that importing ``torch`` takes."""
 
 import hashlib
 import json
@@ -17,9 +13,10 @@ from tokenizers.models import WordPiece
 
 from pruner.data.rows import read_lines
 from pruner.utils.errors import SettingError, UserError
-from pruner.utils.files import read_json, read_json_if_there, read_size, short
+from pruner.utils.files import read_json, read_size, short
 
 TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # all but the last are needed
 MOST_PIECES = 10**7  # of any vocabulary; tables are as long as the largest id
 
 
@@ -42,11 +39,7 @@ class BertTokenizer:
 
 
 def bert_folder(bert: str) -> Path:
-    """A local folder as it is, or the tokenizer and config files of a hub model in the hub's cache.
-
-    Raises:
-        UserError: neither a folder nor a model that the hub has or that can be reached.
-    """
+    """Return a local folder as it is, or that of a hub model's tokenizer and config files in the hub's cache."""
     folder = Path(bert)
     if folder.is_dir():
         return folder
@@ -68,20 +61,19 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
     """Word pieces and their ids, from ``vocab.txt`` or else ``tokenizer.json``."""
     path = folder / "vocab.txt"
     if os.path.lexists(path):
-        vocabulary = {piece: index for index, piece in enumerate(read_lines(path))}
+        vocabulary: Any = {piece: index for index, piece in enumerate(read_lines(path))}
     else:
         path = folder / "tokenizer.json"
         if not os.path.lexists(path):
             raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")
         model = read_json(path).get("model")
-        pieces = model.get("vocab") if isinstance(model, dict) else None
-        if not isinstance(pieces, dict):
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        if not isinstance(vocabulary, dict):
             raise UserError(f"{path}: not a word-piece vocabulary; this project runs BERT models")
-        vocabulary = pieces
         for piece, index in vocabulary.items():
             if type(index) is not int or not 0 <= index < MOST_PIECES:
                 raise UserError(f"{path}: the id of {short(piece)} is {short(index)}; copy the file again")
-    for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
+    for piece in SPECIAL[:4]:
         if piece not in vocabulary:
             raise UserError(f"{path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
     return vocabulary
@@ -89,45 +81,36 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
 
 def has_capitals(vocabulary: Iterable[str]) -> bool:
     """Whether a vocabulary is cased; special tokens such as ``[CLS]`` do not count."""
-    pieces = (piece for piece in vocabulary if not piece.startswith("["))
-    return any(character.isupper() for piece in pieces for character in piece)
+    return any(letter.isupper() for piece in vocabulary if not piece.startswith("[") for letter in piece)
 
 
 def check_max_length(folder: Path, max_length: int) -> None:
-    """Complain if sentences may be longer than the model has positions."""
+    """Raise a ``UserError`` if sentences may be longer than the model has positions."""
     path = folder / "config.json"
-    positions = read_size(read_json_if_there(path), "max_position_embeddings", path)
+    positions = read_size(read_json(path, missing_ok=True), "max_position_embeddings", path)
     if positions is not None and max_length > positions:
-        raise SettingError(
-            "max_length", f"{max_length} tokens, but {path} has {positions} positions; prepare with fewer"
-        )
+        problem = f"{max_length} tokens, but {path} has {positions} positions; prepare with fewer"
+        raise SettingError("max_length", problem)
 
 
 def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
-    """The tokenizer of a BERT folder.
-
-    Casing is taken from ``tokenizer_config.json``; without it, a vocabulary that holds capital letters is cased.
-
-    Raises:
-        UserError: no vocabulary, one that is no BERT's, or one larger than the embedding table of ``config.json``.
-    """
+    """Load the tokenizer of a BERT folder; without ``do_lower_case``, a vocabulary that holds capitals is cased."""
     vocabulary = read_vocabulary(folder)
     config_path, model_path = folder / "tokenizer_config.json", folder / "config.json"
-    config = read_json_if_there(config_path)
+    config = read_json(config_path, missing_ok=True)
     for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if not isinstance(config.get(key), bool | None):
             raise UserError(f"{config_path}: {key} is {short(config[key])}; use true, false or null")
-    rows = read_size(read_json_if_there(model_path), "vocab_size", model_path)
-    if rows is not None and max(vocabulary.values()) >= rows:
+    rows = read_size(read_json(model_path, missing_ok=True), "vocab_size", model_path)
+    size = max(vocabulary.values()) + 1
+    if rows is not None and size > rows:
         raise UserError(
-            f"{folder}: {max(vocabulary.values()) + 1} word pieces in the vocabulary, but vocab_size in config.json is "
-            f"{rows}; vocabulary and weights are of different models"
+            f"{folder}: {size} word pieces in the vocabulary, but vocab_size in config.json is {rows}; vocabulary and "
+            "weights are of different models"
         )
     lower_case = config.get("do_lower_case")
-    if lower_case is None:
-        lower_case = not has_capitals(vocabulary)
     settings: dict[str, Any] = {
-        "lowercase": bool(lower_case),
+        "lowercase": not has_capitals(vocabulary) if lower_case is None else lower_case,
         "strip_accents": config.get("strip_accents"),
         "handle_chinese_chars": bool(config.get("tokenize_chinese_chars", True)),
     }
@@ -139,7 +122,7 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix="##")
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"][: 5 if "[MASK]" in vocabulary else 4])
+    tokenizer.add_special_tokens([piece for piece in SPECIAL if piece in vocabulary])
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     identity = json.dumps([sorted(vocabulary.items()), settings])
-    return BertTokenizer(tokenizer, bool(lower_case), hashlib.sha256(identity.encode()).hexdigest()[:16])
+    return BertTokenizer(tokenizer, settings["lowercase"], hashlib.sha256(identity.encode()).hexdigest()[:16])

@@ -1,7 +1,6 @@
 """Words for the LSTM, as TensorFlow's ``TextVectorization`` reads them: the vocabulary, kept as text, and word ids."""
 
 import hashlib
-import math
 import string
 from collections import Counter
 from collections.abc import Iterable
@@ -22,10 +21,10 @@ PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
 PUNCTUATION = string.punctuation.encode()
 
 
-def split_words(text: str) -> list[bytes]:
+def split_words(text: str) -> list[str]:
     """Split a text at ASCII white space into words, with ASCII letters in lower case and without ASCII punctuation."""
     # Methods of bytes know ASCII alone, as TensorFlow does; those of str would also lower and split what is beyond.
-    return text.encode().lower().translate(None, PUNCTUATION).split()
+    return [word.decode() for word in text.encode().lower().translate(None, PUNCTUATION).split()]
 
 
 @dataclass(frozen=True)
@@ -43,32 +42,22 @@ class Vocabulary:
         return hashlib.sha256("\n".join(self.words).encode()).hexdigest()[:16]
 
     @cached_property
-    def _ids(self) -> dict[bytes, int]:
-        return {word.encode(): number for word, number in self.numbers().items()}
+    def ids(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words, start=FIRST_WORD)}
 
     def word(self, number: int) -> str:
         return self.words[number - FIRST_WORD] if number >= FIRST_WORD else "[UNK]"
 
-    def numbers(self) -> dict[str, int]:
-        """The id of each word."""
-        return {word: number for number, word in enumerate(self.words, start=FIRST_WORD)}
-
     def to_ids(self, text: str) -> list[int]:
-        """The ids of a text's words."""
-        ids = self._ids
-        return [ids.get(word, UNKNOWN) for word in split_words(text)]
+        return [self.ids.get(word, UNKNOWN) for word in split_words(text)]
 
 
 def learn_vocabulary(texts: Iterable[str], size: int) -> Vocabulary:
-    """Take the commonest words of ``texts``, at most ``size`` with padding and unknown.
-
-    Of words that occur equally often, the last in the order of code points comes first, as TensorFlow has it.
-    """
-    occurrences: Counter[bytes] = Counter()
-    for text in texts:
-        occurrences.update(split_words(text))
+    """Take the commonest words of ``texts``, at most ``size`` with padding and unknown."""
+    # Of words that occur equally often, the last in the order of code points comes first, as TensorFlow has it.
+    occurrences = Counter(word for text in texts for word in split_words(text))
     commonest = sorted(occurrences, key=lambda word: (occurrences[word], word), reverse=True)
-    return Vocabulary(tuple(word.decode() for word in commonest[: size - FIRST_WORD]))
+    return Vocabulary(tuple(commonest[: size - FIRST_WORD]))
 
 
 def vocabulary_path(folder: Path, task: str) -> Path:
@@ -78,10 +67,7 @@ def vocabulary_path(folder: Path, task: str) -> Path:
 def write_words(
     folder: Path, task: Task, splits: dict[str, Split], vocabulary: Vocabulary, max_length: int
 ) -> tuple[Cache, Path]:
-    """Write a task's vocabulary, one word per line, and its cache.
-
-    The vocabulary comes first: a cache that was made with another one is refused when it is read.
-    """
+    """Write a task's vocabulary, then its cache: one that was made with another vocabulary is refused when read."""
     cache = make_cache(task, splits, vocabulary.size, max_length)
     write_whole(vocabulary_path(folder, task.name), "".join(f"{word}\n" for word in vocabulary.words).encode())
     return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
@@ -96,14 +82,9 @@ def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np.ndarray]:
-    """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id.
-
-    Raises:
-        UserError: no such file, a line of another width or with something that is no number, none of the words in it.
-    """
+    """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; download vectors in GloVe's text format, or set vectors to None")
-    numbers = vocabulary.numbers()
     vectors: dict[int, np.ndarray] = {}
     with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for line, text in enumerate(file, start=1):
@@ -113,14 +94,14 @@ def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np
             word = " ".join(parts[:-width])  # a few of GloVe's words have spaces in them
             if len(parts) <= width or (line <= 2 and len(parts) != width + 1):
                 raise UserError(f"{path}:{line}: {len(parts) - 1} numbers; set embedding_size to the vectors' width")
-            if word in numbers:
+            if word in vocabulary.ids:
                 try:
                     vector = np.array(parts[-width:], dtype=np.float32)
                 except ValueError:
                     raise UserError(f"{path}:{line}: not a word and {width} numbers; download the file again") from None
-                if not math.isfinite(float(vector.sum())):
+                if not np.isfinite(vector).all():
                     raise UserError(f"{path}:{line}: a number is not finite; download the file again")
-                vectors[numbers[word]] = vector
+                vectors[vocabulary.ids[word]] = vector
     if not vectors:
         raise UserError(f"{path}: none of the vocabulary's {len(vocabulary.words)} words is in it; is this the file?")
     return vectors

@@ -1,18 +1,19 @@
 """What a result was made with: versions, hardware and the commit of this code."""
 
 import platform
+import subprocess
+from contextlib import suppress
 from pathlib import Path
-
-import numpy as np
-import torch
-import transformers
-
-from pruner.utils.distributed import num_processes
-from pruner.utils.version import git_commit
 
 
 def environment(steady: bool) -> dict:
-    """Versions, hardware and commit. ``steady`` says that ``latency.steady_allocator`` was in effect."""
+    """Return versions, hardware and commit. ``steady``: ``latency.steady_allocator`` was in effect."""
+    import numpy as np  # in here: --version needs the commit alone
+    import torch
+    import transformers
+
+    from pruner.utils.distributed import num_processes
+
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -29,10 +30,16 @@ def environment(steady: bool) -> dict:
 
 
 def cpu_name() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
     return platform.processor()
+
+
+def git_commit() -> str | None:
+    """Return the commit, with ``-dirty`` where tracked files were changed; ``None`` outside a checkout."""
+    command = "git describe --always --dirty --abbrev=12 --exclude=*".split()
+    with suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
+    return None

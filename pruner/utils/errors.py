@@ -26,14 +26,10 @@ class UserError(ValueError):
 
 
 class SettingError(UserError):
-    """A setting has a value that it cannot have; scripts name its flag beside its constant."""
+    """A setting has a value that it cannot have; its flag is named beside its constant."""
 
     def __init__(self, constant: str, problem: str) -> None:
-        super().__init__(constant, problem)
-        self.constant, self.problem = constant, problem
-
-    def __str__(self) -> str:
-        return f"{self.constant}: {self.problem}"
+        super().__init__(f"{flag_name(constant)} ({constant}): {problem}")
 
 
 class CellError(UserError):
@@ -67,40 +63,28 @@ def listed(names: Sequence[str], most: int = 10) -> str:
 
 
 def check_versions(packages: Sequence[str]) -> None:
-    """Check that Python and the packages are of versions that this code supports.
-
-    Raises:
-        UserError: one is older, newer, or not installed.
-    """
+    """Raise a ``UserError`` unless Python and the packages are of versions that this code supports."""
     if sys.version_info < OLDEST_PYTHON:
-        oldest = ".".join(map(str, OLDEST_PYTHON))
-        raise UserError(
-            f"Python {platform.python_version()}: this code needs {oldest} or newer; make a new environment"
-        )
+        needed = "{}.{} or newer".format(*OLDEST_PYTHON)
+        raise UserError(f"Python {platform.python_version()}: this code needs {needed}; make a new environment")
+    install = "run pip install -r requirements.txt"
     for package in packages:
-        supported = SUPPORTED[package]
         try:
             installed = version(package)
         except PackageNotFoundError:
-            raise UserError(f"{package}: not installed; run pip install -r requirements.txt") from None
-        if not SpecifierSet(supported).contains(installed, prereleases=True):
-            raise UserError(f"{package} {installed}: this code needs {supported}; run pip install -r requirements.txt")
+            raise UserError(f"{package}: not installed; {install}") from None
+        if not SpecifierSet(SUPPORTED[package]).contains(installed, prereleases=True):
+            raise UserError(f"{package} {installed}: this code needs {SUPPORTED[package]}; {install}")
 
 
 def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
-    """Run a script's ``main`` and return the exit code: 2 after bad input, with one line on stderr, 130 after Ctrl-C.
-
-    The versions of ``packages`` are checked before.
-    """
+    """Run a script's ``main``; return the exit code: 2 after bad input, with one line on stderr, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is printed is UTF-8 wherever it goes
             stream.reconfigure(encoding="utf-8", errors="replace")
     try:
         check_versions(packages)
         main()
-    except SettingError as error:
-        print_line(f"error: {flag_name(error.constant)} ({error.constant}): {error.problem}")
-        return 2
     except (UserError, OSError) as error:  # an OSError that was not foreseen, as a full disk
         print_line(f"error: {error}")
         return 2

@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, and careful reading of JSON that others wrote."""
+"""Atomic writing of files and folders, careful reading of JSON that others wrote; what fails is a ``UserError``."""
 
 import glob
 import json
@@ -23,11 +23,7 @@ def cannot_read(path: Path, error: OSError) -> UserError:
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder, before hours of work whose result is to be written into it.
-
-    Raises:
-        UserError: it cannot be made, or no file in it.
-    """
+    """Make the folder, before hours of work whose result is to be written into it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -37,20 +33,14 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``, and remove what is left there in the end; folders are made.
-
-    What a killed process has left is removed by the next that writes the same file.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Yield a temporary name beside ``path``, removed in the end, as what killed processes left; folders are made."""
     name = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
         yield name
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from None
     finally:
         with suppress(OSError):
@@ -69,11 +59,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, and rename it when all is written; folders are made.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Write a file whole or not at all; folders are made."""
     with whole(path) as name:
         name.write_bytes(content)
 
@@ -82,21 +68,12 @@ def remove_abandoned(path: Path) -> None:
     """Remove temporary files of ``path`` whose processes have ended."""
     for name in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         number = name.name.split(".")[-2]
-        if number.isdecimal() and not is_running(int(number)):
-            with suppress(OSError):
-                name.unlink()
-
-
-def is_running(process: int) -> bool:
-    if os.name != "posix":
-        return True  # elsewhere signal 0 does not ask
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except OSError:  # another user's process
-        pass
-    return True
+        if os.name == "posix" and number.isdecimal():  # elsewhere signal 0 does not ask
+            with suppress(OSError):  # another user's process, or a file that another one has removed
+                try:
+                    os.kill(int(number), 0)
+                except (ProcessLookupError, OverflowError):
+                    name.unlink()
 
 
 def remove_folder(folder: Path) -> None:
@@ -109,15 +86,10 @@ def remove_folder(folder: Path) -> None:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which replaces ``folder`` when all is written.
-
-    What a killed process has left is removed: a folder is written by one process at a time.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Yield a temporary folder, which replaces ``folder`` when all is written."""
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
+        # What a killed process has left: a folder is written by one process at a time.
         for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.*"):
             shutil.rmtree(left, ignore_errors=True)
         new.mkdir(parents=True)
@@ -130,21 +102,19 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(new, ignore_errors=True)
 
 
-def read_json(path: Path) -> dict:
+def read_json(path: Path, missing_ok: bool = False) -> dict:
+    """Read a JSON object, with ``missing_ok`` an empty one where there is no file; a link to nowhere is an error."""
+    if missing_ok and not os.path.lexists(path):
+        return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error}); copy the file again") from None
     except OSError as error:  # a folder, a link to nowhere
-        raise UserError(f"{path}: cannot be read ({error.strerror}); copy the file again") from None
+        raise cannot_read(path, error) from None
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object; copy the file again")
     return content
-
-
-def read_json_if_there(path: Path) -> dict:
-    """Read a JSON object, empty where there is no file; a link to nowhere is an error."""
-    return read_json(path) if os.path.lexists(path) else {}
 
 
 def short(value: object) -> str:

@@ -12,6 +12,7 @@ import re
 import sys
 import tokenize
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -19,8 +20,8 @@ from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pruner import __version__
+from pruner.utils.environment import git_commit
 from pruner.utils.errors import SettingError, UserError, did_you_mean, flag_name, unknown
-from pruner.utils.version import git_commit
 
 # What a type is called in errors and in help, and what is accepted for it.
 TYPES: dict[type, tuple[str, str, Any]] = {
@@ -79,10 +80,9 @@ class Kind:
             parts = comma_list(value) if depth == 1 and isinstance(value, str) else value
             return [self.convert(part, depth - 1) for part in (parts if isinstance(parts, list | tuple) else [parts])]
         called, _, accepted = TYPES[self.type]
-        try:
+        converted = None
+        with suppress(ValueError):
             converted = self.type(value) if isinstance(value, accepted) else None
-        except ValueError:
-            converted = None
         if converted is None:
             raise ValueError(f"{value!r} is not {called}")
         if self.choices and converted not in self.choices:
@@ -91,14 +91,14 @@ class Kind:
 
     def add_flag(self, group: argparse._ArgumentGroup, name: str, value: Any, comment: str) -> None:
         """Add the flag of a constant, without a default: the parser's result is what the user has given, as text."""
-        flag, options = flag_name(name), dict[str, Any](dest=name, default=argparse.SUPPRESS)
-        text = f"{comment} (default: {as_text(value)})".replace("%", "%%")
         if self.type is bool:
-            group.add_argument(flag, action=argparse.BooleanOptionalAction, help=text, **options)
-            return
-        metavar = f"{{{','.join(self.choices)}}}" if self.choices else TYPES[self.type][1]
-        metavar, nargs = f"{metavar},..." if self.depth else metavar, "+" if self.depth == 2 else None
-        group.add_argument(flag, nargs=nargs, metavar=metavar, help=text, **options)
+            options: dict[str, Any] = {"action": argparse.BooleanOptionalAction}
+        else:
+            metavar = f"{{{','.join(self.choices)}}}" if self.choices else TYPES[self.type][1]
+            metavar += ",..." if self.depth else ""
+            options = {"metavar": metavar, "nargs": "+" if self.depth == 2 else None}
+        text = f"{comment} (default: {as_text(value)})".replace("%", "%%")
+        group.add_argument(flag_name(name), dest=name, default=argparse.SUPPRESS, help=text, **options)
 
 
 def comma_list(text: str) -> list[str]:
@@ -143,10 +143,8 @@ def parse_flags(script: Mapping[str, Any], demo: Mapping[str, Any] | None = None
     """Parse the command line by the constants of a script, whose ``globals()`` are given.
 
     The result has a value for every constant, under its name, and under ``given`` the names of those that the user gave
-    as flags. With ``--demo``, the values of ``demo`` replace the constants', not the user's.
-
-    Raises:
-        UserError: an unknown flag, or a constant or flag with a value of another type.
+    as flags. With ``--demo``, the values of ``demo`` replace the constants', not the user's. An unknown flag, or a
+    value of another type, is a ``UserError``.
     """
     spec = script.get("__spec__")  # of python -m
     prog = f"python -m {spec.name.removesuffix('.__main__')}" if spec else None

@@ -16,11 +16,7 @@ class Lock:
         self._lock = FileLock(self.file)
 
     def take(self, wait: bool) -> bool:
-        """Acquire the lock, which another process may hold for hours; return whether it is ours now.
-
-        Raises:
-            UserError: the place cannot be written.
-        """
+        """Acquire the lock, which another process may hold for hours; return whether it is ours now."""
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=-1 if wait else 0, poll_interval=0.2)
