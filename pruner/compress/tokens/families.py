@@ -2,8 +2,9 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from pruner.compress.method import FAMILIES, Family, Method
 from pruner.compress.tokens.budget import SCHEDULE_FAMILIES
@@ -13,10 +14,6 @@ from pruner.compress.tokens.scores import SCORERS, scorer_names
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.training.context import Context
 from pruner.utils.errors import SettingError
-
-# What a way to a schedule lets the models start from, the usual first.
-ANY_START = ("pretrained", "finetuned", "sampled")
-STARTS = {"learned": ("sampled",), "soft-extract": ("finetuned", "sampled")}
 
 
 def check_budgets(options: Namespace) -> None:
@@ -34,22 +31,22 @@ def check_budgets(options: Namespace) -> None:
     if budgets and max(budgets) > reach:
         raise SettingError("search_reach", f"{reach:g} is too small; use the largest budget or more")
     way = schedule_way(options)
-    starts = STARTS.get(way, ANY_START)
+    starts = SCHEDULES[way].starts if way else ANY_START
     options.start = options.start or starts[0]
     if options.start not in starts:
         raise SettingError("start", f"{way} schedules need {starts[0]!r}, not {options.start!r}; leave it out")
-    if way != "given":
+    if way:
         options.pruning_methods = _budget_methods(options.pruning_methods)
     for method in options.pruning_methods if options.start == "sampled" else ():
         if "+" in method or _needs_pass(method):
             raise SettingError("pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out")
 
 
-def schedule_way(options: Namespace) -> str:
-    """Return how a BERT's schedule is made: it is ``given``, or one of ``budget_schedule``."""
+def schedule_way(options: Namespace) -> str | None:
+    """Return which of ``SCHEDULES`` makes a BERT's schedule, ``None`` where it is given."""
     if options.search_penalty is not None:
         return "soft-extract"
-    return options.budget_schedule if options.target_flops_reduction else "given"
+    return options.budget_schedule if options.target_flops_reduction else None
 
 
 def _needs_pass(method: str) -> bool:
@@ -88,21 +85,48 @@ def bert_methods(name: str, options: Namespace, context: Context) -> list[Method
     """Make the token pruning of a BERT that the schedule or the budgets ask for."""
     shared = {"start": options.start, "reach": options.search_reach}
     shared["student_learning_rate"] = options.student_learning_rate
-    budgets, way = options.target_flops_reduction, schedule_way(options)
-    if way == "given":
+    way = schedule_way(options)
+    if way is None:
         return [TokenPruning(pruning_of(options.pruning_schedule, name, options, context), **shared)]
-    depth = context.backbone.shape(context.task).depth
     # Some rate in all layers, until the schedule is known.
-    unknown = pruning_of([0.5] * depth, name, options, context)
-    if way == "learned":
-        return [LearnedPruning(unknown, target=budget, **shared) for budget in budgets]
-    if way == "soft-extract":
-        reach = options.search_reach if budgets else None
-        how = SoftExtractSearch(reach, options.search_penalty, options.soft_extract_learning_rate)
-        return [SoftExtractPruning(unknown, target=budget, **shared, how=how) for budget in budgets or [None]]
-    cells = [TokenPruning(unknown, way, budget, **shared) for budget in budgets]
-    family = SCHEDULE_FAMILIES[way](depth)
-    return [replace(cell, pruning=unknown.with_schedule(cell.fit(family, context))) for cell in cells]
+    unknown = pruning_of([0.5] * context.backbone.shape(context.task).depth, name, options, context)
+    return SCHEDULES[way].make(unknown, options, context, shared)
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """A way of making schedules for budgets: what models may ``start`` from, the usual first, and their methods.
+
+    ``make`` is given the pruning without its schedule, the run's settings, the context, and what all methods are given.
+    """
+
+    starts: tuple[str, ...]
+    make: Callable[[Pruning, Namespace, Context, dict], list[Method]]
+
+
+def _learned(unknown: Pruning, options: Namespace, context: Context, shared: dict) -> list[Method]:
+    return [LearnedPruning(unknown, target=budget, **shared) for budget in options.target_flops_reduction]
+
+
+def _soft_extract(unknown: Pruning, options: Namespace, context: Context, shared: dict) -> list[Method]:
+    budgets, reach = options.target_flops_reduction or [None], options.search_reach
+    penalty, rate = options.search_penalty, options.soft_extract_learning_rate
+    how = SoftExtractSearch(reach if penalty is None else None, penalty, rate)
+    return [SoftExtractPruning(unknown, target=budget, **shared, how=how) for budget in budgets]
+
+
+def _fitted(way: str, unknown: Pruning, options: Namespace, context: Context, shared: dict) -> list[Method]:
+    family = SCHEDULE_FAMILIES[way](len(unknown.schedule))
+    methods = [TokenPruning(unknown, way, budget, **shared) for budget in options.target_flops_reduction]
+    return [replace(method, pruning=unknown.with_schedule(method.fit(family, context))) for method in methods]
+
+
+ANY_START = ("pretrained", "finetuned", "sampled")
+SCHEDULES = {
+    "learned": Schedules(("sampled",), _learned),
+    "soft-extract": Schedules(("finetuned", "sampled"), _soft_extract),
+    **{way: Schedules(ANY_START, partial(_fitted, way)) for way in SCHEDULE_FAMILIES},
+}
 
 
 def lstm_methods(name: str, options: Namespace, context: Context) -> list[Method]:
