@@ -1,7 +1,7 @@
 """What a grid is going to do: shown by ``--dry-run``, and written down for ``python -m pruner.clean``.
 
-``stages/plans/<hash>.json`` lists the cells of one run that had no record when it began: the folders of their records,
-stages and models.
+``stages/plans/<hash>.json`` lists the cells of one run that had no record when it came to the last of them: the folders of
+their records and stages.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 
 from pruner.experiments.cell import Cell, Grid
+from pruner.report.records import Record
 from pruner.training.stage import Stage, unique
 from pruner.utils.files import remove_folder, write_whole
 
@@ -17,16 +18,14 @@ FLOAT32 = 4  # bytes of a parameter
 ADAM = 3  # a checkpoint's parameters: the weights and Adam's two moments
 
 
-def write_plan(grid: Grid, unfinished: Sequence[Cell]) -> None:
-    """Write down which kept stages the unfinished cells need."""
-    if not unfinished:
-        return
-    records = [grid.folder(cell).resolve().as_posix() for cell in unfinished]
-    stages = [[stage.place for stage in cell.lineage] for cell in unfinished]
-    cells = [{"record": record, "stages": places} for record, places in zip(records, stages, strict=True)]
-    text = json.dumps(cells, indent=1)
-    key = hashlib.sha256("\n".join(sorted(records)).encode()).hexdigest()[:12]
-    write_whole(grid.stages.root / PLANS / f"{key}.json", text.encode())
+def write_plan(grid: Grid, cells: Sequence[Cell], finished: Sequence[Record | None]) -> None:
+    """Write down which kept stages the unfinished cells of a run need."""
+    records = [grid.folder(cell).resolve().as_posix() for cell in cells]
+    stages = [[stage.place for stage in cell.lineage] for cell in cells]
+    rows = zip(records, stages, finished, strict=True)
+    plan = [{"record": record, "stages": places} for record, places, done in rows if done is None]
+    key = hashlib.sha256("\n".join(records).encode()).hexdigest()[:12]
+    write_whole(grid.stages.root / PLANS / f"{key}.json", json.dumps(plan, indent=1).encode())
 
 
 def drop_plans(grid: Grid) -> None:

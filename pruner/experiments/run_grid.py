@@ -57,6 +57,8 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
         cell = cells[index]
         waiting = sum(record is None for record in finished)
         left = "" if not done else f", about {(time.monotonic() - started) / done * waiting / 60:.0f} min left"
+        if is_main():
+            write_plan(grid, cells, finished)
         grid.log.start_cell()
         grid.log(f"\n[{done + 1}/{done + waiting}{left}] {cell.task}: {cell.name}")
         try:
@@ -92,7 +94,6 @@ def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
     for folder in (grid.records, grid.options.save_models, grid.options.tensorboard):
         if folder:
             check_writable(Path(folder))
-    write_plan(grid, [cell for cell, record in zip(cells, finished, strict=True) if record is None])
     for cell, record in zip(cells, finished, strict=True) if grid.options.predict_test else ():
         if record is not None:
             predict_finished(grid, cell)
