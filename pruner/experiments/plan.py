@@ -1,7 +1,7 @@
 """What a grid is going to do: shown by ``--dry-run``, and written down for ``python -m pruner.clean``.
 
-``stages/plans/<hash>.json`` lists the cells of a run that had no record when it began its last one: the folders of their
-records and stages.
+``stages/plans/<hash>.json`` lists the cells of a run that had no record when it began its last one: the folders of
+their records and stages.
 """
 
 import hashlib
