@@ -3,20 +3,16 @@
 Only ``BertSelfAttention`` is computed here; all other modules are called, so that whatever wraps them works.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from transformers import BertForSequenceClassification, BertModel
+from transformers.models.bert.modeling_bert import BertLayer
 
 from pruner.models.packing import Bucket, Packing
-
-if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification, BertModel
-    from transformers.models.bert.modeling_bert import BertLayer
 
 try:
     from torch.nn.attention.varlen import varlen_attn
@@ -83,10 +79,8 @@ def attend(
     dropout = attention.dropout.p if attention.training else 0.0
     if has_varlen(q) and score is None and not dropout:
         cu_seqlens, max_seqlen = packing.cu_seqlens_int32, packing.max_seqlen
-        context = cast(
-            Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
-        )  # a pair only where it is asked to
-        return context.flatten(1), None
+        context = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+        return cast(Tensor, context).flatten(1), None  # a pair only where it is asked to
     # On a CPU in float32 as well where the model is not: bfloat16 is slower there, and compiles for every new shape.
     work = q.dtype if q.is_cuda else torch.float32
     contexts, scores = [], []
