@@ -36,8 +36,7 @@ def embed(bert: BertModel, packing: Packing, ids: Tensor, types: Tensor | None, 
 
 def run_layer(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
     """Run a ``BertLayer``: [T, D] -> [T, D]"""
-    context, _ = attend(layer, hidden, packing)
-    return feed_forward(layer, context, hidden)
+    return feed_forward(layer, attend(layer, hidden, packing)[0], hidden)
 
 
 def feed_forward(layer: BertLayer, context: Tensor, hidden: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner.data.vocabulary import PADDING, UNKNOWN
-from pruner.models.packing import left_align, to_device, to_width
+from pruner.models.packing import to_device
 
 # Of words before training. With PyTorch's own 1, what rare words can learn is lost in the noise they start from.
 EMBEDDING_STD = 0.1
@@ -94,7 +94,7 @@ class LstmForSequenceClassification(PreTrainedModel):
             second_ids: [B, M] the second sentences of pairs.
             labels: [B] class numbers.
             lengths, second_lengths: B numbers of words known on the host; they promise that padding is on the right.
-                Without them they are read from the ids, and padding may be anywhere.
+                Without them the device is waited for, and padding may be anywhere.
         """
         ids, all_lengths = one_below_another(input_ids, second_ids, lengths, second_lengths)
         logits = self.classify(self.last_states(ids, all_lengths), pairs=second_ids is not None)
@@ -142,11 +142,16 @@ def one_below_another(
     input_ids: Tensor, second_ids: Tensor | None, lengths: Sequence[int] | None, second_lengths: Sequence[int] | None
 ) -> tuple[Tensor, list[int]]:
     """Stack first and second sentences, the words on the left -> ids [S, longest] and S lengths."""
-    parts = [left_align(input_ids, lengths, PADDING)]
-    if second_ids is not None:
-        parts.append(left_align(second_ids, second_lengths, PADDING))
-    all_lengths = [length for _, part_lengths in parts for length in part_lengths]
-    return torch.cat([to_width(ids, max(all_lengths)) for ids, _ in parts]), all_lengths
+    parts = [input_ids] if second_ids is None else [input_ids, second_ids]
+    width = max(ids.shape[1] for ids in parts)
+    ids = torch.cat([F.pad(ids, (0, width - ids.shape[1])) for ids in parts])
+    if lengths is None or (second_ids is not None and second_lengths is None):
+        real = ids != PADDING
+        ids = ids.gather(1, real.int().sort(dim=1, descending=True, stable=True).indices)
+        seqlens = real.sum(dim=1).tolist()
+    else:
+        seqlens = [*lengths, *(second_lengths or ())]
+    return ids[:, : max(seqlens)], seqlens
 
 
 def reads_packed(device: torch.device) -> bool:
