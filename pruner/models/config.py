@@ -14,13 +14,8 @@ SIZES = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
     "type_vocab_size"
 ).split()
-LARGEST = {
-    "hidden_dropout_prob": 1.0,
-    "attention_probs_dropout_prob": 1.0,
-    "classifier_dropout": 1.0,
-    "initializer_range": 10.0,
-    "layer_norm_eps": 1.0,
-}
+SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "layer_norm_eps")
+LARGEST = dict.fromkeys(SHARES, 1.0) | {"initializer_range": 10.0}
 
 
 def read_config(path: Path) -> dict:

@@ -25,19 +25,16 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         UserError: an index that names anything but files beside it.
     """
-    for path in (folder / name for name in WEIGHTS):
-        if not path.is_file():
-            continue
-        if path.suffix != ".json":
-            return [path]
-        places = read_json(path).get("weight_map")
-        if not isinstance(places, dict) or not places:
-            raise UserError(f"{path}: no weight_map; copy the file again")
-        for name in places.values():
-            if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-                raise UserError(f"{path}: names {short(name)}, no file of the folder; copy all of the model's files")
-        return [path, *(folder / name for name in sorted(set(places.values())))]
-    return []
+    paths = [folder / name for name in WEIGHTS if (folder / name).is_file()][:1]
+    if not paths or paths[0].suffix != ".json":
+        return paths
+    places = read_json(paths[0]).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{paths[0]}: no weight_map; copy the file again")
+    for name in places.values():
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+            raise UserError(f"{paths[0]}: names {short(name)}, no file of the folder; copy all of the model's files")
+    return paths + [folder / name for name in sorted(set(places.values()))]
 
 
 def weights_fingerprint(bert: str) -> str | None:
@@ -46,8 +43,7 @@ def weights_fingerprint(bert: str) -> str | None:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16] if files else None
 
 
@@ -62,9 +58,8 @@ def check_bert(bert: str, folder: Path) -> BertConfig:
         raise UserError(f"{folder}: no config.json; copy the model's config there")
     config = BertConfig(**read_config(path))
     if config.hidden_act not in ACT2FN:
-        raise UserError(
-            f"{path}: hidden_act is {short(config.hidden_act)}, unknown to transformers; use for example gelu"
-        )
+        act = short(config.hidden_act)
+        raise UserError(f"{path}: hidden_act is {act}, unknown to transformers; use for example gelu")
     if Path(bert).is_dir():
         files = weight_files(folder)
         if not files:
@@ -108,9 +103,9 @@ def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
             ignore_mismatched_sizes=True,  # the classifier's; all others are refused below
             output_loading_info=True,
         )
-        model, info = loaded
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
+    model, info = loaded
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]
     mismatched = [key for key, *_ in info["mismatched_keys"] if not key.startswith("classifier.")]
     if mismatched:
