@@ -1,6 +1,7 @@
 """GLUE's metrics, by scikit-learn and SciPy, of all rows and by their lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -12,26 +13,24 @@ from pruner.data.task import Task
 LENGTH_BINS = 5
 
 
-def _correlation(function, labels: np.ndarray, predictions: np.ndarray) -> float:
+def _correlation(function: Callable, labels: np.ndarray, predictions: np.ndarray) -> float:
     # Undefined for a constant prediction, which explains nothing of the scores: 0.
-    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
-        return 0.0
-    return float(function(labels, predictions).statistic)
+    return function(labels, predictions).statistic if np.ptp(predictions) and np.ptp(labels) else 0.0
 
 
-FUNCTIONS = {
-    "accuracy": lambda labels, predictions: float(accuracy_score(labels, predictions)),
-    "f1": lambda labels, predictions: float(f1_score(labels, predictions, zero_division=0)),
-    "mcc": lambda labels, predictions: float(matthews_corrcoef(labels, predictions)),
-    "pearson": lambda labels, predictions: _correlation(pearsonr, labels, predictions),
-    "spearman": lambda labels, predictions: _correlation(spearmanr, labels, predictions),
+FUNCTIONS: dict[str, Callable] = {
+    "accuracy": accuracy_score,
+    "f1": partial(f1_score, zero_division=0),
+    "mcc": matthews_corrcoef,
+    "pearson": partial(_correlation, pearsonr),
+    "spearman": partial(_correlation, spearmanr),
 }
 
 
 def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Compute metrics of [N, labels] logits against [N] labels; one column of logits is a regression."""
     predictions = logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
-    return {name: FUNCTIONS[name](labels, predictions) for name in names}
+    return {name: float(FUNCTIONS[name](labels, predictions)) for name in names}
 
 
 def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: np.ndarray | None = None) -> dict:
@@ -68,11 +67,9 @@ def length_bins(lengths: np.ndarray, bins: int = LENGTH_BINS) -> np.ndarray:
 def metrics_by_length(task: Task, cache: Cache, logits: dict[str, np.ndarray]) -> list[dict]:
     """Compute ``dev_metrics`` for each of ``length_bins``, with its range of ``tokens`` and its number of ``rows``."""
     lengths = np.concatenate([cache.splits[name].lengths for name in task.dev])
-    bins = length_bins(lengths)
-    entries = []
-    for inside in (bins == number for number in range(LENGTH_BINS)):
-        if inside.any():
-            span = [int(lengths[inside].min()), int(lengths[inside].max())]
-            entry = {"tokens": span, "rows": int(inside.sum())}
-            entries.append(entry | dev_metrics(task, cache, logits, inside))
+    bins, entries = length_bins(lengths), []
+    for number in np.unique(bins):
+        inside = bins == number
+        entry = {"tokens": [int(lengths[inside].min()), int(lengths[inside].max())], "rows": int(inside.sum())}
+        entries.append(entry | dev_metrics(task, cache, logits, inside))
     return entries

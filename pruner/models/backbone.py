@@ -123,7 +123,7 @@ class LstmBackbone(Backbone):
 
     cache: Path
     vocabularies: Mapping[str, Vocabulary]
-    sizes: Mapping[str, int]
+    sizes: Mapping[str, Any]
     vectors: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
     vectors_name: str | None = None
 
@@ -137,13 +137,9 @@ class LstmBackbone(Backbone):
         return {**self.sizes, "vocabulary": fingerprint, "vectors": self.vectors_name}
 
     def model_config(self, task: Task) -> LstmConfig:
-        return LstmConfig(
-            vocab_size=self.vocabularies[task.name].size,
-            num_labels=task.num_labels,
-            id2label=dict(enumerate(task.labels)),
-            label2id={label: index for index, label in enumerate(task.labels)},
-            **self.sizes,
-        )
+        id2label = dict(enumerate(task.labels))
+        labels: dict[str, Any] = {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
+        return LstmConfig(vocab_size=self.vocabularies[task.name].size, **self.sizes, **labels)
 
     def build(self, task: Task) -> LstmForSequenceClassification:
         model = LstmForSequenceClassification(self.model_config(task))

@@ -11,15 +11,11 @@ LEFT_OUT = re.compile(r"(/adam_m|/adam_v)$|^global_step$")  # the optimizer's
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of the model that a variable becomes: its name and shape; kernels are transposed on the way."""
+    """A weight of the model that a variable becomes, and the variable's shape; kernels are transposed on the way."""
 
     name: str
     shape: tuple[int, ...]
     transpose: bool = False
-
-    @property
-    def shape_in_checkpoint(self) -> tuple[int, ...]:
-        return self.shape[::-1] if self.transpose else self.shape
 
 
 def variable_name(module: str) -> str:
@@ -29,7 +25,7 @@ def variable_name(module: str) -> str:
 
 def linear(module: str, inputs: int, outputs: int) -> dict[str, Weight]:
     return {
-        f"{variable_name(module)}/kernel": Weight(f"{module}.weight", (outputs, inputs), transpose=True),
+        f"{variable_name(module)}/kernel": Weight(f"{module}.weight", (inputs, outputs), transpose=True),
         f"{variable_name(module)}/bias": Weight(f"{module}.bias", (outputs,)),
     }
 
@@ -99,9 +95,9 @@ def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tup
     if missing:
         raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {', '.join(missing)}")
     for variable, weight in weights.items():
-        if shapes[variable] != weight.shape_in_checkpoint:
+        if shapes[variable] != weight.shape:
             raise UserError(
-                f"{source}: {variable} should be {list(weight.shape_in_checkpoint)} by the config, but is "
-                f"{list(shapes[variable])} in the checkpoint; give the bert_config.json that came with it"
+                f"{source}: {variable} should be {list(weight.shape)} by the config, but is {list(shapes[variable])} "
+                "in the checkpoint; give the bert_config.json that came with it"
             )
     return weights, heads

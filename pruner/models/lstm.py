@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -20,26 +21,16 @@ EMBEDDING_STD = 0.1
 CHUNK_SENTENCES, CHUNK_WORDS = 64, 1024
 
 
+@strict
 class LstmConfig(PretrainedConfig):
     """Sizes of the model, as published by default."""
 
     model_type = "lstm"
-
-    def __init__(
-        self,
-        vocab_size: int = 65_000,
-        embedding_size: int = 300,
-        hidden_size: int = 300,
-        num_layers: int = 1,
-        head_size: int = 256,
-        **kwargs,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.embedding_size = embedding_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.head_size = head_size
-        super().__init__(**kwargs)
+    vocab_size: int = 65_000
+    embedding_size: int = 300
+    hidden_size: int = 300
+    num_layers: int = 1
+    head_size: int = 256
 
     @classmethod
     def get_config_dict(cls, *args, **kwargs) -> tuple[dict, dict]:

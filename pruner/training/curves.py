@@ -43,12 +43,15 @@ class Curves(TensorBoardCallback):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Measure a model in training. A failure is no reason to end the training: it returns no metrics."""
+        in_mixed_precision = vars(model).pop("forward", None)  # Accelerate's, in place of the class's own
         try:
-            with without_mixed_precision(model):
-                return self.measure(model)
+            return self.measure(model)
         except CellError as error:
             self.say(f"no metrics for TensorBoard: {error}")
             return {}
+        finally:
+            if in_mixed_precision:
+                model.forward = in_mixed_precision
 
     def on_train_begin(self, args, state, control, **kwargs):
         with self._writing():
@@ -70,17 +73,3 @@ class Curves(TensorBoardCallback):
             yield
         except OSError as error:
             raise cannot_write(self.folder, error) from None
-
-
-@contextmanager
-def without_mixed_precision(model: nn.Module) -> Iterator[None]:
-    """Use the model's own ``forward`` for a while, in place of the one that Accelerate put there for training."""
-    in_training, own = model.forward, vars(model).get("_original_forward")
-    if own is None:
-        yield
-        return
-    model.forward = own
-    try:
-        yield
-    finally:
-        model.forward = in_training

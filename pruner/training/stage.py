@@ -109,10 +109,7 @@ class Stage:
 
 def unique(stages: Iterable[Stage]) -> list[Stage]:
     """Leave out what has come before."""
-    first: dict[str, Stage] = {}
-    for stage in stages:
-        first.setdefault(stage.place, stage)
-    return list(first.values())
+    return list({stage.place: stage for stage in stages}.values())
 
 
 @dataclass(frozen=True)
@@ -134,10 +131,9 @@ class Stages:
         """Say how far a stage is, for ``--dry-run``."""
         if self.folder(stage).is_dir():
             return "finished"
-        steps = [path.name.rpartition("-")[2] for path in self.checkpoints(stage).glob("checkpoint-*")]
-        return (
-            f"begun, at step {max(map(int, filter(str.isdigit, steps)))}" if any(map(str.isdigit, steps)) else "to do"
-        )
+        names = [path.name.removeprefix("checkpoint-") for path in self.checkpoints(stage).glob("checkpoint-*")]
+        steps = [int(name) for name in names if name.isdigit()]
+        return f"begun, at step {max(steps)}" if steps else "to do"
 
     def remove(self, stage: Stage) -> None:
         """Forget a stage, finished or interrupted, unless another process is at work on it."""
@@ -200,9 +196,7 @@ class Stages:
         """Compute [rows, labels] of the training rows by the stage's teacher, if it has one."""
         if stage.teacher is None:
             return None
-        same = start is not None and stage.start is not None and stage.start.place == stage.teacher.place
-        teacher = start if same else self.obtain(stage.teacher, quiet=True)
-        assert teacher is not None  # either way
+        teacher = start if start and stage.teacher is stage.start else self.obtain(stage.teacher, quiet=True)
         context, collate = stage.context, stage.teacher.recipe.collate(stage.context)
         return predict(teacher.model, context.training_split, context.train_settings.batch_size, collate)
 

@@ -83,8 +83,6 @@ def train(
         logging_nan_inf_filter=False,
         save_strategy="no",  # see CheckpointCallback
         save_total_limit=1,
-        report_to="none",
-        remove_unused_columns=False,
         dataloader_pin_memory=on_gpu,
         log_level="error",
         log_level_replica="error",
@@ -92,8 +90,7 @@ def train(
         ddp_find_unused_parameters=True,  # a step may leave some out: they then get no gradient, as in one process
         ddp_timeout=int(PATIENCE.total_seconds()),
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # not DataParallel: several devices need a process each
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # not DataParallel: several devices need a process each
 
     def collate_rows(sentences: Sequence[dict]) -> dict:
         return {**collate(sentences), "rows": [sentence["row"] for sentence in sentences]}
