@@ -9,15 +9,11 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 from transformers import BertForSequenceClassification, BertModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 from pruner.models.packing import Bucket, Packing
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before PyTorch 2.10
-    varlen_attn = None  # type: ignore[assignment]  # the import says that it is always a function
 
 SHORT = 64  # tokens: up to here a CPU is faster with plain matrix products than with the fused attention
 
@@ -103,9 +99,8 @@ def attend(
 
 def has_varlen(q: Tensor) -> bool:
     """Whether PyTorch attends over packed sentences, without any padding, with such queries [T, H, d]."""
-    if varlen_attn is None or not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    return q.shape[-1] % 8 == 0 and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    fits = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0
+    return fits and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _attend_by_map(

@@ -19,11 +19,7 @@ LARGEST = dict.fromkeys(SHARES, 1.0) | {"initializer_range": 10.0}
 
 
 def read_config(path: Path) -> dict:
-    """Read what a BERT's config says of the model, and nothing else that is in the file.
-
-    Raises:
-        UserError: another kind of model, or one that cannot be.
-    """
+    """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one."""
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
     if raw.get("model_type", "bert") != "bert":

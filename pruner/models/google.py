@@ -76,11 +76,7 @@ def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
 
 
 def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tuple[dict[str, Weight], list[str]]:
-    """Match each variable to its weight, and find the heads that are there.
-
-    Raises:
-        UserError: variables without a place, places without a variable, shapes that the config does not have.
-    """
+    """Match each variable to its weight, find the heads that are there; a ``UserError`` names what does not match."""
     layers = len({name[1] for name in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if name})
     if layers != config["num_hidden_layers"]:
         raise UserError(f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {layers}")

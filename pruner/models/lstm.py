@@ -61,9 +61,8 @@ class LstmForSequenceClassification(PreTrainedModel):
         sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
         labels: int = config.num_labels  # type: ignore[assignment]  # None is of configs without labels
-        self.classifier = nn.Sequential(
-            nn.Linear(hidden, config.head_size), nn.ReLU(), nn.Linear(config.head_size, labels)
-        )
+        head = config.head_size
+        self.classifier = nn.Sequential(nn.Linear(hidden, head), nn.ReLU(), nn.Linear(head, labels))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -95,10 +94,7 @@ class LstmForSequenceClassification(PreTrainedModel):
 
     def classify(self, states: Tensor, pairs: bool) -> Tensor:
         """Classify last states [S, hidden] -> [B, labels]; of ``pairs``, the second half are the second sentences'."""
-        if pairs:
-            first, second = states.chunk(2)
-            states = first - second
-        return self.classifier(states)
+        return self.classifier(torch.sub(*states.chunk(2)) if pairs else states)
 
     def last_states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Read sentences [S, L], the words on the left -> the last layer's states after the last word, [S, hidden]"""

@@ -19,9 +19,7 @@ WASTE_LIMIT = 2**12  # those with padding: on a CPU they take about as long as o
 def to_device(values: Sequence | np.ndarray, device: torch.device) -> Tensor:
     """Send numbers known on the host to ``device`` without waiting for it."""
     tensor = torch.as_tensor(values)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def real_mask(lengths: Tensor, width: int) -> Tensor:

@@ -20,11 +20,7 @@ Model = TypeVar("Model", bound=BertForSequenceClassification)
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """List what ``from_pretrained`` reads in a folder: one file, an index and its shards, or nothing.
-
-    Raises:
-        UserError: an index that names anything but files beside it.
-    """
+    """List what ``from_pretrained`` reads in a folder: one file, an index and its shards beside it, or nothing."""
     paths = [folder / name for name in WEIGHTS if (folder / name).is_file()][:1]
     if not paths or paths[0].suffix != ".json":
         return paths
@@ -48,11 +44,7 @@ def weights_fingerprint(bert: str) -> str | None:
 
 
 def check_bert(bert: str, folder: Path) -> BertConfig:
-    """Read the config of a BERT.
-
-    Raises:
-        UserError: the folder holds no config, no weights or another kind of model.
-    """
+    """Read a BERT's config; a ``UserError`` if the folder has none, no weights or another kind of model."""
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")

@@ -5,12 +5,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from pruner.utils.distributed import from_main
 from pruner.utils.errors import UserError
-from pruner.utils.files import cannot_write, read_json, remove_folder
+from pruner.utils.files import read_json
 
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -44,26 +43,6 @@ def readable(load: Callable) -> Callable:
             raise UserError(f"{checkpoint}: cannot be resumed ({error}); remove the folder") from None
 
     return load_or_raise
-
-
-class CheckpointedTrainer(Trainer):
-    """``Trainer`` whose checkpoints, where they cannot be written or read, end in one line.
-
-    Raises:
-        UserError: the checkpoint's folder, and what to do about it.
-    """
-
-    def _save_checkpoint(self, model, trial):
-        try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
-            remove_folder(folder)
-            raise cannot_write(folder, error) from None
-
-    _load_from_checkpoint = readable(Trainer._load_from_checkpoint)
-    _load_optimizer_and_scheduler = readable(Trainer._load_optimizer_and_scheduler)
-    _load_rng_state = readable(Trainer._load_rng_state)
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -88,10 +88,6 @@ class Stage:
     teacher: "Stage | None" = None
     shared: bool = False
 
-    @property
-    def parents(self) -> list["Stage"]:
-        return [stage for stage in (self.start, self.teacher) if stage]
-
     @cached_property
     def key(self) -> str:
         parts = [self.settings, self.start and self.start.key, self.teacher and self.teacher.key]
@@ -104,7 +100,8 @@ class Stage:
 
     def lineage(self) -> list["Stage"]:
         """List the stages that it builds on, each after its own parents, and itself."""
-        return unique([stage for parent in self.parents for stage in parent.lineage()] + [self])
+        parents = [stage for stage in (self.start, self.teacher) if stage]
+        return unique([stage for parent in parents for stage in parent.lineage()] + [self])
 
 
 def unique(stages: Iterable[Stage]) -> list[Stage]:
@@ -124,8 +121,7 @@ class Stages:
         return self.root / stage.place
 
     def checkpoints(self, stage: Stage) -> Path:
-        folder = self.folder(stage)
-        return folder.with_name(f"{folder.name}.training")
+        return self.root / f"{stage.place}.training"
 
     def state(self, stage: Stage) -> str:
         """Say how far a stage is, for ``--dry-run``."""

@@ -49,13 +49,10 @@ def train(
     """Train ``model`` in place and leave it on the training device. Several processes train it together.
 
     Args:
-        folder: where the checkpoints are. If it has one, training resumes from there, as if it had not been
-            interrupted.
-        collate: rows of ``data`` -> what the model's ``forward`` takes.
+        folder: of the checkpoints. If it has one, training resumes from there, as if it had not been interrupted.
         decay: of the learning rates: ``linear`` to 0, or ``constant``.
         learning_rates: of parts of the model, by the prefix of their parameters' names; each is clipped by itself.
         say: prints or logs a line for the user.
-        curves: logs the training for TensorBoard.
 
     Returns:
         the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
@@ -101,7 +98,6 @@ def train(
     for callback in (LossBar(), *callbacks, CheckpointCallback()):
         trainer.add_callback(callback)
     if curves:
-        trainer.measure = curves.evaluate
         trainer.add_callback(curves)
     checkpoint = from_main(lambda: last_checkpoint(folder))
     if checkpoint:
