@@ -41,13 +41,12 @@ def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: n
         rows: which rows of all dev sets, one after the other, to use [all rows] (booleans); ``None``: all.
     """
     metrics: dict[str, float] = {}
-    start = 0
-    for name in task.dev:
+    sizes = [len(cache.splits[name]) for name in task.dev]
+    rows = np.ones(sum(sizes), dtype=bool) if rows is None else rows
+    for name, inside in zip(task.dev, np.split(rows, np.cumsum(sizes)[:-1]), strict=True):
         labels = cache.splits[name].labels
         assert labels is not None  # those of dev sets are there
-        inside = slice(None) if rows is None else rows[start : start + len(labels)]
-        start += len(labels)
-        if len(labels[inside]):
+        if inside.any():
             values = compute_metrics(task.metrics, logits[name][inside], labels[inside])
             suffix = name.removeprefix("dev") if len(task.dev) > 1 else ""
             metrics |= {f"{metric}{suffix}": round(value, 6) for metric, value in values.items()}
@@ -55,10 +54,9 @@ def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: n
 
 
 def length_bins(lengths: np.ndarray, bins: int = LENGTH_BINS) -> np.ndarray:
-    """Sort rows into bins by length -> the bin of each [rows].
+    """Sort rows into ranges of lengths that hold about equally many -> the bin of each [rows].
 
-    They are consecutive ranges of lengths that hold about equally many rows. Rows of the same length share a bin, so
-    that one may hold more than another, or none.
+    Rows of the same length share a bin, so that one may hold more than another, or none.
     """
     edges = np.quantile(lengths, np.arange(1, bins) / bins, method="inverted_cdf")
     return np.searchsorted(edges, lengths, side="left")

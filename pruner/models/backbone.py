@@ -115,17 +115,13 @@ class BertBackbone(Backbone):
 
 @dataclass(frozen=True)
 class LstmBackbone(Backbone):
-    """An LSTM trained from scratch.
+    """An LSTM trained from scratch."""
 
-    ``sizes`` are named as in ``LstmConfig``. ``vectors`` are pretrained word vectors by task and word id, from the file
-    ``vectors_name``. ``cache`` is the folder in which the vocabularies lie.
-    """
-
-    cache: Path
+    cache: Path  # the folder in which the vocabularies lie
     vocabularies: Mapping[str, Vocabulary]
-    sizes: Mapping[str, Any]
-    vectors: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)
-    vectors_name: str | None = None
+    sizes: Mapping[str, Any]  # named as in ``LstmConfig``
+    vectors: Mapping[str, Mapping[int, np.ndarray]] = field(default_factory=dict)  # pretrained, by task and word id
+    vectors_name: str | None = None  # the file that they are from
 
     name = "lstm"
     decay = "constant"

@@ -87,7 +87,11 @@ def attend(
             present = None if weights is None else bucket.pad(weights)
             context, attention_map = _attend_by_map(queries, keys, values, bucket, attention.scaling, dropout, present)
             if score is not None:
-                scores.append(score(_by_real_queries(attention_map.detach(), bucket, present)))
+                attention_map = attention_map.detach()
+                for share in (present, bucket.real):  # queries count by what there is of them, padding not at all
+                    if share is not None:
+                        attention_map = attention_map * share.detach()[:, None, :, None]
+                scores.append(score(attention_map))
         else:
             mask = None if bucket.real is None else bucket.real[:, None, None]
             queries, keys, values = (x.to(work) for x in (queries, keys, values))
@@ -124,12 +128,3 @@ def _attend_by_map(
         attention = attention / attention.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
     context = F.dropout(attention, dropout).to(v.dtype).flatten(0, 1) @ v
     return context.unflatten(0, (bucket.shape[0], -1)), attention
-
-
-def _by_real_queries(attention: Tensor, bucket: Bucket, weights: Tensor | None) -> Tensor:
-    """The map [b, H, n, n] with queries by what there is of them, padding not at all."""
-    if weights is not None:
-        attention = attention * weights.detach()[:, None, :, None]
-    if bucket.real is not None:
-        attention = attention * bucket.real[:, None, :, None]
-    return attention

@@ -53,7 +53,7 @@ class LstmForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: LstmConfig) -> None:
         super().__init__(config)
-        hidden = config.hidden_size
+        hidden, head = config.hidden_size, config.head_size
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=PADDING)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         with torch.no_grad():  # unknown words say nothing, unless training learns that they do
@@ -61,7 +61,6 @@ class LstmForSequenceClassification(PreTrainedModel):
         sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
         labels: int = config.num_labels  # type: ignore[assignment]  # None is of configs without labels
-        head = config.head_size
         self.classifier = nn.Sequential(nn.Linear(hidden, head), nn.ReLU(), nn.Linear(head, labels))
         self.post_init()
 
@@ -98,8 +97,7 @@ class LstmForSequenceClassification(PreTrainedModel):
 
     def last_states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Read sentences [S, L], the words on the left -> the last layer's states after the last word, [S, hidden]"""
-        device = ids.device
-        states, order = [], []
+        states, order, device = [], [], ids.device
         for rows, width in self.chunks(lengths, device):
             chunk_lengths = torch.tensor([lengths[row] for row in rows])
             x = self.embedding(ids[to_device(rows, device), :width])

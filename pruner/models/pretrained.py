@@ -3,11 +3,11 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from pruner.data.task import Task
@@ -15,8 +15,6 @@ from pruner.data.tokenizer import bert_folder
 from pruner.models.config import WEIGHTS, read_config
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json, short
-
-Model = TypeVar("Model", bound=BertForSequenceClassification)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -77,7 +75,7 @@ def check_dtypes(files: list[Path]) -> None:
                         raise ValueError(f"{name} is of type {dtype}")
 
 
-def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
+def load_model(model_class: Any, bert: str, task: Task) -> Any:
     """Load a BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
 
     Raises:
@@ -88,7 +86,7 @@ def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
     config.label2id = {name: index for index, name in config.id2label.items()}
     try:
         check_dtypes(weight_files(Path(bert)))
-        loaded: Any = model_class.from_pretrained(  # a pair, which its annotation does not know
+        model, info = model_class.from_pretrained(
             bert,
             config=config,
             dtype=torch.float32,  # a float16 file would otherwise be trained in float16
@@ -97,7 +95,6 @@ def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
         )
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
-    model, info = loaded
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]
     mismatched = [key for key, *_ in info["mismatched_keys"] if not key.startswith("classifier.")]
     if mismatched:

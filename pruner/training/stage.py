@@ -170,10 +170,10 @@ class Stages:
     def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
         context, collate = stage.context, stage.recipe.collate(stage.context)
         additions = stage.recipe.additions(model, context, self.say)
-        curves = None
+        callbacks = [*additions.callbacks]
         if self.tensorboard:
             folder = self.tensorboard / context.task.name / stage.name
-            curves = Curves(folder, lambda model: context.metrics(model, collate), self.say)
+            callbacks.append(Curves(folder, lambda model: context.metrics(model, collate), self.say))
         return train(
             model,
             data,
@@ -182,10 +182,9 @@ class Stages:
             self.checkpoints(stage),
             collate,
             context.backbone.decay,
-            additions.callbacks,
+            callbacks,
             additions.learning_rates,
             self.say,
-            curves,
         )
 
     def _teacher_logits(self, stage: Stage, start: Trained | None) -> np.ndarray | None:

@@ -24,17 +24,14 @@ from pruner.utils.files import cannot_write, remove_folder
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a model is trained; the defaults are those published for BERT. ``clip`` is ``None`` for no clipping.
-
-    ``dtype`` is that of mixed precision: ``auto`` is what a GPU does best, and float32 on a CPU.
-    """
+    """How a model is trained; the defaults are those published for BERT."""
 
     epochs: float = 3.0
     batch_size: int = 32
     learning_rate: float = 2e-5
-    clip: float | None = 1.0
+    clip: float | None = 1.0  # None: no clipping
     accumulation_steps: int = 1
-    dtype: str = "auto"
+    dtype: str = "auto"  # of mixed precision; ``auto``: what a GPU does best, and float32 on a CPU
 
 
 class PruningTrainer(Trainer):
@@ -71,7 +68,7 @@ class PruningTrainer(Trainer):
             self._train_batch_size,
             sampler=self._get_train_sampler(self.train_dataset),
             collate_fn=self.data_collator,
-            pin_memory=self.args.dataloader_pin_memory,
+            pin_memory=torch.cuda.is_available(),
         )
         return prepare_data_loader(loader, num_processes=1, process_index=0, use_seedable_sampler=True)
 
@@ -104,10 +101,9 @@ class PruningTrainer(Trainer):
             for part in parts:
                 super().training_step(model, part)
         super().training_step(model, last)  # DDP averages the processes' gradients during this backward pass
-        sums = self.accelerator.reduce(self._sums)
-        self._since_log.append(sums)
-        self._last_step = (sums, rows)
-        return sums[0]
+        self._last_step = self.accelerator.reduce(self._sums), rows
+        self._since_log.append(self._last_step[0])
+        return self._last_step[0][0]
 
     def _parts(self, inputs: Mapping, size: int) -> Iterator[dict]:
         """Split this process's rows of a batch of ``size``; each part comes with its ``share`` of the batch.
