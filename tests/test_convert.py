@@ -45,7 +45,7 @@ def write_checkpoint(
     for head in heads:
         weights |= head_weights(config, labels)[head]
     make = make or np.random.default_rng(0).normal
-    variables = {n: make(size=w.shape_in_checkpoint).astype(np.float32) for n, w in weights.items()}
+    variables = {n: make(size=w.shape).astype(np.float32) for n, w in weights.items()}
     for name in drop:
         del variables[name]
     variables |= {name: np.ones(2, dtype=np.float32) for name in add}

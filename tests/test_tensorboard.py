@@ -147,7 +147,7 @@ def test_what_is_retained_is_that_of_all_steps_since_the_last_log(tmp_path, read
     """Two steps are logged together, of half of the rows each."""
     split, settings = make_split(rows=24), TrainSettings(epochs=50, batch_size=12, learning_rate=1e-3)
     curves = Curves(tmp_path / "curves", lambda model: {}, print)
-    train(lstm(), SplitDataset(split), settings, 1, tmp_path / "steps", LstmCollator(True), curves=curves)
+    train(lstm(), SplitDataset(split), settings, 1, tmp_path / "steps", LstmCollator(True), callbacks=[curves])
     lengths = [*split.second.tolist(), *(split.lengths - split.second).tolist()]
     expected = sum(keep_counts(lengths, [0.5])[0]) / sum(lengths)
     shown = read(tmp_path / "curves")["train/retained_tokens"]

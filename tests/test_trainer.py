@@ -46,7 +46,8 @@ def bert(method="student"):
 
 def lstm():
     transformers.set_seed(1)
-    model = PrunedLstmForSequenceClassification(LstmConfig(20, 16, 16, 1, 8, num_labels=3))
+    config = LstmConfig(vocab_size=20, embedding_size=16, hidden_size=16, head_size=8, num_labels=3)
+    model = PrunedLstmForSequenceClassification(config)
     return model.set_pruning(0.5, "student", student_widths=(8,))
 
 

@@ -40,11 +40,7 @@ def measure_latency(
     """Measure the median milliseconds per batch of the baseline and of the model, interleaved, in evaluation mode.
 
     Batches are sorted by length and padded to their longest sentence only, on both sides. Where ``most_batches`` are
-    given, so many of them are used, spread evenly over the lengths.
-
-    Args:
-        baseline: the dense model, run as well as it can be run.
-        collates: the baseline's and the model's.
+    given, so many of them are used, spread evenly over the lengths. ``collates`` are the baseline's and the model's.
     """
     device = next(model.parameters()).device
     models = tuple(copy.deepcopy(side).to(device, dtype).eval() for side in (baseline, model))

@@ -1,6 +1,7 @@
 """GLUE's metrics, by scikit-learn and SciPy, of all rows and by their lengths."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from scipy.stats import pearsonr, spearmanr
@@ -12,26 +13,24 @@ from pruner.data.task import Task
 LENGTH_BINS = 5
 
 
-def _correlation(function, labels: np.ndarray, predictions: np.ndarray) -> float:
+def _correlation(function: Callable, labels: np.ndarray, predictions: np.ndarray) -> float:
     # Undefined for a constant prediction, which explains nothing of the scores: 0.
-    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
-        return 0.0
-    return float(function(labels, predictions).statistic)
+    return function(labels, predictions).statistic if np.ptp(predictions) and np.ptp(labels) else 0.0
 
 
-FUNCTIONS = {
-    "accuracy": lambda labels, predictions: float(accuracy_score(labels, predictions)),
-    "f1": lambda labels, predictions: float(f1_score(labels, predictions, zero_division=0)),
-    "mcc": lambda labels, predictions: float(matthews_corrcoef(labels, predictions)),
-    "pearson": lambda labels, predictions: _correlation(pearsonr, labels, predictions),
-    "spearman": lambda labels, predictions: _correlation(spearmanr, labels, predictions),
+FUNCTIONS: dict[str, Callable] = {
+    "accuracy": accuracy_score,
+    "f1": partial(f1_score, zero_division=0),
+    "mcc": matthews_corrcoef,
+    "pearson": partial(_correlation, pearsonr),
+    "spearman": partial(_correlation, spearmanr),
 }
 
 
 def compute_metrics(names: Sequence[str], logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Compute metrics of [N, labels] logits against [N] labels; one column of logits is a regression."""
     predictions = logits[:, 0] if logits.shape[1] == 1 else logits.argmax(axis=1)
-    return {name: FUNCTIONS[name](labels, predictions) for name in names}
+    return {name: float(FUNCTIONS[name](labels, predictions)) for name in names}
 
 
 def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: np.ndarray | None = None) -> dict:
@@ -42,13 +41,12 @@ def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: n
         rows: which rows of all dev sets, one after the other, to use [all rows] (booleans); ``None``: all.
     """
     metrics: dict[str, float] = {}
-    start = 0
-    for name in task.dev:
+    sizes = [len(cache.splits[name]) for name in task.dev]
+    rows = np.ones(sum(sizes), dtype=bool) if rows is None else rows
+    for name, inside in zip(task.dev, np.split(rows, np.cumsum(sizes)[:-1]), strict=True):
         labels = cache.splits[name].labels
         assert labels is not None  # those of dev sets are there
-        inside = slice(None) if rows is None else rows[start : start + len(labels)]
-        start += len(labels)
-        if len(labels[inside]):
+        if inside.any():
             values = compute_metrics(task.metrics, logits[name][inside], labels[inside])
             suffix = name.removeprefix("dev") if len(task.dev) > 1 else ""
             metrics |= {f"{metric}{suffix}": round(value, 6) for metric, value in values.items()}
@@ -56,10 +54,9 @@ def dev_metrics(task: Task, cache: Cache, logits: dict[str, np.ndarray], rows: n
 
 
 def length_bins(lengths: np.ndarray, bins: int = LENGTH_BINS) -> np.ndarray:
-    """Sort rows into bins by length -> the bin of each [rows].
+    """Sort rows into ranges of lengths that hold about equally many -> the bin of each [rows].
 
-    They are consecutive ranges of lengths that hold about equally many rows. Rows of the same length share a bin, so
-    that one may hold more than another, or none.
+    Rows of the same length share a bin, so that one may hold more than another, or none.
     """
     edges = np.quantile(lengths, np.arange(1, bins) / bins, method="inverted_cdf")
     return np.searchsorted(edges, lengths, side="left")
@@ -68,11 +65,9 @@ def length_bins(lengths: np.ndarray, bins: int = LENGTH_BINS) -> np.ndarray:
 def metrics_by_length(task: Task, cache: Cache, logits: dict[str, np.ndarray]) -> list[dict]:
     """Compute ``dev_metrics`` for each of ``length_bins``, with its range of ``tokens`` and its number of ``rows``."""
     lengths = np.concatenate([cache.splits[name].lengths for name in task.dev])
-    bins = length_bins(lengths)
-    entries = []
-    for inside in (bins == number for number in range(LENGTH_BINS)):
-        if inside.any():
-            span = [int(lengths[inside].min()), int(lengths[inside].max())]
-            entry = {"tokens": span, "rows": int(inside.sum())}
-            entries.append(entry | dev_metrics(task, cache, logits, inside))
+    bins, entries = length_bins(lengths), []
+    for number in np.unique(bins):
+        inside = bins == number
+        entry = {"tokens": [int(lengths[inside].min()), int(lengths[inside].max())], "rows": int(inside.sum())}
+        entries.append(entry | dev_metrics(task, cache, logits, inside))
     return entries

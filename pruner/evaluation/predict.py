@@ -1,14 +1,11 @@
 """A model's logits on a prepared split. It knows no model."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import nn
 
-from pruner.data.cache import Cache, Split
+from pruner.data.cache import Split
 from pruner.data.collate import Collate, make_batch, sorted_rows
-from pruner.data.task import Task
 from pruner.utils.errors import CellError, NotFiniteError
 
 
@@ -50,19 +47,3 @@ def _logits(model: nn.Module, split: Split, rows: np.ndarray, collate: Collate, 
             "learning_rate, or train_dtype float32"
         )
     return logits
-
-
-def predict_dev(model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate, **options) -> dict:
-    """Predict the logits [rows, labels] of each of the task's dev sets."""
-    return {name: predict(model, cache.splits[name], batch_size, collate, **options) for name in task.dev}
-
-
-def computed_pairs(output, lengths: Sequence[int] = (), second_lengths: Sequence[int] = (), **_) -> tuple[int, int]:
-    """Count the pairs of a real token and a layer that were computed of a batch, given as to ``forward``, and all.
-
-    A model that does not say what it computed has computed everything: 1 of 1.
-    """
-    counts = getattr(output, "token_counts", None)
-    if counts is None:
-        return 1, 1
-    return sum(map(sum, counts)), len(counts) * (sum(lengths) + sum(second_lengths))

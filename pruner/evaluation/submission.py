@@ -25,8 +25,6 @@ def submission(task: Task, logits: np.ndarray) -> str:
 
 def predict_tests(model: nn.Module, task: Task, cache: Cache, batch_size: int, collate: Collate) -> dict[str, str]:
     """Predict the test sets -> the contents of the files, by their names."""
-    names = submission_names(task, cache)
-    return {
-        name: submission(task, predict(model, cache.splits[split], batch_size, collate))
-        for split, name in names.items()
-    }
+    names = submission_names(task, cache).items()
+    logits = {name: predict(model, cache.splits[split], batch_size, collate) for split, name in names}
+    return {name: submission(task, logits[name]) for name in logits}

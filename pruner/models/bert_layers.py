@@ -3,25 +3,17 @@
 Only ``BertSelfAttention`` is computed here; all other modules are called, so that whatever wraps them works.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
+from transformers import BertForSequenceClassification, BertModel
+from transformers.models.bert.modeling_bert import BertLayer
 
 from pruner.models.packing import Bucket, Packing
-
-if TYPE_CHECKING:
-    from transformers import BertForSequenceClassification, BertModel
-    from transformers.models.bert.modeling_bert import BertLayer
-
-try:
-    from torch.nn.attention.varlen import varlen_attn
-except ImportError:  # before PyTorch 2.10
-    varlen_attn = None  # type: ignore[assignment]  # the import says that it is always a function
 
 SHORT = 64  # tokens: up to here a CPU is faster with plain matrix products than with the fused attention
 
@@ -40,8 +32,7 @@ def embed(bert: BertModel, packing: Packing, ids: Tensor, types: Tensor | None, 
 
 def run_layer(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
     """Run a ``BertLayer``: [T, D] -> [T, D]"""
-    context, _ = attend(layer, hidden, packing)
-    return feed_forward(layer, context, hidden)
+    return feed_forward(layer, attend(layer, hidden, packing)[0], hidden)
 
 
 def feed_forward(layer: BertLayer, context: Tensor, hidden: Tensor) -> Tensor:
@@ -83,10 +74,8 @@ def attend(
     dropout = attention.dropout.p if attention.training else 0.0
     if has_varlen(q) and score is None and not dropout:
         cu_seqlens, max_seqlen = packing.cu_seqlens_int32, packing.max_seqlen
-        context = cast(
-            Tensor, varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
-        )  # a pair only where it is asked to
-        return context.flatten(1), None
+        context = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
+        return cast(Tensor, context).flatten(1), None  # a pair only where it is asked to
     # On a CPU in float32 as well where the model is not: bfloat16 is slower there, and compiles for every new shape.
     work = q.dtype if q.is_cuda else torch.float32
     contexts, scores = [], []
@@ -98,7 +87,11 @@ def attend(
             present = None if weights is None else bucket.pad(weights)
             context, attention_map = _attend_by_map(queries, keys, values, bucket, attention.scaling, dropout, present)
             if score is not None:
-                scores.append(score(_by_real_queries(attention_map.detach(), bucket, present)))
+                attention_map = attention_map.detach()
+                for share in (present, bucket.real):  # queries count by what there is of them, padding not at all
+                    if share is not None:
+                        attention_map = attention_map * share.detach()[:, None, :, None]
+                scores.append(score(attention_map))
         else:
             mask = None if bucket.real is None else bucket.real[:, None, None]
             queries, keys, values = (x.to(work) for x in (queries, keys, values))
@@ -110,9 +103,8 @@ def attend(
 
 def has_varlen(q: Tensor) -> bool:
     """Whether PyTorch attends over packed sentences, without any padding, with such queries [T, H, d]."""
-    if varlen_attn is None or not q.is_cuda or q.dtype not in (torch.bfloat16, torch.float16):
-        return False
-    return q.shape[-1] % 8 == 0 and torch.cuda.get_device_capability(q.device) >= (8, 0)
+    fits = q.is_cuda and q.dtype in (torch.bfloat16, torch.float16) and q.shape[-1] % 8 == 0
+    return fits and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _attend_by_map(
@@ -136,12 +128,3 @@ def _attend_by_map(
         attention = attention / attention.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(attention.dtype).tiny)
     context = F.dropout(attention, dropout).to(v.dtype).flatten(0, 1) @ v
     return context.unflatten(0, (bucket.shape[0], -1)), attention
-
-
-def _by_real_queries(attention: Tensor, bucket: Bucket, weights: Tensor | None) -> Tensor:
-    """The map [b, H, n, n] with queries by what there is of them, padding not at all."""
-    if weights is not None:
-        attention = attention * weights.detach()[:, None, :, None]
-    if bucket.real is not None:
-        attention = attention * bucket.real[:, None, :, None]
-    return attention

@@ -14,21 +14,12 @@ SIZES = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size max_position_embeddings "
     "type_vocab_size"
 ).split()
-LARGEST = {
-    "hidden_dropout_prob": 1.0,
-    "attention_probs_dropout_prob": 1.0,
-    "classifier_dropout": 1.0,
-    "initializer_range": 10.0,
-    "layer_norm_eps": 1.0,
-}
+SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "layer_norm_eps")
+LARGEST = dict.fromkeys(SHARES, 1.0) | {"initializer_range": 10.0}
 
 
 def read_config(path: Path) -> dict:
-    """Read what a BERT's config says of the model, and nothing else that is in the file.
-
-    Raises:
-        UserError: another kind of model, or one that cannot be.
-    """
+    """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one."""
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
     if raw.get("model_type", "bert") != "bert":

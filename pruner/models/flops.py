@@ -11,8 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from pruner.models.bert_layers import layers_of
-
 
 @dataclass(frozen=True)
 class LayerShape:
@@ -40,7 +38,7 @@ class BertShape:
     def of_model(cls, model: Any) -> BertShape:
         """Read the shape of a BERT classifier's modules, of which heads, neurons or layers may have been removed."""
         layers = []
-        for layer in layers_of(model.bert):
+        for layer in model.bert.encoder.layer:
             dense = getattr(layer.intermediate, "dense", None)  # absent without a feed-forward
             layers.append(LayerShape(layer.attention.self.query.out_features, dense.out_features if dense else 0))
         return cls(model.config.hidden_size, model.config.num_labels, tuple(layers))
@@ -109,8 +107,3 @@ def dense_flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
     """Count the plain model on sentences of ``lengths`` real tokens; an LSTM's pairs are two sentences each."""
     tokens = np.asarray(lengths, dtype=np.float64)
     return shape.head(len(tokens)) + sum(shape.layer(index, tokens) for index in range(shape.depth))
-
-
-def reduction(baseline: float, pruned: float) -> dict[str, float]:
-    """Make the ``flops`` entry of a record."""
-    return {"baseline": baseline, "pruned": pruned, "reduction": round(baseline / pruned, 4)}

@@ -11,64 +11,58 @@ LEFT_OUT = re.compile(r"(/adam_m|/adam_v)$|^global_step$")  # the optimizer's
 
 @dataclass(frozen=True)
 class Weight:
-    """A weight of the model that a variable becomes: its name and shape; kernels are transposed on the way."""
+    """A weight of the model that a variable becomes, and the variable's shape; kernels are transposed on the way."""
 
     name: str
     shape: tuple[int, ...]
     transpose: bool = False
 
-    @property
-    def shape_in_checkpoint(self) -> tuple[int, ...]:
-        return self.shape[::-1] if self.transpose else self.shape
+
+def variable_name(module: str) -> str:
+    """Translate a module's name: ``bert.encoder.layer.0.output`` -> ``bert/encoder/layer_0/output``"""
+    return re.sub(r"layer\.(\d+)", r"layer_\1", module).replace(".", "/")
 
 
-def linear(variable: str, name: str, inputs: int, outputs: int) -> dict[str, Weight]:
+def linear(module: str, inputs: int, outputs: int) -> dict[str, Weight]:
     return {
-        f"{variable}/kernel": Weight(f"{name}.weight", (outputs, inputs), transpose=True),
-        f"{variable}/bias": Weight(f"{name}.bias", (outputs,)),
+        f"{variable_name(module)}/kernel": Weight(f"{module}.weight", (inputs, outputs), transpose=True),
+        f"{variable_name(module)}/bias": Weight(f"{module}.bias", (outputs,)),
     }
 
 
-def layer_norm(variable: str, name: str, size: int) -> dict[str, Weight]:
+def layer_norm(parent: str, size: int) -> dict[str, Weight]:
     return {
-        f"{variable}/LayerNorm/gamma": Weight(f"{name}.LayerNorm.weight", (size,)),
-        f"{variable}/LayerNorm/beta": Weight(f"{name}.LayerNorm.bias", (size,)),
+        f"{variable_name(parent)}/LayerNorm/gamma": Weight(f"{parent}.LayerNorm.weight", (size,)),
+        f"{variable_name(parent)}/LayerNorm/beta": Weight(f"{parent}.LayerNorm.bias", (size,)),
     }
 
 
 def body_weights(config: dict) -> dict[str, Weight]:
     """Map every variable of embeddings, encoder and pooler."""
     d, wide = config["hidden_size"], config["intermediate_size"]
+    rows = {"word": "vocab_size", "position": "max_position_embeddings", "token_type": "type_vocab_size"}
     weights = {}
-    for kind, rows in (
-        ("word", "vocab_size"),
-        ("position", "max_position_embeddings"),
-        ("token_type", "type_vocab_size"),
-    ):
-        name = f"{kind}_embeddings"
-        weights[f"bert/embeddings/{name}"] = Weight(f"bert.embeddings.{name}.weight", (config[rows], d))
-    weights |= layer_norm("bert/embeddings", "bert.embeddings", d)
+    for kind, size in rows.items():
+        module = f"bert.embeddings.{kind}_embeddings"
+        weights[variable_name(module)] = Weight(f"{module}.weight", (config[size], d))
+    weights |= layer_norm("bert.embeddings", d)
     for layer in range(config["num_hidden_layers"]):
-        variable, name = f"bert/encoder/layer_{layer}", f"bert.encoder.layer.{layer}"
-        for part in ("query", "key", "value"):
-            weights |= linear(f"{variable}/attention/self/{part}", f"{name}.attention.self.{part}", d, d)
-        weights |= linear(f"{variable}/attention/output/dense", f"{name}.attention.output.dense", d, d)
-        weights |= layer_norm(f"{variable}/attention/output", f"{name}.attention.output", d)
-        weights |= linear(f"{variable}/intermediate/dense", f"{name}.intermediate.dense", d, wide)
-        weights |= linear(f"{variable}/output/dense", f"{name}.output.dense", wide, d)
-        weights |= layer_norm(f"{variable}/output", f"{name}.output", d)
-    return weights | linear("bert/pooler/dense", "bert.pooler.dense", d, d)
+        name = f"bert.encoder.layer.{layer}"
+        for part in ("self.query", "self.key", "self.value", "output.dense"):
+            weights |= linear(f"{name}.attention.{part}", d, d)
+        weights |= linear(f"{name}.intermediate.dense", d, wide) | linear(f"{name}.output.dense", wide, d)
+        weights |= layer_norm(f"{name}.attention.output", d) | layer_norm(f"{name}.output", d)
+    return weights | linear("bert.pooler.dense", d, d)
 
 
 def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
     """Map the heads that a checkpoint may have; each must be whole. The decoder is tied to the word embeddings."""
     d = config["hidden_size"]
-    transform, name = "cls/predictions/transform", "cls.predictions.transform"
     return {
         "masked-LM head": {
             "cls/predictions/output_bias": Weight("cls.predictions.bias", (config["vocab_size"],)),
-            **linear(f"{transform}/dense", f"{name}.dense", d, d),
-            **layer_norm(transform, name, d),
+            **linear("cls.predictions.transform.dense", d, d),
+            **layer_norm("cls.predictions.transform", d),
         },
         "next-sentence head": {
             "cls/seq_relationship/output_weights": Weight("cls.seq_relationship.weight", (2, d)),
@@ -82,18 +76,11 @@ def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
 
 
 def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tuple[dict[str, Weight], list[str]]:
-    """Match each variable to its weight, and find the heads that are there.
-
-    Raises:
-        UserError: variables without a place, places without a variable, shapes that the config does not have.
-    """
-    layers = {int(name[1]) for name in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if name}
-    if len(layers) != config["num_hidden_layers"]:
-        raise UserError(
-            f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {len(layers)}"
-        )
-    labels = shapes.get("output_weights", (0,))[0]
-    all_heads = head_weights(config, labels)
+    """Match each variable to its weight, find the heads that are there; a ``UserError`` names what does not match."""
+    layers = len({name[1] for name in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if name})
+    if layers != config["num_hidden_layers"]:
+        raise UserError(f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {layers}")
+    all_heads = head_weights(config, labels=shapes.get("output_weights", (0,))[0])
     heads = [head for head, weights in all_heads.items() if weights.keys() & shapes.keys()]
     weights = body_weights(config)
     for head in heads:
@@ -104,9 +91,9 @@ def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tup
     if missing:
         raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {', '.join(missing)}")
     for variable, weight in weights.items():
-        if shapes[variable] != weight.shape_in_checkpoint:
+        if shapes[variable] != weight.shape:
             raise UserError(
-                f"{source}: {variable} should be {list(weight.shape_in_checkpoint)} by the config, but is "
-                f"{list(shapes[variable])} in the checkpoint; give the bert_config.json that came with it"
+                f"{source}: {variable} should be {list(weight.shape)} by the config, but is {list(shapes[variable])} "
+                "in the checkpoint; give the bert_config.json that came with it"
             )
     return weights, heads

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence
@@ -10,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner.data.vocabulary import PADDING, UNKNOWN
-from pruner.models.packing import left_align, to_device, to_width
+from pruner.models.packing import to_device
 
 # Of words before training. With PyTorch's own 1, what rare words can learn is lost in the noise they start from.
 EMBEDDING_STD = 0.1
@@ -20,26 +21,16 @@ EMBEDDING_STD = 0.1
 CHUNK_SENTENCES, CHUNK_WORDS = 64, 1024
 
 
+@strict
 class LstmConfig(PretrainedConfig):
     """Sizes of the model, as published by default."""
 
     model_type = "lstm"
-
-    def __init__(
-        self,
-        vocab_size: int = 65_000,
-        embedding_size: int = 300,
-        hidden_size: int = 300,
-        num_layers: int = 1,
-        head_size: int = 256,
-        **kwargs,
-    ) -> None:
-        self.vocab_size = vocab_size
-        self.embedding_size = embedding_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.head_size = head_size
-        super().__init__(**kwargs)
+    vocab_size: int = 65_000
+    embedding_size: int = 300
+    hidden_size: int = 300
+    num_layers: int = 1
+    head_size: int = 256
 
     @classmethod
     def get_config_dict(cls, *args, **kwargs) -> tuple[dict, dict]:
@@ -62,7 +53,7 @@ class LstmForSequenceClassification(PreTrainedModel):
 
     def __init__(self, config: LstmConfig) -> None:
         super().__init__(config)
-        hidden = config.hidden_size
+        hidden, head = config.hidden_size, config.head_size
         self.embedding = nn.Embedding(config.vocab_size, config.embedding_size, padding_idx=PADDING)
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         with torch.no_grad():  # unknown words say nothing, unless training learns that they do
@@ -70,9 +61,7 @@ class LstmForSequenceClassification(PreTrainedModel):
         sizes = [config.embedding_size] + [hidden] * (config.num_layers - 1)
         self.lstm = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in sizes)
         labels: int = config.num_labels  # type: ignore[assignment]  # None is of configs without labels
-        self.classifier = nn.Sequential(
-            nn.Linear(hidden, config.head_size), nn.ReLU(), nn.Linear(config.head_size, labels)
-        )
+        self.classifier = nn.Sequential(nn.Linear(hidden, head), nn.ReLU(), nn.Linear(head, labels))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -94,7 +83,7 @@ class LstmForSequenceClassification(PreTrainedModel):
             second_ids: [B, M] the second sentences of pairs.
             labels: [B] class numbers.
             lengths, second_lengths: B numbers of words known on the host; they promise that padding is on the right.
-                Without them they are read from the ids, and padding may be anywhere.
+                Without them the device is waited for, and padding may be anywhere.
         """
         ids, all_lengths = one_below_another(input_ids, second_ids, lengths, second_lengths)
         logits = self.classify(self.last_states(ids, all_lengths), pairs=second_ids is not None)
@@ -104,15 +93,11 @@ class LstmForSequenceClassification(PreTrainedModel):
 
     def classify(self, states: Tensor, pairs: bool) -> Tensor:
         """Classify last states [S, hidden] -> [B, labels]; of ``pairs``, the second half are the second sentences'."""
-        if pairs:
-            first, second = states.chunk(2)
-            states = first - second
-        return self.classifier(states)
+        return self.classifier(torch.sub(*states.chunk(2)) if pairs else states)
 
     def last_states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Read sentences [S, L], the words on the left -> the last layer's states after the last word, [S, hidden]"""
-        device = ids.device
-        states, order = [], []
+        states, order, device = [], [], ids.device
         for rows, width in self.chunks(lengths, device):
             chunk_lengths = torch.tensor([lengths[row] for row in rows])
             x = self.embedding(ids[to_device(rows, device), :width])
@@ -142,11 +127,16 @@ def one_below_another(
     input_ids: Tensor, second_ids: Tensor | None, lengths: Sequence[int] | None, second_lengths: Sequence[int] | None
 ) -> tuple[Tensor, list[int]]:
     """Stack first and second sentences, the words on the left -> ids [S, longest] and S lengths."""
-    parts = [left_align(input_ids, lengths, PADDING)]
-    if second_ids is not None:
-        parts.append(left_align(second_ids, second_lengths, PADDING))
-    all_lengths = [length for _, part_lengths in parts for length in part_lengths]
-    return torch.cat([to_width(ids, max(all_lengths)) for ids, _ in parts]), all_lengths
+    parts = [input_ids] if second_ids is None else [input_ids, second_ids]
+    width = max(ids.shape[1] for ids in parts)
+    ids = torch.cat([F.pad(ids, (0, width - ids.shape[1])) for ids in parts])
+    if lengths is None or (second_ids is not None and second_lengths is None):
+        real = ids != PADDING
+        ids = ids.gather(1, real.int().sort(dim=1, descending=True, stable=True).indices)
+        seqlens = real.sum(dim=1).tolist()
+    else:
+        seqlens = [*lengths, *(second_lengths or ())]
+    return ids[:, : max(seqlens)], seqlens
 
 
 def reads_packed(device: torch.device) -> bool:

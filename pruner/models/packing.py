@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice, pairwise
+from itertools import groupby, islice
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 # Attention is computed for several sentences at once, padded to the longest of them.
 SLICE_TOKENS = 192  # so many tokens of neighbours of equal length are taken as they lie; on a CPU that saves copies
@@ -20,9 +19,7 @@ WASTE_LIMIT = 2**12  # those with padding: on a CPU they take about as long as o
 def to_device(values: Sequence | np.ndarray, device: torch.device) -> Tensor:
     """Send numbers known on the host to ``device`` without waiting for it."""
     tensor = torch.as_tensor(values)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def real_mask(lengths: Tensor, width: int) -> Tensor:
@@ -38,23 +35,6 @@ def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[
     if not torch.equal(attention_mask.bool(), real_mask(lengths, width)) or not bool((lengths > 0).all()):
         raise ValueError("attention_mask: each row must be its real tokens, at least one, and then its padding")
     return lengths.tolist()
-
-
-def left_align(ids: Tensor, lengths: Sequence[int] | None, padding: int) -> tuple[Tensor, list[int]]:
-    """Move padding behind the tokens: [B, L] ids with ``padding`` anywhere -> [B, L] and B lengths.
-
-    ``lengths`` that are known on the host promise that it is so already; without them the device is waited for.
-    """
-    if lengths is not None:
-        return ids, list(lengths)
-    real = ids != padding
-    order = real.int().sort(dim=1, descending=True, stable=True).indices
-    return ids.gather(1, order), real.sum(dim=1).tolist()
-
-
-def to_width(ids: Tensor, width: int) -> Tensor:
-    """Cut or pad ids [B, L] with 0 to [B, width]."""
-    return F.pad(ids[:, :width], (0, max(0, width - ids.shape[1])))
 
 
 def round_rows(tokens: int) -> int:
@@ -140,19 +120,17 @@ class Packing:
     @cached_property
     def buckets(self) -> list[Bucket]:
         """All sentences in buckets of similar length; on a GPU in as few as fit, where calls cost more than padding."""
-        buckets, apart, start, row = [], [], 0, 0
-        device = self.cu_seqlens.device
-        for length, group in groupby(self.seqlens):
-            sentences = len(list(group))
-            rows, tokens = list(range(row, row + sentences)), sentences * length
-            if device.type == "cuda" or tokens < SLICE_TOKENS or sentences * length**2 > PAIR_LIMIT:
+        buckets, apart, device = [], [], self.cu_seqlens.device
+        starts = np.cumsum([0, *self.seqlens])
+        for length, group in groupby(range(len(self.seqlens)), key=self.seqlens.__getitem__):
+            rows = list(group)
+            tokens, start = len(rows) * length, int(starts[rows[0]])
+            if device.type == "cuda" or tokens < SLICE_TOKENS or tokens * length > PAIR_LIMIT:
                 apart += rows
             else:
-                buckets.append(Bucket(rows, (sentences, length), slice(start, start + tokens), None))
-            start, row = start + tokens, row + sentences
-        starts = np.cumsum([0, *self.seqlens])
+                buckets.append(Bucket(rows, (len(rows), length), slice(start, start + tokens), None))
         for rows in self._similar(apart):
-            lengths, width = np.array([self.seqlens[row] for row in rows]), self.seqlens[rows[0]]
+            lengths, width = np.array(self.seqlens)[rows], self.seqlens[rows[0]]
             indices = starts[rows][:, None] + np.minimum(np.arange(width), lengths[:, None] - 1)
             real = None if lengths[-1] == width else to_device(np.arange(width) < lengths[:, None], device)
             buckets.append(Bucket(rows, (len(rows), width), to_device(indices.ravel(), device), real))
@@ -202,10 +180,10 @@ def pack(seqlens_by_layer: Sequence[Sequence[int]], device: torch.device, round_
         seqlens_by_layer: B numbers of tokens for each layer.
         round_up: let the number of rows be one of a few (``round_rows``). Nothing reads the rows that are repeated.
     """
-    distinct = [list(seqlens) for seqlens, _ in groupby(seqlens_by_layer)]
+    distinct = [(list(seqlens), len(list(layers))) for seqlens, layers in groupby(seqlens_by_layer)]
     arrays: list[np.ndarray] = []
-    starts, width = np.cumsum(distinct[0]) - distinct[0], max(distinct[0])
-    for layer in distinct:
+    starts, width = np.cumsum(distinct[0][0]) - distinct[0][0], max(distinct[0][0])
+    for layer, _ in distinct:
         seqlens, positions = np.array(layer), _positions(np.array(layer))
         cu_seqlens, sentences = np.concatenate([[0], seqlens.cumsum()]), np.repeat(np.arange(len(layer)), seqlens)
         indices = np.zeros(round_rows(len(positions)) if round_up else len(positions), dtype=np.int64)
@@ -213,11 +191,7 @@ def pack(seqlens_by_layer: Sequence[Sequence[int]], device: torch.device, round_
         arrays += [cu_seqlens, indices, sentences * width + positions, starts[sentences]]
         starts, width = cu_seqlens[:-1], max(layer)
     tensors = iter(to_device(np.concatenate(arrays), device).split([len(array) for array in arrays]))
-    remaining = iter([Packing(layer, *islice(tensors, 4)) for layer in distinct])
-    packings = [next(remaining)]
-    for before, after in pairwise(seqlens_by_layer):
-        packings.append(packings[-1] if after == before else next(remaining))
-    return packings
+    return [packing for layer, times in distinct for packing in [Packing(layer, *islice(tensors, 4))] * times]
 
 
 def _positions(seqlens: np.ndarray) -> np.ndarray:

@@ -3,11 +3,11 @@
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import safe_open
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from pruner.data.task import Task
@@ -16,28 +16,19 @@ from pruner.models.config import WEIGHTS, read_config
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json, short
 
-Model = TypeVar("Model", bound=BertForSequenceClassification)
-
 
 def weight_files(folder: Path) -> list[Path]:
-    """List what ``from_pretrained`` reads in a folder: one file, an index and its shards, or nothing.
-
-    Raises:
-        UserError: an index that names anything but files beside it.
-    """
-    for path in (folder / name for name in WEIGHTS):
-        if not path.is_file():
-            continue
-        if path.suffix != ".json":
-            return [path]
-        places = read_json(path).get("weight_map")
-        if not isinstance(places, dict) or not places:
-            raise UserError(f"{path}: no weight_map; copy the file again")
-        for name in places.values():
-            if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-                raise UserError(f"{path}: names {short(name)}, no file of the folder; copy all of the model's files")
-        return [path, *(folder / name for name in sorted(set(places.values())))]
-    return []
+    """List what ``from_pretrained`` reads in a folder: one file, an index and its shards beside it, or nothing."""
+    paths = [folder / name for name in WEIGHTS if (folder / name).is_file()][:1]
+    if not paths or paths[0].suffix != ".json":
+        return paths
+    places = read_json(paths[0]).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{paths[0]}: no weight_map; copy the file again")
+    for name in places.values():
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+            raise UserError(f"{paths[0]}: names {short(name)}, no file of the folder; copy all of the model's files")
+    return paths + [folder / name for name in sorted(set(places.values()))]
 
 
 def weights_fingerprint(bert: str) -> str | None:
@@ -46,25 +37,19 @@ def weights_fingerprint(bert: str) -> str | None:
     digest = hashlib.sha256()
     for path in files:
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            hashlib.file_digest(file, lambda: digest)
     return digest.hexdigest()[:16] if files else None
 
 
 def check_bert(bert: str, folder: Path) -> BertConfig:
-    """Read the config of a BERT.
-
-    Raises:
-        UserError: the folder holds no config, no weights or another kind of model.
-    """
+    """Read a BERT's config; a ``UserError`` if the folder has none, no weights or another kind of model."""
     path = folder / "config.json"
     if not os.path.lexists(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
     config = BertConfig(**read_config(path))
     if config.hidden_act not in ACT2FN:
-        raise UserError(
-            f"{path}: hidden_act is {short(config.hidden_act)}, unknown to transformers; use for example gelu"
-        )
+        act = short(config.hidden_act)
+        raise UserError(f"{path}: hidden_act is {act}, unknown to transformers; use for example gelu")
     if Path(bert).is_dir():
         files = weight_files(folder)
         if not files:
@@ -90,7 +75,7 @@ def check_dtypes(files: list[Path]) -> None:
                         raise ValueError(f"{name} is of type {dtype}")
 
 
-def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
+def load_model(model_class: Any, bert: str, task: Task) -> Any:
     """Load a BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
 
     Raises:
@@ -101,14 +86,13 @@ def load_model(model_class: type[Model], bert: str, task: Task) -> Model:
     config.label2id = {name: index for index, name in config.id2label.items()}
     try:
         check_dtypes(weight_files(Path(bert)))
-        loaded: Any = model_class.from_pretrained(  # a pair, which its annotation does not know
+        model, info = model_class.from_pretrained(
             bert,
             config=config,
             dtype=torch.float32,  # a float16 file would otherwise be trained in float16
             ignore_mismatched_sizes=True,  # the classifier's; all others are refused below
             output_loading_info=True,
         )
-        model, info = loaded
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]

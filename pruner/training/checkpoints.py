@@ -1,17 +1,15 @@
 """Checkpoints of a training: when they are written, which is the last whole one, errors as one line."""
 
-import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
-from transformers import Trainer, TrainerCallback
+from transformers import TrainerCallback
 
 from pruner.utils.distributed import from_main
 from pruner.utils.errors import UserError
-from pruner.utils.files import cannot_write, remove_folder
+from pruner.utils.files import read_json
 
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
@@ -35,41 +33,16 @@ class CheckpointCallback(TrainerCallback):
         self.saved_at, self.saved_step = time.monotonic(), state.global_step
 
 
-class CheckpointedTrainer(Trainer):
-    """``Trainer`` whose checkpoints, where they cannot be written or read, end in one line.
+def readable(load: Callable) -> Callable:
+    """Turn every error of a method that reads a checkpoint into a ``UserError``."""
 
-    Raises:
-        UserError: the checkpoint's folder, and what to do about it.
-    """
-
-    def _save_checkpoint(self, model, trial):
+    def load_or_raise(self, checkpoint, *args):
         try:
-            super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
-            remove_folder(folder)
-            raise cannot_write(folder, error) from None
+            load(self, checkpoint, *args)
+        except Exception as error:  # safetensors, pickle and torch each raise their own
+            raise UserError(f"{checkpoint}: cannot be resumed ({error}); remove the folder") from None
 
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        with readable(resume_from_checkpoint):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_optimizer_and_scheduler(self, checkpoint):
-        with readable(checkpoint):
-            super()._load_optimizer_and_scheduler(checkpoint)
-
-    def _load_rng_state(self, checkpoint):
-        with readable(checkpoint):
-            super()._load_rng_state(checkpoint)
-
-
-@contextmanager
-def readable(checkpoint: str | None) -> Iterator[None]:
-    """Turn every error of reading a checkpoint into a ``UserError``."""
-    try:
-        yield
-    except Exception as error:  # safetensors, pickle and torch each raise their own
-        raise UserError(f"{checkpoint}: cannot be resumed ({error}); remove the folder") from None
+    return load_or_raise
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -80,10 +53,7 @@ def last_checkpoint(folder: Path) -> str | None:
 
 def is_whole(checkpoint: Path) -> bool:
     """Tell whether all files are there; the one that names the step is written last."""
-    if not all((checkpoint / name).is_file() for name in CHECKPOINT_FILES) or not any(checkpoint.glob("rng_state*")):
-        return False
-    try:
-        state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-        return checkpoint.name == f"checkpoint-{state['global_step']}"
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return False
+    if all((checkpoint / name).is_file() for name in CHECKPOINT_FILES) and any(checkpoint.glob("rng_state*")):
+        with suppress(UserError):
+            return checkpoint.name == f"checkpoint-{read_json(checkpoint / 'trainer_state.json').get('global_step')}"
+    return False

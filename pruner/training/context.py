@@ -9,7 +9,7 @@ from pruner.data.cache import Cache, Split
 from pruner.data.collate import Collate, training_rows
 from pruner.data.task import Task
 from pruner.evaluation.metrics import dev_metrics
-from pruner.evaluation.predict import predict_dev
+from pruner.evaluation.predict import predict
 from pruner.models.backbone import Backbone
 from pruner.training.trainer import TrainSettings
 
@@ -55,8 +55,9 @@ class Context:
         return settings | self.backbone.settings(self.task)
 
     def predict_dev(self, model: nn.Module, collate: Collate, **options) -> dict:
-        """Compute logits [rows, labels] of each of the task's dev sets."""
-        return predict_dev(model, self.task, self.cache, self.train_settings.batch_size, collate, **options)
+        """Predict the logits [rows, labels] of each of the task's dev sets."""
+        splits, size = self.cache.splits, self.train_settings.batch_size
+        return {name: predict(model, splits[name], size, collate, **options) for name in self.task.dev}
 
     def metrics(self, model: nn.Module, collate: Collate, **options) -> dict[str, float]:
         """Evaluate a model on the task's dev sets."""

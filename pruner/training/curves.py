@@ -9,16 +9,13 @@ from types import ModuleType
 from torch import nn
 from transformers.integrations import TensorBoardCallback
 
+from pruner.utils.distributed import from_main
 from pruner.utils.errors import CellError, UserError
 from pruner.utils.files import cannot_write
 
 
 def check_tensorboard() -> None:
-    """Check that tensorboard can be imported, without TensorFlow.
-
-    Raises:
-        UserError: it cannot.
-    """
+    """Import tensorboard, without TensorFlow; raise a ``UserError`` if that cannot be."""
     # It would import TensorFlow, where that is installed, to write a file: seconds, memory, and pages of output. This
     # is how it can be told not to.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
@@ -31,11 +28,9 @@ def check_tensorboard() -> None:
 
 
 class Curves(TensorBoardCallback):
-    """Write what one training logs into ``folder``, and have the model evaluated after each epoch."""
+    """Write what one training logs into ``folder``, and the metrics after each epoch."""
 
-    def __init__(
-        self, folder: Path, measure: Callable[[nn.Module], dict[str, float]], say: Callable[[str], None]
-    ) -> None:
+    def __init__(self, folder: Path, measure: Callable[[nn.Module], dict], say: Callable[[str], None]) -> None:
         """``measure`` returns a model's metrics on dev; ``say`` prints a line where there are none."""
         check_tensorboard()
         super().__init__()
@@ -43,12 +38,15 @@ class Curves(TensorBoardCallback):
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Measure a model in training. A failure is no reason to end the training: it returns no metrics."""
+        in_mixed_precision = vars(model).pop("forward", None)  # Accelerate's, in place of the class's own
         try:
-            with without_mixed_precision(model):
-                return self.measure(model)
+            return self.measure(model)
         except CellError as error:
             self.say(f"no metrics for TensorBoard: {error}")
             return {}
+        finally:
+            if in_mixed_precision:
+                model.forward = in_mixed_precision
 
     def on_train_begin(self, args, state, control, **kwargs):
         with self._writing():
@@ -57,8 +55,9 @@ class Curves(TensorBoardCallback):
                 self.tb_writer = self._SummaryWriter(str(self.folder), purge_step=state.global_step + 1)
             super().on_train_begin(args, state, control, **kwargs)
 
-    def on_epoch_end(self, args, state, control, **kwargs):
-        control.should_evaluate = True
+    def on_epoch_end(self, args, state, control, model=None, **kwargs):
+        metrics = from_main(lambda: self.evaluate(model))  # while the other processes wait
+        self.on_log(args, state, control, {f"eval_{name}": value for name, value in metrics.items()})
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         with self._writing():
@@ -70,17 +69,3 @@ class Curves(TensorBoardCallback):
             yield
         except OSError as error:
             raise cannot_write(self.folder, error) from None
-
-
-@contextmanager
-def without_mixed_precision(model: nn.Module) -> Iterator[None]:
-    """Use the model's own ``forward`` for a while, in place of the one that Accelerate put there for training."""
-    in_training, own = model.forward, vars(model).get("_original_forward")
-    if own is None:
-        yield
-        return
-    model.forward = own
-    try:
-        yield
-    finally:
-        model.forward = in_training

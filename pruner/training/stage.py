@@ -88,10 +88,6 @@ class Stage:
     teacher: "Stage | None" = None
     shared: bool = False
 
-    @property
-    def parents(self) -> list["Stage"]:
-        return [stage for stage in (self.start, self.teacher) if stage]
-
     @cached_property
     def key(self) -> str:
         parts = [self.settings, self.start and self.start.key, self.teacher and self.teacher.key]
@@ -104,15 +100,13 @@ class Stage:
 
     def lineage(self) -> list["Stage"]:
         """List the stages that it builds on, each after its own parents, and itself."""
-        return unique([stage for parent in self.parents for stage in parent.lineage()] + [self])
+        parents = [stage for stage in (self.start, self.teacher) if stage]
+        return unique([stage for parent in parents for stage in parent.lineage()] + [self])
 
 
 def unique(stages: Iterable[Stage]) -> list[Stage]:
     """Leave out what has come before."""
-    first: dict[str, Stage] = {}
-    for stage in stages:
-        first.setdefault(stage.place, stage)
-    return list(first.values())
+    return list({stage.place: stage for stage in stages}.values())
 
 
 @dataclass(frozen=True)
@@ -127,17 +121,15 @@ class Stages:
         return self.root / stage.place
 
     def checkpoints(self, stage: Stage) -> Path:
-        folder = self.folder(stage)
-        return folder.with_name(f"{folder.name}.training")
+        return self.root / f"{stage.place}.training"
 
     def state(self, stage: Stage) -> str:
         """Say how far a stage is, for ``--dry-run``."""
         if self.folder(stage).is_dir():
             return "finished"
-        steps = [path.name.rpartition("-")[2] for path in self.checkpoints(stage).glob("checkpoint-*")]
-        return (
-            f"begun, at step {max(map(int, filter(str.isdigit, steps)))}" if any(map(str.isdigit, steps)) else "to do"
-        )
+        names = [path.name.removeprefix("checkpoint-") for path in self.checkpoints(stage).glob("checkpoint-*")]
+        steps = [int(name) for name in names if name.isdigit()]
+        return f"begun, at step {max(steps)}" if steps else "to do"
 
     def remove(self, stage: Stage) -> None:
         """Forget a stage, finished or interrupted, unless another process is at work on it."""
@@ -178,10 +170,10 @@ class Stages:
     def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
         context, collate = stage.context, stage.recipe.collate(stage.context)
         additions = stage.recipe.additions(model, context, self.say)
-        curves = None
+        callbacks = [*additions.callbacks]
         if self.tensorboard:
             folder = self.tensorboard / context.task.name / stage.name
-            curves = Curves(folder, lambda model: context.metrics(model, collate), self.say)
+            callbacks.append(Curves(folder, lambda model: context.metrics(model, collate), self.say))
         return train(
             model,
             data,
@@ -190,19 +182,16 @@ class Stages:
             self.checkpoints(stage),
             collate,
             context.backbone.decay,
-            additions.callbacks,
+            callbacks,
             additions.learning_rates,
             self.say,
-            curves,
         )
 
     def _teacher_logits(self, stage: Stage, start: Trained | None) -> np.ndarray | None:
         """Compute [rows, labels] of the training rows by the stage's teacher, if it has one."""
         if stage.teacher is None:
             return None
-        same = start is not None and stage.start is not None and stage.start.place == stage.teacher.place
-        teacher = start if same else self.obtain(stage.teacher, quiet=True)
-        assert teacher is not None  # either way
+        teacher = start if start and stage.teacher is stage.start else self.obtain(stage.teacher, quiet=True)
         context, collate = stage.context, stage.teacher.recipe.collate(stage.context)
         return predict(teacher.model, context.training_split, context.train_settings.batch_size, collate)
 

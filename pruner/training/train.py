@@ -12,7 +12,6 @@ from transformers.trainer_callback import ProgressCallback
 
 from pruner.data.collate import Collate, SplitDataset
 from pruner.training.checkpoints import CheckpointCallback, last_checkpoint
-from pruner.training.curves import Curves
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
 from pruner.utils.errors import CellError, NotFiniteError
@@ -44,21 +43,16 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     learning_rates: Mapping[str, float] = MappingProxyType({}),
     say: Callable[[str], None] = tqdm.write,
-    curves: Curves | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it on the training device. Several processes train it together.
 
+    Returns the loss curve, about 50 entries: ``step``, ``loss`` and, where students learn, ``student_loss``.
+
     Args:
-        folder: where the checkpoints are. If it has one, training resumes from there, as if it had not been
-            interrupted.
-        collate: rows of ``data`` -> what the model's ``forward`` takes.
+        folder: of the checkpoints. If it has one, training resumes from there, as if it had not been interrupted.
         decay: of the learning rates: ``linear`` to 0, or ``constant``.
         learning_rates: of parts of the model, by the prefix of their parameters' names; each is clipped by itself.
         say: prints or logs a line for the user.
-        curves: logs the training for TensorBoard.
-
-    Returns:
-        the loss curve: ``step``, ``loss`` and, where students learn, ``student_loss``; about 50 entries.
 
     Raises:
         CellError: the loss or a score was not finite, or memory ran out.
@@ -83,17 +77,13 @@ def train(
         logging_nan_inf_filter=False,
         save_strategy="no",  # see CheckpointCallback
         save_total_limit=1,
-        report_to="none",
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
         log_level="error",
         log_level_replica="error",
         ddp_broadcast_buffers=False,  # they are the same everywhere
         ddp_find_unused_parameters=True,  # a step may leave some out: they then get no gradient, as in one process
         ddp_timeout=int(PATIENCE.total_seconds()),
     )
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1  # not DataParallel: several devices need a process each
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # not DataParallel: several devices need a process each
 
     def collate_rows(sentences: Sequence[dict]) -> dict:
         return {**collate(sentences), "rows": [sentence["row"] for sentence in sentences]}
@@ -103,9 +93,6 @@ def train(
     )
     for callback in (LossBar(), *callbacks, CheckpointCallback()):
         trainer.add_callback(callback)
-    if curves:
-        trainer.measure = curves.evaluate
-        trainer.add_callback(curves)
     checkpoint = from_main(lambda: last_checkpoint(folder))
     if checkpoint:
         say(f"training resumes from {checkpoint}")
@@ -116,17 +103,13 @@ def train(
         remove_folder(folder)  # there is nothing to resume from
         raise
     except torch.OutOfMemoryError:
-        raise CellError(out_of_memory(settings)) from None
+        parts, size = settings.accumulation_steps, settings.batch_size
+        larger = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+        advice = f"set it to {larger}, or take a smaller model" if larger else "take a smaller model"
+        line = f"training: out of memory with accumulation_steps {parts}, batches of {size}; {advice}"
+        raise CellError(line) from None
     # Mixed precision is for training: Accelerate would leave it in the model's forward.
     trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     keys = ("step", "loss", "student_loss")
     return [{key: round(float(entry[key]), 5) for key in keys if key in entry} for entry in history]
-
-
-def out_of_memory(settings: TrainSettings) -> str:
-    """Say what to do where a step does not fit into memory: the next larger number of parts divides the batch."""
-    parts, size = settings.accumulation_steps, settings.batch_size
-    larger = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
-    advice = f"set it to {larger}, or take a smaller model" if larger else "take a smaller model"
-    return f"training: out of memory with accumulation_steps {parts}, batches of {size}; {advice}"

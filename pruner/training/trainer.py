@@ -1,48 +1,47 @@
 """``transformers.Trainer`` with parameter groups and distillation, on one device or several."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from pruner.evaluation.predict import computed_pairs
-from pruner.training.checkpoints import CheckpointedTrainer
+from pruner.training.checkpoints import readable
 from pruner.training.distillation import logits_loss
-from pruner.utils.distributed import from_main
 from pruner.utils.errors import NotFiniteError
+from pruner.utils.files import cannot_write, remove_folder
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How a model is trained; the defaults are those published for BERT. ``clip`` is ``None`` for no clipping.
-
-    ``dtype`` is that of mixed precision: ``auto`` is what a GPU does best, and float32 on a CPU.
-    """
+    """How a model is trained; the defaults are those published for BERT."""
 
     epochs: float = 3.0
     batch_size: int = 32
     learning_rate: float = 2e-5
-    clip: float | None = 1.0
+    clip: float | None = 1.0  # None: no clipping
     accumulation_steps: int = 1
-    dtype: str = "auto"
+    dtype: str = "auto"  # of mixed precision; ``auto``: what a GPU does best, and float32 on a CPU
 
 
-class PruningTrainer(CheckpointedTrainer):
+class PruningTrainer(Trainer):
     """``Trainer`` with several parameter groups, each clipped by itself.
 
     ``learning_rates`` are those of parts of the model, by the prefix of their parameters' names. A part whose input is
     detached, as a student's is, leaves the rest of the model as it would be without it, to the last bit.
 
     With ``teacher_logits`` in the batch, adds a distillation loss of equal weight. The batch's ``rows`` are the numbers
-    of its sentences, for error messages.
+    of its sentences, for error messages. A checkpoint that cannot be written or read is a ``UserError``.
 
     A step's loss is the mean over its batch, whichever process computes which sentence: every process sees the whole
     batch and computes its share of the rows, in ``accumulation_steps`` parts.
@@ -50,7 +49,6 @@ class PruningTrainer(CheckpointedTrainer):
 
     model: Any  # not all have students
     train_dataset: Dataset
-    measure: Callable[[nn.Module], dict[str, float]]  # the metrics for ``evaluate``
     _sums: Tensor  # of this step's parts in this process, see ``compute_loss``
 
     def __init__(self, settings: TrainSettings, learning_rates: Mapping[str, float], **kwargs) -> None:
@@ -59,7 +57,7 @@ class PruningTrainer(CheckpointedTrainer):
         # The losses here are means over a batch. (Trainer looks at the signature and believes otherwise.)
         self.model_accepts_loss_kwargs = False
         self._since_log: list[Tensor] = []
-        self._last_step: tuple[Tensor, Sequence[int]] | None = None
+        self._last_step: tuple[Tensor, Sequence[int]] = torch.zeros(5), ()
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
@@ -70,17 +68,17 @@ class PruningTrainer(CheckpointedTrainer):
             self._train_batch_size,
             sampler=self._get_train_sampler(self.train_dataset),
             collate_fn=self.data_collator,
-            pin_memory=self.args.dataloader_pin_memory,
+            pin_memory=torch.cuda.is_available(),
         )
         return prepare_data_loader(loader, num_processes=1, process_index=0, use_seedable_sampler=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         if self.optimizer is None:
             rest = dict((model or self.model).named_parameters())
-            groups = []
-            for prefix, rate in self.learning_rates.items():
-                names = [name for name in rest if name.startswith(prefix)]
-                groups.append({"params": [rest.pop(name) for name in names], "lr": rate})
+            groups = [
+                {"params": [rest.pop(name) for name in list(rest) if name.startswith(prefix)], "lr": rate}
+                for prefix, rate in self.learning_rates.items()
+            ]
             main = {"params": list(rest.values()), "lr": self.settings.learning_rate}
             # Without weight decay, AdamW is the students' Adam too.
             self.optimizer = torch.optim.AdamW([main, *(g for g in groups if g["params"])], weight_decay=0.0)
@@ -88,10 +86,9 @@ class PruningTrainer(CheckpointedTrainer):
         return self.optimizer
 
     def _clip_groups(self, optimizer: torch.optim.Optimizer, *_) -> None:
-        if self.settings.clip is None:
-            return
-        for group in optimizer.param_groups:
-            nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
+        if self.settings.clip is not None:
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], self.settings.clip)
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Compute this process's rows of a batch, forward and backward; return the loss of the whole batch."""
@@ -104,10 +101,9 @@ class PruningTrainer(CheckpointedTrainer):
             for part in parts:
                 super().training_step(model, part)
         super().training_step(model, last)  # DDP averages the processes' gradients during this backward pass
-        sums = self.accelerator.reduce(self._sums)
-        self._since_log.append(sums)
-        self._last_step = (sums, rows)
-        return sums[0]
+        self._last_step = self.accelerator.reduce(self._sums), rows
+        self._since_log.append(self._last_step[0])
+        return self._last_step[0][0]
 
     def _parts(self, inputs: Mapping, size: int) -> Iterator[dict]:
         """Split this process's rows of a batch of ``size``; each part comes with its ``share`` of the batch.
@@ -125,7 +121,8 @@ class PruningTrainer(CheckpointedTrainer):
         """Compute what a part adds to the loss of its batch, times the number of processes, since DDP averages.
 
         ``_sums`` sums over the parts what they add to the loss and to the students' loss in it; their scores, whose sum
-        is finite if all are; and their ``computed_pairs``.
+        is finite if all are; the pairs of a real token and a layer that were computed, and all such pairs. (A model
+        that does not say what it computed has computed everything: 1 of 1.)
         """
         share, teacher_logits = inputs.pop("share"), inputs.pop("teacher_logits", None)
         outputs = model(**inputs)
@@ -134,23 +131,18 @@ class PruningTrainer(CheckpointedTrainer):
             loss = loss + logits_loss(outputs.logits, teacher_logits)
         student_loss, scores = (getattr(outputs, name, None) for name in ("student_loss", "score_sum"))
         student_loss, scores = (loss.new_zeros(()) if x is None else x for x in (student_loss, scores))
+        numbers, counts = (1, 1), getattr(outputs, "token_counts", None)
+        if counts:
+            num_tokens = sum(sum(inputs.get(name, ())) for name in ("lengths", "second_lengths"))
+            numbers = sum(map(sum, counts)), len(counts) * num_tokens
         # Filled on the device: to send two numbers there would be to wait for it.
-        numbers = computed_pairs(outputs, **inputs) if share else (0, 0)
-        pairs = [torch.full((), float(number), device=loss.device) for number in numbers]
+        pairs = [torch.full((), float(number if share else 0), device=loss.device) for number in numbers]
         self._sums += torch.stack([loss * share, student_loss * share, scores, *pairs]).detach()
-        loss = loss * (share * self.args.world_size)
-        return (loss, outputs) if return_outputs else loss
+        return loss * (share * self.args.world_size)
 
     def check_last_step(self) -> None:
-        """Raise if the previous step's loss or scores were not finite (one step late, to avoid a device sync).
-
-        Raises:
-            NotFiniteError: they were not; training cannot continue.
-        """
-        if self._last_step is None:
-            return
+        """Raise a ``NotFiniteError`` if the last step's loss or scores are not finite; late, to avoid a device sync."""
         sums, rows = self._last_step
-        self._last_step = None
         loss, _, scores, *_ = sums.tolist()
         if math.isfinite(loss) and math.isfinite(scores):
             return
@@ -169,12 +161,15 @@ class PruningTrainer(CheckpointedTrainer):
             logs = {**logs, "retained_tokens": computed / pairs} if pairs else logs
         super().log(logs, start_time)
 
-    def evaluate(self, *_, **__) -> dict[str, float]:
-        """Log the metrics, which the main process computes while the others wait for it."""
-        metrics = {f"eval_{name}": value for name, value in from_main(lambda: self.measure(self.model)).items()}
-        self.log(metrics)
-        return metrics
-
     def _save_checkpoint(self, model, trial):
         self.check_last_step()
-        super()._save_checkpoint(model, trial)
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
+            remove_folder(folder)
+            raise cannot_write(folder, error) from None
+
+    _load_from_checkpoint = readable(Trainer._load_from_checkpoint)
+    _load_optimizer_and_scheduler = readable(Trainer._load_optimizer_and_scheduler)
+    _load_rng_state = readable(Trainer._load_rng_state)
