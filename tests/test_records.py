@@ -36,7 +36,7 @@ def content(method="student", seed=1, accuracy=0.8, **changes) -> dict:
         "settings": {"epochs": 3.0},
         "schedule": [0.5, 0.0],
         "schedule_source": "given",
-        "tokens": {"effective_rate": 0.25, "kept_by_layer": [0.5, 0.5]},
+        "tokens": {"effective_rate": 0.25 * pruned, "kept_by_layer": [0.5, 0.5]},
     } | changes
 
 

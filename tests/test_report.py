@@ -125,7 +125,7 @@ def test_seeds_with_other_settings_are_not_averaged(tmp_path):
 
 
 def test_tables_by_budget_and_by_rate_are_there(records):
-    page = write_report(records, with_figures=False)[0].read_text("utf-8")
+    page = write_report(records, with_figures=False).read_text("utf-8")
     assert "| mrpc | tail   | accuracy | 90.0     | 70.0 | 50.0 |" in page
 
 
@@ -199,15 +199,15 @@ def test_the_csv_is_what_pandas_makes_of_the_records(records):
     assert not {"loss", "examples", "latency"} & set(found.columns)
 
 
-def test_the_same_records_give_the_same_bytes(records):
+def test_the_same_records_give_the_same_bytes(records, capsys):
     pytest.importorskip("matplotlib")
 
     def content():
         return {path: path.read_bytes() for path in records.rglob("*") if path.is_file()}
 
-    page, said = write_report(records)
+    page = write_report(records)
     assert page == records / "README.md"
-    assert said == [f"-> {page} (8 records, 3 tables, 11 figures)"]
+    assert capsys.readouterr().out == f"-> {page} (8 records, 3 tables, 11 figures)\n"
     first, times = content(), {path: path.stat().st_mtime_ns for path in content()}
     write_report(records)
     assert content() == first
@@ -227,7 +227,7 @@ def test_figures_of_records_that_are_gone_go_and_other_files_stay(records, monke
     mine.touch()
     assert old.exists()
     (records / "other" / "mrpc" / "head1" / "outdated").touch()
-    page, _ = write_report(records, with_figures=False)
+    page = write_report(records, with_figures=False)
     assert not old.exists()
     assert mine.exists()
     assert "figures/BERT-bert-mrpc-loss.png" in page.read_text("utf-8")  # what is there is shown
@@ -382,6 +382,12 @@ def test_a_method_that_prunes_no_tokens_is_in_tables_figures_and_csv(records, ru
     rows = pd.read_csv(records / "records.csv").set_index("folder")
     assert rows.loc["alone/mrpc/int1", ["variant", "bits"]].tolist() == ["4 bits", 2]
     assert pd.isna(rows.loc["alone/mrpc/int1", "schedule"])
+
+
+def test_records_that_name_no_hardware_are_reported(tmp_path):
+    put(tmp_path, a__mrpc__1=make(environment={}), b__mrpc__1=make(environment={"gpu": "H100"}))
+    page = write_report(tmp_path, with_figures=False).read_text("utf-8")
+    assert page.count("Timed on ") == page.count("Timed on H100.") == 1
 
 
 def test_a_schedule_found_for_no_budget_is_in_tables_and_figures(tmp_path):

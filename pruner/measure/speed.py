@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +31,6 @@ from pruner.utils.environment import environment
 from pruner.utils.errors import SettingError, UserError, unknown
 from pruner.utils.files import check_writable, write_whole
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths
 RANDOM_BATCHES = 4  # of random sentences
 LARGEST_NUMBER = 100_000  # of a batch, a width, a repeat: beyond lies a slip
@@ -43,11 +44,7 @@ def sizes(text: str, separator: str) -> list[int]:
 
 
 def check_arguments(args: argparse.Namespace) -> str:
-    """Check the settings before anything is loaded; return the device's name.
-
-    Raises:
-        UserError: a setting has an impossible value, or two exclude each other.
-    """
+    """Return the device's name; raise a UserError if a setting has an impossible value, or two exclude each other."""
     check_settings(args)
     if bool(args.weights) == bool(args.random):
         raise UserError("weights, random: give one of them: --weights FOLDER, or --random 12x768 for random weights")
@@ -57,21 +54,16 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise SettingError("task", "random weights have no vocabulary; use --weights, or --lengths")
     if not args.pruning_methods:
         raise SettingError("pruning_methods", "the list is empty; leave it out for the usual ones")
-    for constant, kind, known in (
-        ("task", "task", [*TASKS]),
-        ("pruning_methods", "method", ["none", *scorer_names("bert")]),
-    ):
+    methods = ["none", *scorer_names("bert")]
+    for constant, kind, known in ("task", "task", [*TASKS]), ("pruning_methods", "method", methods):
         for name in getattr(args, constant) or ():
             if name not in known:
                 raise SettingError(constant, unknown(kind, name, known))
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        place = torch.device("meta")
-    if place.type not in ("cpu", "cuda"):
+    place = re.fullmatch(r"cpu(:0)?|cuda(:(?P<index>0|[1-9]\d*))?", device)
+    if not place:
         raise SettingError("device", f"{device!r} is neither cpu nor cuda")
-    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+    if device.startswith("cuda") and int(place["index"] or 0) >= torch.cuda.device_count():
         raise SettingError("device", f"PyTorch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
     return device
 
@@ -87,10 +79,8 @@ def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
     if 12 * layers * width**2 > MOST_PARAMETERS:
         raise SettingError("random", f"{args.random!r} has more than {MOST_PARAMETERS:,} parameters; use a smaller one")
     torch.manual_seed(0)
-    config = BertConfig(
-        num_hidden_layers=layers, hidden_size=width, num_attention_heads=width // 64, intermediate_size=4 * width
-    )
-    return PrunedBertForSequenceClassification(config).eval()
+    widths: dict[str, Any] = {"hidden_size": width, "num_attention_heads": width // 64, "intermediate_size": 4 * width}
+    return PrunedBertForSequenceClassification(BertConfig(num_hidden_layers=layers, **widths)).eval()
 
 
 def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int) -> Split:
@@ -106,44 +96,37 @@ def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int
 
 def measure(args: argparse.Namespace, device: str) -> list[dict]:
     """Time the models: one row for each dtype, batch size, schedule and method."""
-    batch_sizes, model = args.batch_sizes, make_model(args).to(device)  # type: ignore[arg-type]
+    model = make_model(args).to(device)  # type: ignore[arg-type]
     config, shape = model.config, BertShape.of(model.config)
-    schedules = [
-        check_schedule(rates * shape.depth if len(rates) == 1 else rates, shape.depth)
-        for rates in args.pruning_schedule
-    ]
-    splits: dict[tuple[str, int], Split] = {}
-    if args.task:
-        fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint
-        for name in args.task:
-            cache = read_cache(Path(args.cache), name, "bert", fingerprint, "PrepareGlue4Bert.py")
-            splits |= {(name, size): cache.splits[TASKS[name].dev[0]] for size in batch_sizes}
-    else:
-        limits = config.vocab_size, config.max_position_embeddings
-        for name in args.lengths:
-            splits |= {(name, size): random_sentences(name, RANDOM_BATCHES * size, *limits) for size in batch_sizes}
+    depth = shape.depth
+    schedules = [check_schedule(rates * depth if len(rates) == 1 else rates, depth) for rates in args.pruning_schedule]
+    fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint if args.task else ""
 
-    unpruned = [("none", (0.0,) * shape.depth)] if "none" in args.pruning_methods else []
+    def sentences(name: str, batch_size: int) -> Split:
+        if args.task:
+            cache = read_cache(Path(args.cache), name, "bert", fingerprint, "PrepareGlue4Bert.py")
+            return cache.splits[TASKS[name].dev[0]]
+        limits = config.vocab_size, config.max_position_embeddings
+        return random_sentences(name, RANDOM_BATCHES * batch_size, *limits)
+
+    data = [(size, name, sentences(name, size)) for size in args.batch_sizes for name in args.task or args.lengths]
     pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method != "none"]
-    sources = [(name, size) for size in batch_sizes for name in args.task or args.lengths]
-    cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in sources for cell in unpruned + pruned]
+    unpruned = [("none", (0.0,) * depth)] if "none" in args.pruning_methods else []
+    cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in data for cell in unpruned + pruned]
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
     no_counts = torch.zeros(config.vocab_size, dtype=torch.int64)
     rows = []
-    for dtype, name, batch_size, method, rates in tqdm(cells, unit="row"):
+    for dtype, batch_size, name, split, method, rates in tqdm(cells, unit="row"):
         # Where all rates are 0 no method is asked.
         methods = "student" if method == "none" else method
         model.set_pruning(rates, methods, token_counts=no_counts, student_widths=args.student_widths)
-        split = splits[name, batch_size]
-        lengths = [int(length) for length in split.lengths]
+        lengths = split.lengths.tolist()
         flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
         saved = round(dense_flops(shape, lengths) / flops, 4)
-        latency = measure_latency(
-            model.unpruned_twin(), model, split, batch_size, collates, DTYPES[dtype], args.repeats, MOST_BATCHES
-        )
+        timing = getattr(torch, dtype), args.repeats, MOST_BATCHES
+        latency = measure_latency(model.unpruned_twin(), model, split, batch_size, collates, *timing)
         what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
-        what["efficiency"] = round(latency["speedup"] / saved, 4)
-        rows.append(what | latency)
+        rows.append(what | {"efficiency": round(latency["speedup"] / saved, 4)} | latency)
     return rows
 
 
@@ -174,12 +157,7 @@ def measure_and_write(args: argparse.Namespace) -> None:
     path = Path(args.json or f"records/speed/{weights}_{data}_{device.replace(':', '')}.json")
     check_writable(path.parent)
     steady = start_run()
+    result = {"model": weights, "student_widths": args.student_widths, "environment": environment(steady)}
     rows = measure(args, device)
-    result = {
-        "model": weights,
-        "student_widths": args.student_widths,
-        "environment": environment(steady),
-        "rows": rows,
-    }
-    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+    write_whole(path, (json.dumps(result | {"rows": rows}, indent=1) + "\n").encode())
     print(markdown(table(rows)) + f"\n-> {path}")

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pruner.utils.errors import UserError, run_script
+from pruner.utils.errors import run_script
 from pruner.utils.flags import parse_flags
 
 # Flags
@@ -12,16 +12,13 @@ figures = True  # draw figures, and not only tables and CSV
 
 def main() -> None:
     args = parse_flags(globals())
-    from pruner.report.figures import check_matplotlib
+    from pruner.report.figures import missing_matplotlib
     from pruner.report.page import write_report
 
-    if args.figures:
-        try:
-            check_matplotlib()
-        except UserError as error:
-            print(f"no figures: {error}")
-            args.figures = False
-    print("\n".join(write_report(Path(args.records), args.figures)[1]))
+    problem = args.figures and missing_matplotlib()
+    if problem:
+        print(f"no figures: {problem}")
+    write_report(Path(args.records), args.figures and not problem)
 
 
 if __name__ == "__main__":

@@ -14,40 +14,35 @@ NEIGHBOURS = 5  # that are averaged then
 
 
 def charts(title: str, frame: pd.DataFrame) -> dict[str, Chart]:
-    """Make the charts for which there is something to show, by their names.
-
-    Args:
-        frame: made by ``labelled``.
-    """
-    ways = {way: dash for dash, way in enumerate(WAYS.values())}
+    """Make the charts of a ``labelled`` frame for which there is something to show, by their names."""
+    ways = list(WAYS.values())
     frame = frame.assign(
         look=frame["label"].map(looks(frame)),
         setting=[setting(row) for _, row in frame.iterrows()],
-        way_dash=[ways.get(way, len(ways)) for way in frame["way"]],
+        way_dash=[ways.index(way) if way in ways else len(ways) for way in frame["way"]],
         panel="",
         ticks="",
     )
     made = {"frontier": frontier(frame), "by-length": by_length(frame), "tokens": tokens(frame), "loss": loss(frame)}
-    return {name: limited(chart._replace(title=title)) for name, chart in made.items() if chart}
+    return {name: limited(chart, title) for name, chart in made.items() if chart}
 
 
-def limited(chart: Chart) -> Chart:
+def limited(chart: Chart, title: str) -> Chart:
+    """Keep the first panels, as many as a figure may have, below a title that says so."""
     numbers = chart.lines.groupby(PANEL, sort=False).ngroup()
-    if numbers.max() < MOST_PANELS:
-        return chart
-    title = f"{chart.title} (the first {MOST_PANELS} of {numbers.max() + 1} settings)"
+    if numbers.max() >= MOST_PANELS:
+        title += f" (the first {MOST_PANELS} of {numbers.max() + 1} settings)"
     return chart._replace(title=title, lines=chart.lines[numbers < MOST_PANELS])
 
 
 def setting(row: pd.Series) -> str:
     """Name what methods are compared at: a schedule, a rate, or a way of meeting a budget."""
-    target, rate = row["target_flops_reduction"], row["target_prune_rate"]
     if not row["pruned"]:
         return ""
-    if row["way"] and target > 0:
-        return f"{row['way']} for {target:g}x"
-    if rate >= 0:
-        return f"rate {rate:g}"
+    if row["way"] and row["target_flops_reduction"] > 0:
+        return f"{row['way']} for {row['target_flops_reduction']:g}x"
+    if row["target_prune_rate"] >= 0:
+        return f"rate {row['target_prune_rate']:g}"
     return schedule_name(row["schedule"]) if isinstance(row["schedule"], list) and not row["way"] else row["variant"]
 
 
@@ -100,9 +95,10 @@ def by_length(frame: pd.DataFrame) -> Chart | None:
     frame = frame[frame["metrics_by_length"].str.len() > 1]
     if frame.empty:
         return None
-    bins = [[entry["tokens"] for entry in entries] for entries in frame["metrics_by_length"]]
-    ticks = [" ".join(f"{first}-{last}" if first < last else f"{first}" for first, last in spans) for spans in bins]
-    points = frame.assign(ticks=ticks, x=[range(len(spans)) for spans in bins], x_label="sentence length (tokens)")
+    bins = frame["metrics_by_length"]
+    # A bin's first and last length, which may be one.
+    ticks = [" ".join("-".join(map(str, sorted({*entry["tokens"]}))) for entry in entries) for entries in bins]
+    points = frame.assign(ticks=ticks, x=[range(len(entries)) for entries in bins], x_label="sentence length (tokens)")
     points = points.explode(["metrics_by_length", "x"])
     points["y"] = [100 * entry.get(name, np.nan) for name, entry in points[["metric", "metrics_by_length"]].to_numpy()]
     lines = averaged(points, [*PANEL, "label", "look", "setting", "x"], ["y"])
@@ -122,14 +118,12 @@ def tokens(frame: pd.DataFrame) -> Chart | None:
         return None
     points = frame.assign(x=[range(1, len(kept) + 1) for kept in shares], y=shares, x_label="layer").explode(["x", "y"])
     points["y"] *= 100
-    by = [*PANEL, "label", "look", "setting", "x"]
-
-    budgets = points.dropna(subset="target_flops_reduction").sort_values("target_flops_reduction", kind="stable")
-    budgets["panel"] = budgets["target_flops_reduction"].map("FLOPs reduction {:g}x".format)
-    budgets["label"] += ", " + budgets["way"]
-    budgets = averaged(budgets.rename(columns={"way_dash": "dash"}), [*by, "dash"], ["y"])
-
-    given = averaged(points[points["target_flops_reduction"].isna()], by, ["y"])
+    points = points.sort_values("target_flops_reduction", kind="stable").rename(columns={"way_dash": "dash"})
+    budgets = points["target_flops_reduction"].map("FLOPs reduction {:g}x".format, na_action="ignore")
+    points["panel"] = budgets.fillna("")
+    points["label"] = points["label"].where(budgets.isna(), points["label"] + ", " + points["way"])
+    lines = averaged(points, [*PANEL, "label", "look", "dash", "setting", "x"], ["y"])
+    given = lines[lines["panel"] == ""]
     # With a schedule that was given, all methods keep equally many, which is one line.
     shapes = given.groupby(["setting", "label"])["y"].agg(lambda y: tuple(y.astype(float).round(6)))
     differ = given["setting"].map(shapes.groupby("setting").nunique()) > 1
@@ -140,7 +134,7 @@ def tokens(frame: pd.DataFrame) -> Chart | None:
     if number.max() >= MOST_LINES:
         given["panel"] = "schedules from number " + first.astype(str)
     given = given.assign(look=number, dash=number)
-    return Chart(pd.concat([budgets, given]), "real tokens computed (%)", y_limits=(0, 104))
+    return Chart(pd.concat([lines[lines["panel"] != ""], given]), "real tokens computed (%)", y_limits=(0, 104))
 
 
 def loss(frame: pd.DataFrame) -> Chart | None:
@@ -149,24 +143,22 @@ def loss(frame: pd.DataFrame) -> Chart | None:
     if frame.empty:
         return None
     curves = [pd.DataFrame(entries).set_index("step")["loss"] for entries in frame["loss"]]
-    frame, smooth = frame.assign(curve=curves, x_label="training step"), any(map(is_noisy, curves))
-    parts = []
-    by = [*PANEL, "label", "look", "setting"]
-    for key, cells in frame.groupby(by, sort=False):
+    smooth = any(
+        len(curve) > 3 * NEIGHBOURS and curve.diff().abs().mean() > NOISY * (curve.max() - curve.min())
+        for curve in curves
+    )
+    by, parts = [*PANEL, "label", "look", "setting"], []
+    for key, cells in frame.assign(curve=curves, x_label="training step").groupby(by, sort=False):
         x = cells["curve"].iloc[0].index
         y = pd.Series(np.mean([np.interp(x, curve.index, curve) for curve in cells["curve"]], axis=0))
         if smooth:
             y = y.rolling(NEIGHBOURS, center=True, min_periods=1).mean()
         parts.append(pd.DataFrame({"x": x, "y": y.round(6)}).assign(**dict(zip(by, key, strict=True))))
     lines = compared(pd.concat(parts))
-    names: dict[str, list[str]] = {}  # of the panels that show the same
+    same: dict[str, list[str]] = {}  # panels that show the same
     for name, panel in lines.groupby("panel", sort=False):
-        names.setdefault(panel[["label", "x", "y"]].to_csv(), []).append(name)
-    titles = {same[0]: same[0] + (f" and {len(same) - 1} more settings" if same[1:] else "") for same in names.values()}
+        same.setdefault(panel[["label", "x", "y"]].to_csv(), []).append(name)
+    titles = {name: name + (f" and {len(more)} more settings" if more else "") for name, *more in same.values()}
     lines = lines[lines["panel"].isin(titles)]
     lines["panel"] = lines["panel"].map(titles) if len(titles) > 1 else ""
     return Chart(lines, "training loss" + (f" (mean of {NEIGHBOURS} neighbours)" if smooth else ""))
-
-
-def is_noisy(curve: pd.Series) -> bool:
-    return len(curve) > 3 * NEIGHBOURS and curve.diff().abs().mean() > NOISY * (curve.max() - curve.min())

@@ -6,16 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pruner.utils.errors import UserError
-
 BASELINE = -1  # the look of what is compared with
 # A line is told from the others by its marker and its dashes first, so that it can be read when printed in grey.
 MARKERS = "os^vDPX<>ph8dH"
 COLOURS = "#0072b2 #d55e00 #009e73 #aa3377 #56b4e9 #8c6d00 #666666 #332288 #e69f00 #117733 #882255".split()
 # As many as colours: a whole line, and lengths of ink and of gaps in turn.
-DASHES: list[Any] = ["-"]
-for lengths in "6,2 1,1.5 6,2,1,2 3,1,1,1,1,1 7,1.5 2,3 9,2,1,2,1,2 5,5 1,3 12,2,3,2".split():
-    DASHES.append((0, [float(length) for length in lengths.split(",")]))
+INK_AND_GAPS = "6,2 1,1.5 6,2,1,2 3,1,1,1,1,1 7,1.5 2,3 9,2,1,2,1,2 5,5 1,3 12,2,3,2".split()
+DASHES: list[Any] = ["-", *((0, [float(length) for length in dash.split(",")]) for dash in INK_AND_GAPS)]
 DODGE = 0.045  # between the lines of a panel with named ticks, so that their bars do not lie on each other
 WIDTH, HEIGHT = 4.1, 3.1  # of a panel, in inches
 DENSE = 20  # points of a line from which not each gets a marker
@@ -40,16 +37,13 @@ class Chart(NamedTuple):
     y_limits: tuple[float, float] | None = None
 
 
-def check_matplotlib() -> None:
-    """Check that figures can be drawn.
-
-    Raises:
-        UserError: matplotlib cannot be imported.
-    """
+def missing_matplotlib() -> str:
+    """Say why figures cannot be drawn; nothing where they can."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
-        raise UserError(f"matplotlib: {error}; pip install -r requirements.txt brings it") from None
+        return f"matplotlib: {error}; pip install -r requirements.txt brings it"
+    return ""
 
 
 def draw(chart: Chart) -> dict[str, bytes]:
@@ -61,13 +55,13 @@ def draw(chart: Chart) -> dict[str, bytes]:
     columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = -(-len(panels) // columns)
     names = chart.lines.sort_values("look", kind="stable")["label"].unique()
-    beside = 0.6 + 0.075 * max(map(len, names))
+    legend = 0.6 + 0.075 * max(map(len, names))
     with rc_context(SETTINGS | {"font.size": 9, "axes.titlesize": 9, "figure.titlesize": 10}):
-        figure = Figure(figsize=(columns * WIDTH + beside, rows * HEIGHT + 0.4), layout="constrained")
+        figure = Figure(figsize=(columns * WIDTH + legend, rows * HEIGHT + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         handles: dict[str, Any] = {}
-        for axes, (_, lines) in zip(grid.flat, panels, strict=False):
-            handles = draw_panel(axes, lines) | handles
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            handles = draw_panel(axes, *panel) | handles
         for axes in grid[:, 0]:
             axes.set_ylabel(chart.y_label)
         for axes in grid.flat[len(panels) :]:
@@ -89,9 +83,9 @@ def as_files(figure: Any) -> dict[str, bytes]:
     return files
 
 
-def draw_panel(axes, lines: pd.DataFrame) -> dict[Any, Any]:
-    """Draw the panel's lines; return a handle for the legend of each label."""
-    title, x_label, ticks = lines[PANEL].iloc[0]
+def draw_panel(axes: Any, key: Any, lines: pd.DataFrame) -> dict[Any, Any]:
+    """Draw a panel's lines, which have the ``PANEL`` of that key; return a handle for the legend of each label."""
+    title, x_label, ticks = key
     axes.set(title=title, xlabel=x_label)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -104,19 +98,20 @@ def draw_panel(axes, lines: pd.DataFrame) -> dict[Any, Any]:
     return {label: draw_line(axes, line, n, shifts[n]) for n, (label, line) in enumerate(groups)}
 
 
-def draw_line(axes, line: pd.DataFrame, number: int, shift: float) -> Any:
+def draw_line(axes: Any, line: pd.DataFrame, number: int, shift: float) -> Any:
     """Draw the ``number``-th line of a panel, a little to the right; return its handle for the legend."""
     line = line.sort_values("x", kind="stable")
-    look, dash = int(line["look"].iloc[0]), int(line["dash"].iloc[0])
+    look, dash = line[["look", "dash"]].iloc[0].astype(int)
     base = look == BASELINE
     colour = "black" if base else COLOURS[look % len(COLOURS)]
+    bars = line.filter(like="_error").loc[:, lambda errors: errors.gt(0).any()]
     if base and len(line) == 1:
         axes.axhline(line["y"].iloc[0], color="0.45", linewidth=0.8, linestyle=DASHES[2], zorder=1)
     drawn = axes.errorbar(
         (line["x"] + shift).to_numpy(float),
         line["y"].to_numpy(float),
-        xerr=bars(line, "x_error"),
-        yerr=bars(line, "y_error"),
+        xerr=bars.get("x_error"),
+        yerr=bars.get("y_error"),
         color=colour,
         marker="*" if base else MARKERS[look % len(MARKERS)],
         markersize=9 if base else 5.5,
@@ -130,7 +125,3 @@ def draw_line(axes, line: pd.DataFrame, number: int, shift: float) -> Any:
         zorder=3 if base else 2,
     )
     return drawn.lines[0]
-
-
-def bars(line: pd.DataFrame, column: str) -> pd.Series | None:
-    return line[column] if column in line and line[column].gt(0).any() else None

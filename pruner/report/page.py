@@ -3,9 +3,9 @@
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +30,7 @@ unpruned baseline that was trained with the same settings and seed, in points. F
 method needs; records of different folders, models or settings are not averaged.
 """
 LONG = ["loss", "examples"]  # of a record; what a CSV has no place for
-HARDWARE = "gpu", "cpu", "threads"  # of a record's environment
+FIGURE = re.compile(r"\((figures/[^)/]+\.(?:png|svg))\)")  # as a page shows one
 GRID_FOLDERS = "BERT", "LSTM"  # of the default layout, in the folder of which the report lies
 
 
@@ -44,20 +44,19 @@ class Group(NamedTuple):
 
 def groups(records: dict[str, Record]) -> list[Group]:
     """Make a group for each folder, model, task and list of metrics."""
-
-    def key(name: str) -> tuple[str, str, str, tuple[str, ...]]:
+    tables = defaultdict(list)
+    for name in sorted(records):
         record = records[name]
-        return "/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)
-
+        tables["/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)].append(record)
     made: list[Group] = []
-    for (folder, model, task, _), names in groupby(sorted(sorted(records), key=key), key):
+    for (folder, model, task, _), members in sorted(tables.items()):
         heading = f"{folder or model.upper()}: {task}"
         if model.upper() not in (folder or model.upper()).split("/"):
             heading += f" ({model})"
         place = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(filter(None, (folder, model, task))))
         while place in [group.place for group in made]:
             place += "-"
-        made.append(Group(heading, place, labelled([records[name] for name in names])))
+        made.append(Group(heading, place, labelled(members)))
     return made
 
 
@@ -75,7 +74,8 @@ def csv(records: dict[str, Record]) -> str:
 def section(group: Group, figures: Sequence[str]) -> str:
     """Write a group's heading, hardware, tables and figures."""
     frame = group.frame
-    gpu, cpu, threads = (frame.get(f"environment.{key}", pd.Series(None, frame.index)) for key in HARDWARE)
+    blank = pd.Series(None, frame.index, dtype="str")
+    gpu, cpu, threads = (frame.get(f"environment.{key}", blank) for key in ("gpu", "cpu", "threads"))
     parts = [f"## {group.title}"]
     hardware = gpu.where(gpu.notna(), cpu + " with " + threads.astype(str) + " threads").dropna().unique()
     if len(hardware):
@@ -87,15 +87,17 @@ def section(group: Group, figures: Sequence[str]) -> str:
     return "\n\n".join(parts)
 
 
-def write_report(root: Path, with_figures: bool = True) -> tuple[Path, list[str]]:
-    """Write ``README.md``, ``records.csv`` and ``figures/`` into ``root``; return the page, and what to say of it.
+def write_report(root: Path, with_figures: bool = True) -> Path:
+    """Write ``README.md``, ``records.csv`` and ``figures/`` into ``root``; return the page, and print what it holds.
 
-    Without figures, the page shows those that are there, and says so.
-
-    Raises:
-        UserError: no records, or the place cannot be written.
+    Without figures, the page shows those that are there, and says so. Raises a UserError if there are no records.
     """
+    if not os.path.isdir(root):
+        raise UserError(f"{root}: no such folder; name the one that the runs wrote to with --records")
     records, skipped = read_records(root)
+    if not records:
+        more = f" (of {len(skipped)} files none is whole, as {skipped[0]})" if skipped else ""
+        raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
     page, tables = root / "README.md", groups(records)
     before = page.read_text(encoding="utf-8", errors="replace") if os.path.lexists(page) else OURS
     if not before.startswith(OURS):
@@ -105,28 +107,25 @@ def write_report(root: Path, with_figures: bool = True) -> tuple[Path, list[str]
     if not with_figures:
         parts.append("`python -m pruner.report` draws figures; those shown here are as old as their files.")
     for group in tables:
-        shown = charts(group.title, group.frame)
-        figures = {f"figures/{group.place}-{name}": chart for name, chart in shown.items()}
+        figures = {f"figures/{group.place}-{name}": chart for name, chart in charts(group.title, group.frame).items()}
         if with_figures:
             files |= {f"{name}.{kind}": data for name, chart in figures.items() for kind, data in draw(chart).items()}
         parts.append(section(group, [name for name in figures if with_figures or (root / f"{name}.png").is_file()]))
-    parts += [f"Skipped, for they are no records of these runs: {', '.join(skipped)}."] if skipped else []
+    if skipped:
+        parts.append(f"Skipped, for they are no records of these runs: {', '.join(skipped)}.")
     text = "\n\n".join(parts) + "\n"
     files |= {"records.csv": csv(records).encode(errors="replace"), page.name: text.encode(errors="replace")}
     for name, content in files.items():
         if not (root / name).is_file() or (root / name).read_bytes() != content:
             write_whole(root / name, content)
-    for name in linked(before) - linked(text):
+    for name in set(FIGURE.findall(before)) - set(FIGURE.findall(text)):
         with suppress(OSError):
             (root / name).unlink()
-    said = [f"skipped {root / name}: not a record" for name in skipped]
+    for name in skipped:
+        print(f"skipped {root / name}: not a record")
     more = f", {plural(sum(name.endswith('.png') for name in files), 'figure')}" if with_figures else ""
-    return page, [*said, f"-> {page} ({plural(len(records), 'record')}, {plural(len(tables), 'table')}{more})"]
-
-
-def linked(text: str) -> set[str]:
-    """Find the figures that a page shows."""
-    return set(re.findall(r"\((figures/[^)/]+\.(?:png|svg))\)", text))
+    print(f"-> {page} ({plural(len(records), 'record')}, {plural(len(tables), 'table')}{more})")
+    return page
 
 
 def report_grid(records: Path) -> None:
@@ -135,6 +134,6 @@ def report_grid(records: Path) -> None:
     # In the default layout the page is for both models; but it belongs into no folder that holds more than records.
     both = records.name in GRID_FOLDERS and not Path.cwd().is_relative_to(parent.resolve())
     try:
-        print("\n".join(write_report(parent if both else records, with_figures=False)[1]))
+        write_report(parent if both else records, with_figures=False)
     except Exception as error:
         print(f"no report: {' '.join(str(error).split()) or type(error).__name__}")

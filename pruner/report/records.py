@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pruner.report.schema import SCHEMA, VERSION
+from pruner.report.schema import SCHEMA, VERSION, fits
 from pruner.report.upgrade import upgrade
 from pruner.utils.errors import NotFiniteError, UserError
 from pruner.utils.files import cannot_read, whole_folder
@@ -22,11 +22,7 @@ NOT_OURS = "published", "speed"  # in a folder named records: what came with the
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The result of one finished cell, checked when it is made.
-
-    Raises:
-        ValueError: a key is not as said here, or the ``section`` has a key of all records.
-    """
+    """The result of one finished cell; raises a ValueError if a key is not as said here, or is in ``section`` too."""
 
     model: str  # the backbone: "bert" or "lstm"
     task: str
@@ -52,11 +48,11 @@ class Record:
     section: dict[str, Any] = field(default_factory=dict)  # the method's own keys, which stand beside those above
 
     def __post_init__(self) -> None:
-        if shared := self.section.keys() & COMMON.keys():
+        if shared := self.section.keys() & COMMON:
             raise ValueError(f"{', '.join(sorted(shared))}: in a method's section, but a key of all records")
         content = self.to_json()
-        for key, check in SCHEMA.items():
-            if key in content and not check(content[key]):
+        for key, schema in SCHEMA.items():
+            if key in content and not fits(content[key], schema):
                 raise ValueError(f"{key}: {content[key]!r:.60} cannot stand in a record")
         if self.metrics.keys() != self.baseline_metrics.keys():
             raise ValueError("baseline_metrics: not those that metrics has")
@@ -68,20 +64,16 @@ class Record:
 
     @classmethod
     def from_json(cls, content: Any) -> "Record":
-        """Make a record of what ``to_json`` gave, or an older version of it.
-
-        Raises:
-            ValueError: it is no record.
-        """
+        """Make a record of what ``to_json`` gave, or an older version of it; raise a ValueError if it is none."""
         try:
             content = content if "version" in content else upgrade(content) | {"version": VERSION}
-            common = {key: value for key, value in content.items() if key in COMMON}
-            return cls(**common, section={key: value for key, value in content.items() if key not in COMMON})
+            common = {key: content[key] for key in COMMON if key in content}
+            return cls(**common, section={key: content[key] for key in content if key not in COMMON})
         except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ValueError(f"not a record ({error})") from None
 
 
-COMMON = {entry.name: entry for entry in fields(Record)}
+COMMON = [entry.name for entry in fields(Record)]
 
 
 class Log:
@@ -99,25 +91,15 @@ class Log:
 
 
 def write_record(folder: Path, record: Record, log: Log, files: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write ``record.json``, ``run.log`` and other ``files`` into ``folder``, all or none.
-
-    Raises:
-        UserError: the place cannot be written.
-    """
+    """Write ``record.json``, ``run.log`` and other ``files`` into ``folder``: all, or none and raise a UserError."""
     with whole_folder(folder) as temporary:
-        text = json.dumps(record.to_json(), indent=1, ensure_ascii=False) + "\n"
-        (temporary / "record.json").write_text(text, encoding="utf-8")
-        (temporary / "run.log").write_text("\n".join(log.lines) + "\n", encoding="utf-8")
-        for file, content in files.items():
+        text = json.dumps(record.to_json(), indent=1, ensure_ascii=False)
+        for file, content in {"record.json": f"{text}\n", "run.log": "\n".join(log.lines) + "\n", **files}.items():
             (temporary / file).write_text(content, encoding="utf-8", newline="")
 
 
 def read_record(folder: Path) -> Record | None:
-    """Return the record of a finished cell; ``None`` where it is not finished, or is to be run again.
-
-    Raises:
-        UserError: a file that is no record.
-    """
+    """Return the record of a finished cell; ``None`` of another. Raise a UserError if the file is no record."""
     path = folder / "record.json"
     if not os.path.lexists(path) or (folder / OUTDATED).is_file():
         return None
@@ -131,21 +113,16 @@ def read_record(folder: Path) -> Record | None:
 
 
 def finished_record(folder: Path, settings: dict) -> Record | None:
-    """Return ``read_record``'s; one made with other settings is an error: it must not pass for this run's.
-
-    Raises:
-        UserError: other settings, or a file that is no record.
-    """
+    """Do as ``read_record``, and raise a UserError if the record was made with other settings."""
     record = read_record(folder)
     if record is None:
         return None
     settings = json.loads(json.dumps(settings))
     for key in sorted(settings.keys() | record.settings.keys()):
-        if settings.get(key) != record.settings.get(key):
-            raise UserError(
-                f"{folder}: finished with {key} = {record.settings.get(key)}, this run has {settings.get(key)}; "
-                "replace it with --force or write elsewhere with --records"
-            )
+        then, now = record.settings.get(key), settings.get(key)
+        if then != now:
+            problem = f"finished with {key} = {then}, this run has {now}"
+            raise UserError(f"{folder}: {problem}; replace it with --force or write elsewhere with --records")
     return record
 
 
@@ -155,58 +132,39 @@ def mark_outdated(folder: Path) -> None:
         (folder / OUTDATED).touch()
 
 
-def find_records(root: Path) -> Iterator[Path]:
-    """Find the folders below ``root`` with a ``record.json``, but no hidden ones: those are being written.
+def read_records(root: Path) -> tuple[dict[str, Record], list[str]]:
+    """Read the records below ``root``, by their folders relative to it; and name the files that are none.
 
-    Raises:
-        UserError: a folder cannot be read.
+    Hidden folders are left out: they are being written. Raises a UserError if a folder cannot be read.
     """
 
     def refuse(error: OSError) -> None:
         raise cannot_read(Path(error.filename), error)
 
+    records, skipped = {}, []
     visited = set()  # links may lead in circles
     for folder, inside, files in os.walk(root, onerror=refuse, followlinks=True):
-        hidden = NOT_OURS if Path(folder) == root and root.resolve().name == "records" else ()
+        place, real_place = Path(folder), os.path.realpath(folder)
+        hidden = NOT_OURS if place == root and root.resolve().name == "records" else ()
         inside[:] = sorted(name for name in inside if not name.startswith(".") and name not in hidden)
-        if os.path.realpath(folder) in visited:
+        if real_place in visited:
             inside.clear()
         elif "record.json" in files + inside:
-            yield Path(folder)
-        visited.add(os.path.realpath(folder))
-
-
-def read_records(root: Path) -> tuple[dict[str, Record], list[str]]:
-    """Read the records below ``root``, by their folders relative to it; and name the files that are none.
-
-    Raises:
-        UserError: no such folder, or no record in it.
-    """
-    if not os.path.isdir(root):
-        raise UserError(f"{root}: no such folder; name the one that the runs wrote to with --records")
-    records, skipped = {}, []
-    for folder in sorted(find_records(root)):
-        name = folder.relative_to(root).as_posix()
-        try:
-            record = read_record(folder)
-        except UserError:
-            record = None
-        if record:
-            records[name] = record
-        elif os.path.lexists(folder / "record.json") and not (folder / OUTDATED).is_file():
-            skipped.append(f"{name}/record.json")
-    if not records:
-        more = f" (of {len(skipped)} files none is whole, as {skipped[0]})" if skipped else ""
-        raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
+            name = place.relative_to(root).as_posix()
+            try:
+                record = read_record(place)
+            except UserError:
+                record = None
+            if record:
+                records[name] = record
+            elif not (place / OUTDATED).is_file():
+                skipped.append(f"{name}/record.json")
+        visited.add(real_place)
     return records, skipped
 
 
 def finite(values: dict[str, float], where: str) -> dict[str, float]:
-    """Return the metrics as they are.
-
-    Raises:
-        NotFiniteError: one is NaN or infinite.
-    """
+    """Return the metrics as they are; raise a NotFiniteError if one is NaN or infinite."""
     for key, value in values.items():
         if not math.isfinite(value):
             raise NotFiniteError(f"{where}: {key} is {value}; the training diverged, try a lower learning rate")

@@ -9,15 +9,26 @@ from pruner.data.task import NAME
 VERSION = 2
 LARGEST = 1e9  # number that a figure shows
 
-Check = Callable[[Any], bool]
+
+def fits(value: Any, schema: Any) -> bool:
+    """Tell whether a value of JSON is as a schema says.
+
+    A schema is a type, a function that checks the value, or the value itself; ``[schema]`` is one of all elements of a
+    list, ``{key: schema}`` of keys that a dictionary must have, ``(schema, schema)`` of alternatives.
+    """
+    if isinstance(schema, dict):
+        return isinstance(value, dict) and all(key in value and fits(value[key], schema[key]) for key in schema)
+    if isinstance(schema, list):
+        return isinstance(value, list) and all(fits(element, schema[0]) for element in value)
+    if isinstance(schema, tuple):
+        return any(fits(value, alternative) for alternative in schema)
+    if isinstance(schema, type):
+        return isinstance(value, schema) and not isinstance(value, bool)
+    return schema(value) if callable(schema) else value == schema
 
 
-def number(low: float, high: float = LARGEST) -> Check:
-    return lambda value: isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-
-
-def integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def number(low: float, high: float = LARGEST) -> Callable[[Any], bool]:
+    return lambda value: fits(value, (int, float)) and low <= value <= high
 
 
 def name(value: object) -> bool:
@@ -30,59 +41,40 @@ def cell_text(value: object) -> bool:
     return isinstance(value, str) and value.isprintable() and "|" not in value
 
 
-def optional(check: Check) -> Check:
-    return lambda value: value is None or check(value)
-
-
-def each(check: Check) -> Check:
-    return lambda value: isinstance(value, list) and all(map(check, value))
-
-
-def keys(**checks: Check) -> Check:
-    """Check that a dictionary has at least these keys."""
-    return lambda value: isinstance(value, dict) and all(k in value and check(value[k]) for k, check in checks.items())
-
-
 def metrics(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and all(name(k) and number(-1, 1)(v) for k, v in value.items())
 
 
 def length_bin(value: Any) -> bool:
     """Check a range of ``tokens``, both ends included, and the numbers beside it."""
-    if not keys(tokens=each(integer))(value):
+    if not fits(value, {"tokens": [int]}) or len(value["tokens"]) != 2:
         return False
-    return len(value["tokens"]) == 2 and all(number(-LARGEST)(value[key]) for key in value.keys() - {"tokens"})
+    return all(number(-LARGEST)(value[key]) for key in value.keys() - {"tokens"})
 
 
 AMOUNT = number(0, math.inf)
-SIZES = keys(baseline=AMOUNT, pruned=AMOUNT)
-SCHEMA: dict[str, Check] = {
-    "version": lambda value: value == VERSION,
-    "status": lambda value: value == "complete",
-    "model": name,
-    "task": name,
-    "method": name,
-    "title": cell_text,
-    "variant": cell_text,
-    "seed": integer,
-    "metrics": metrics,
-    "baseline_metrics": metrics,
-    "metrics_by_length": each(length_bin),
-    "flops": keys(baseline=AMOUNT, pruned=AMOUNT, reduction=number(0)),
-    "parameters": optional(SIZES),
-    "bytes": optional(SIZES),
-    "latency": optional(keys(baseline_ms=AMOUNT, pruned_ms=AMOUNT, speedup=number(0))),
-    "examples": each(keys()),
-    "model_folder": optional(lambda value: isinstance(value, str)),
-    "loss": each(keys(step=number(0), loss=number(-LARGEST))),
-    "settings": keys(),
-    "environment": keys(),
+SIZES = {"baseline": AMOUNT, "pruned": AMOUNT}
+SCHEMA: dict[str, Any] = {
+    "version": VERSION,
+    "status": "complete",
+    **dict.fromkeys(("model", "task", "method"), name),
+    **dict.fromkeys(("title", "variant"), cell_text),
+    "seed": int,
+    **dict.fromkeys(("metrics", "baseline_metrics"), metrics),
+    "metrics_by_length": [length_bin],
+    "flops": SIZES | {"reduction": number(0)},
+    **dict.fromkeys(("parameters", "bytes"), (None, SIZES)),
+    "latency": (None, {"baseline_ms": AMOUNT, "pruned_ms": AMOUNT, "speedup": number(0)}),
+    "examples": [dict],
+    "model_folder": (None, str),
+    "loss": [{"step": number(0), "loss": number(-LARGEST)}],
+    **dict.fromkeys(("settings", "environment"), dict),
     "seconds": AMOUNT,
     # Of the methods' own keys those that tables and figures read, where a method has them.
-    "teacher": optional(name),
-    "schedule": each(number(0, 1)),
+    "teacher": (None, name),
+    "schedule": [number(0, 1)],
     "target_prune_rate": number(0, 1),
     "schedule_source": name,
-    "target_flops_reduction": optional(number(0)),
-    "tokens": keys(effective_rate=number(0, 1), kept_by_layer=each(number(0, 1))),
+    "target_flops_reduction": (None, number(0)),
+    "tokens": {"effective_rate": number(0, 1), "kept_by_layer": [number(0, 1)]},
 }

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import pandas as pd
 
@@ -40,37 +41,33 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     return frame
 
 
-def labels(records: Sequence[Record]) -> list[str]:
-    """Name the method of each record of a table: its title.
+def labelled(records: Sequence[Record]) -> pd.DataFrame:
+    """Make the frame of one table, in its order, with the ``label`` of each row's method: its title.
 
     Where seeds of a row were trained differently, it has also those settings that tell some of them apart.
     """
+    frame = to_frame(records)
     settings = pd.DataFrame(
         [{key: json.dumps(value, sort_keys=True) for key, value in record.settings.items()} for record in records],
-        index=range(len(records)),
+        frame.index,
     )
-    rows = [[record.title for record in records], [record.variant for record in records]]
+    rows = [frame["title"], frame["variant"]]
     varying = sorted(settings.columns[settings.fillna("null").groupby(rows).nunique().gt(1).any()])
     differences = (told.dropna().items() for _, told in settings[varying].iterrows())
-    return [
-        ", ".join([record.title, *(f"{key} {value}" for key, value in told)]).replace("|", "/")
-        for record, told in zip(records, differences, strict=True)
+    frame["label"] = [
+        ", ".join([title, *(f"{key} {value}" for key, value in told)]).replace("|", "/")
+        for title, told in zip(frame["title"], differences, strict=True)
     ]
-
-
-def labelled(records: Sequence[Record]) -> pd.DataFrame:
-    """Make the frame of one table, in its order, with the ``label`` of each row's method."""
     by = ["method", "label", "way", "target_flops_reduction", "tokens.effective_rate", "seed"]
-    return ordered(to_frame(records).assign(label=labels(records)), by, method=method_order(), way=WAYS.values())
+    return ordered(frame, by, method=method_order(), way=WAYS.values())
 
 
 def ordered(frame: pd.DataFrame, by: Sequence[str], **orders: Iterable[str]) -> pd.DataFrame:
     """Sort rows by columns: those that have an order by the place in it, what is not in it last."""
-    places = {name: {value: place for place, value in enumerate(order)} for name, order in orders.items()}
 
     def key(column: pd.Series) -> pd.Series:
-        order = places.get(str(column.name))
-        return column if order is None else column.map(order).fillna(len(order))
+        places = {value: place for place, value in enumerate(orders.get(str(column.name), ()))}
+        return column.map(places).fillna(len(places)) if places else column
 
     return frame.sort_values(list(by), key=key, kind="stable", na_position="first")
 
@@ -78,10 +75,7 @@ def ordered(frame: pd.DataFrame, by: Sequence[str], **orders: Iterable[str]) -> 
 def summary(frame: pd.DataFrame, method: str = "title", differences: bool = False) -> pd.DataFrame:
     """Make a table with a row per task, method and variant: means over seeds, and deviations of two or more.
 
-    Args:
-        frame: made by ``to_frame``.
-        method: the column that names methods, ``title`` or ``label``.
-        differences: whether to show what was lost or won by each metric.
+    ``method`` is the column that names methods, ``title`` or ``label``; ``differences``: show what each metric lost.
     """
     compared = frame[frame["pruned"]] if frame["pruned"].any() else frame
     is_schedule, is_rate = (compared[key].notna().all() for key in ("schedule", "target_prune_rate"))
@@ -101,33 +95,15 @@ def summary(frame: pd.DataFrame, method: str = "title", differences: bool = Fals
             "FLOPs reduction": average(cells["flops.reduction"], "{:.2f}x"),
             "speed-up": average(cells["latency.speedup"], "{:.2f}x"),
         }
-        if not cells["pruned"].all():
-            row |= {"difference": "", "FLOPs reduction": "", "speed-up": ""}
-            if compared["tokens.effective_rate"].notna().any():
-                row["tokens not computed"] = f"{0:.1%}"
-        rows.append(row)
+        rows.append(row if cells["pruned"].all() else row | {"difference": "", "FLOPs reduction": ""})
     return pd.DataFrame(rows).drop(columns=[] if differences else "difference")
-
-
-def rate_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Make a table of the first metric by pruning rate, with a row per task and method."""
-    return first_metric(frame[frame["pruned"]], ["task", "title", "metric"], "target_prune_rate", "{:g}")
-
-
-def budget_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Make a table of the first metric by budget, and behind it the difference to the unpruned model, in points.
-
-    It has a row per task, method and way of making schedules.
-    """
-    keys = ["task", "title", "way", "metric"]
-    return first_metric(frame, keys, "target_flops_reduction", "{:g}x", differences=True)
 
 
 def first_metric(
     frame: pd.DataFrame, keys: list[str], column: str, heading: str, differences: bool = False
 ) -> pd.DataFrame:
     """Make a table with a row for each of the ``keys``: the unpruned model, then a column for each number of a kind."""
-    frame = frame[frame[column].notna()]
+    frame = frame[frame["pruned"] & frame[column].notna()]
     cells = frame.groupby([*keys, column])
     scores = cells["score"].agg(mean_text)
     if differences:
@@ -139,13 +115,21 @@ def first_metric(
     return table.rename(columns={"title": "method", "way": "schedule"})
 
 
+# By pruning rate; and by budget, where the difference to the unpruned model stands behind, in points.
+rate_table = partial(first_metric, keys=["task", "title", "metric"], column="target_prune_rate", heading="{:g}")
+budget_table = partial(
+    first_metric,
+    keys=["task", "title", "way", "metric"],
+    column="target_flops_reduction",
+    heading="{:g}x",
+    differences=True,
+)
+
+
 def comparisons(frame: pd.DataFrame) -> list[pd.DataFrame]:
     """Make the tables by budget and by rate, where there are several of them to compare."""
-    several = (
-        (frame["target_flops_reduction"].nunique() > 1, budget_table),
-        (frame.loc[frame["pruned"], "target_prune_rate"].nunique() > 1, rate_table),
-    )
-    return [make(frame) for is_shown, make in several if is_shown]
+    pruned = frame[frame["pruned"]]
+    return [table(frame) for table in (budget_table, rate_table) if pruned[table.keywords["column"]].nunique() > 1]
 
 
 def nested(frame: pd.DataFrame, key: str) -> pd.DataFrame:

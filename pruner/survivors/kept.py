@@ -4,19 +4,19 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator, Collate, LstmCollator
 from pruner.data.rows import read_lines
-from pruner.data.tokenizer import load_tokenizer
+from pruner.data.tokenizer import BertTokenizer, load_tokenizer
 from pruner.data.vocabulary import Vocabulary
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json
@@ -54,15 +54,13 @@ class Survivors:
 class KeptModel(ABC):
     """A model that a run has kept, on the CPU, with the same weights unpruned and what makes ids of texts."""
 
-    kind: ClassVar[str]  # of caches
-    prepare: ClassVar[str]  # the script that makes them
     layers: Sequence[str]
-    fingerprint: str  # of what makes ids, as caches have it
+    tokenizer: BertTokenizer | Vocabulary
     collates: tuple[Collate, Collate]  # of the unpruned model and of the pruned one
 
     def __init__(self, model: Any) -> None:
-        self.model: Any = model.float().eval()
-        self.unpruned: nn.Module = self.model.unpruned_twin()
+        self.model = model.float().eval()
+        self.unpruned = self.model.unpruned_twin()
 
     @abstractmethod
     def read(self, text: str, second: str | None = None) -> Sentence:
@@ -72,120 +70,92 @@ class KeptModel(ABC):
     def prepared(self, split: Split, row: int) -> Sentence:
         """Read a row of a cache."""
 
-    @abstractmethod
-    def positions(self, output: Any, sentence: Sentence) -> list[set[int]]:
-        """List which of the sentence's tokens each layer has computed."""
-
     @torch.no_grad()
     def survivors(self, sentence: Sentence, label: float | None = None) -> Survivors:
         """Find what becomes of the words; ``label`` is the sentence's true class, or its score."""
         row = {"tokens": sentence.tokens, "second": sentence.second}
-        before, after = (
-            model(**collate([row]), **getattr(model, "evaluation_options", {}))
-            for model, collate in zip((self.unpruned, self.model), self.collates, strict=True)
-        )
-        kept = [
-            [sum(at in computed for at in pieces) / len(pieces) if pieces else 1.0 for _, pieces in sentence.words]
-            for computed in self.positions(after, sentence)
-        ]
+        batches = [collate([row]) for collate in self.collates]
+        before, after = self.unpruned(**batches[0]), self.model(**batches[1], output_tokens=True)
+        kept = []
+        for positions, counts in zip(after.token_positions, after.token_counts, strict=True):
+            first, *second = positions.split(counts)  # an LSTM reads the second sentence of a pair by itself
+            computed = {*first.tolist(), *(sentence.second + at for part in second for at in part.tolist())}
+            shares = [[at in computed for at in pieces] or [True] for _, pieces in sentence.words]
+            kept.append([sum(share) / len(share) for share in shares])
         words, true_label = [word for word, _ in sentence.words], None if label is None else self.label_name(label)
-        answers = self.answer(before.logits[0]), self.answer(after.logits[0])
-        return Survivors(words, self.layers, kept, *answers, true_label)
+        return Survivors(words, self.layers, kept, self.answer(before), self.answer(after), true_label)
 
     def label_name(self, label: float) -> str:
         return f"{label:.2f}" if self.model.config.num_labels == 1 else str(self.model.config.id2label[int(label)])
 
-    def answer(self, logits: Tensor) -> str:
-        """Name the likeliest class with its probability, or the score. [labels] -> text"""
-        if len(logits) == 1:
-            return self.label_name(logits.item())
-        probabilities = logits.softmax(dim=0)
-        return f"{self.label_name(int(probabilities.argmax()))} ({probabilities.max().item():.1%})"
+    def answer(self, output: Any) -> str:
+        """Name the likeliest class of a sentence with its probability, or its score."""
+        if output.logits.shape[1] == 1:
+            return self.label_name(output.logits.item())
+        share, label = output.logits[0].softmax(dim=0).max(dim=0)
+        return f"{self.label_name(label.item())} ({share.item():.1%})"
 
 
 class KeptBert(KeptModel):
-    kind, prepare = "bert", "PrepareGlue4Bert.py"
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
+    tokenizer: BertTokenizer
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
         super().__init__(PrunedBertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa"))
         positions = self.model.config.max_position_embeddings
         self.tokenizer = load_tokenizer(folder, min(max_length or positions, positions))
-        self.fingerprint = self.tokenizer.fingerprint
         self.layers = [f"layer {number}" for number in range(1, self.model.config.num_hidden_layers + 1)]
 
     def read(self, text: str, second: str | None = None) -> Sentence:
-        texts = [text] if second is None else [text, second]
         encoding = self.tokenizer.tokenizer.encode(text, second)
-        pieces_of: dict[tuple, list[int]] = {}
-        for at, (part, word) in enumerate(zip(encoding.sequence_ids, encoding.word_ids, strict=True)):
-            pieces_of.setdefault((at,) if word is None else (part, word), []).append(at)
-        words: list[Word] = []
-        for key, pieces in pieces_of.items():
-            if len(key) == 1:  # [CLS] and [SEP]
-                words.append((encoding.tokens[pieces[0]], pieces))
-            else:
-                start, end = encoding.offsets[pieces[0]][0], encoding.offsets[pieces[-1]][1]
-                words.append((texts[key[0]][start:end], pieces))
+        keys = list(zip(encoding.sequence_ids, encoding.word_ids, strict=True))
+        starts = [at for at, (_, word) in enumerate(keys) if word is None or keys[at] != keys[at - 1]]
+        words = []
+        for start, end in pairwise([*starts, len(keys)]):
+            written = (text, second or "")[keys[start][0] or 0]
+            word = written[encoding.offsets[start][0] : encoding.offsets[end - 1][1]]
+            words.append((word or encoding.tokens[start], range(start, end)))  # [CLS] and [SEP] are not in the text
         return Sentence(np.array(encoding.ids), len(encoding) - sum(encoding.type_ids), words)
 
     def prepared(self, split: Split, row: int) -> Sentence:
         tokens = split.sentence(row)
-        words: list[tuple[str, list[int]]] = []
-        for at, token in enumerate(tokens):
-            piece = self.tokenizer.piece(int(token))
-            if piece.startswith("##") and len(piece) > 2 and words:
-                text, pieces = words[-1]
-                words[-1] = (text + piece[2:], [*pieces, at])
-            else:
-                words.append((piece, [at]))
+        pieces = [self.tokenizer.piece(int(token)) for token in tokens]
+        starts = [at for at, piece in enumerate(pieces) if at == 0 or not re.match("##.", piece)]
+        spans = pairwise([*starts, len(pieces)])
+        words = [("".join([pieces[a], *(piece[2:] for piece in pieces[a + 1 : b])]), range(a, b)) for a, b in spans]
         return Sentence(tokens, int(split.second[row]), words)
-
-    def positions(self, output: Any, sentence: Sentence) -> list[set[int]]:
-        return [set(layer.tolist()) for layer in output.token_positions]
 
 
 class KeptLstm(KeptModel):
-    kind, prepare = "lstm", "PrepareGlue4Lstm.py"
     layers = ("LSTM",)
     collates = (LstmCollator(pairs=True),) * 2  # of what is no pair, the second sentence is empty
+    tokenizer: Vocabulary
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
         super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder))
-        self.vocabulary, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
-        self.fingerprint = self.vocabulary.fingerprint
+        self.tokenizer, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
 
     def read(self, text: str, second: str | None = None) -> Sentence:
-        parts = []
-        for part in (text, second or ""):
-            words = re.findall(r"\S+", part, flags=re.ASCII)
-            ids = [(word, number) for word in words for number in self.vocabulary.to_ids(word)]
-            parts.append(ids[: self.max_length])
-        return _pair(*parts)
+        words = [re.findall(r"\S+", part, flags=re.ASCII) for part in (text, second or "")]
+        parts = [[(word, number) for word in part for number in self.tokenizer.to_ids(word)] for part in words]
+        first, after = (part[: self.max_length] for part in parts)
+        return _pair(first + after, len(first))
 
     def prepared(self, split: Split, row: int) -> Sentence:
-        words = [(self.vocabulary.word(int(number)), int(number)) for number in split.sentence(row)]
-        return _pair(words[: split.second[row]], words[split.second[row] :])
-
-    def positions(self, output: Any, sentence: Sentence) -> list[set[int]]:
-        first, second = output.token_positions[0].split(output.token_counts[0])
-        return [set(first.tolist()) | {sentence.second + at for at in second.tolist()}]
+        words = [(self.tokenizer.word(int(number)), int(number)) for number in split.sentence(row)]
+        return _pair(words, int(split.second[row]))
 
 
-def _pair(first: list[tuple[str, int]], second: list[tuple[str, int]]) -> Sentence:
-    """Make a sentence of two of words and their ids, the second of which may be empty."""
-    words: list[Word] = [(word, [at]) for at, (word, _) in enumerate(first + second)]
-    if second:
-        words.insert(len(first), (BETWEEN, ()))
-    return Sentence(np.array([number for _, number in first + second], dtype=np.int64), len(first), words)
+def _pair(words: list[tuple[str, int]], second: int) -> Sentence:
+    """Make a sentence of words and their ids, or a pair, whose ``second`` begins among them."""
+    shown: list[Word] = [(word, [at]) for at, (word, _) in enumerate(words)]
+    if second < len(words):
+        shown.insert(second, (BETWEEN, ()))
+    return Sentence(np.array([number for _, number in words], dtype=np.int64), second, shown)
 
 
 def load_kept(folder: Path, max_length: int | None) -> KeptModel:
-    """Load a kept model; texts are cut to ``max_length`` tokens.
-
-    Raises:
-        UserError: there is no such model.
-    """
+    """Load a kept model, which cuts texts to ``max_length`` tokens; raise a UserError if there is none."""
     # An LSTM was a ``pruned_lstm`` in older versions.
     kinds: dict[str, type[KeptBert | KeptLstm]] = {"bert": KeptBert, "lstm": KeptLstm, "pruned_lstm": KeptLstm}
     kind = read_json(folder / "config.json").get("model_type", "")

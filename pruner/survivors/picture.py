@@ -1,7 +1,6 @@
 """Draw a sentence's surviving words for a paper. Matplotlib is loaded with the first picture."""
 
 import warnings
-from collections.abc import Iterable
 
 from pruner.report.figures import RESOLUTION, SETTINGS, as_files
 from pruner.survivors.kept import Survivors
@@ -29,8 +28,7 @@ def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
         renderer = FigureCanvasAgg(figure).get_renderer()
         trial = [figure.text(0, 0, word) for word in [*words, title]]
         *widths, long = [text.get_window_extent(renderer).width / RESOLUTION for text in trial]
-        for text in trial:
-            text.remove()
+        figure.clear()
         bands = list(wrap(widths, WIDTH - MARGIN - EDGE, SPACE))
         used = [MARGIN - SPACE + sum(widths[item] + SPACE for item in band) for band in bands]
         width = max(*used, EDGE + long) + EDGE
@@ -62,20 +60,18 @@ def fonts_for(text: str) -> tuple[list[str], str]:
     """Choose installed fonts that have the letters, Matplotlib's own first; return also the letters that none has."""
     from matplotlib.font_manager import fontManager, get_font
 
-    def missing_of(letters: Iterable[str], path: str) -> set[str]:
-        return {letter for letter in letters if ord(letter) not in get_font(path).get_charmap()}
-
     own = "DejaVu Sans"
-    families = [own]
-    missing = missing_of(set(text) - {" "}, fontManager.findfont(own))
     regular = [font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal")]
-    for font in sorted(regular, key=lambda font: (font.name, font.fname)):
+    # "Last Resort" has a box for everything.
+    others = sorted((font.name, font.fname) for font in regular if "Last Resort" not in font.name)
+    families: list[str] = []
+    missing = set(text) - {" "}
+    for name, path in [(own, fontManager.findfont(own)), *others]:
+        letters = get_font(path).get_charmap()
+        left = {letter for letter in missing if ord(letter) not in letters}
+        if not families or left < missing:
+            families.append(name)
+            missing = left
         if not missing:
             break
-        if "Last Resort" in font.name:  # has a box for everything
-            continue
-        left = missing_of(missing, font.fname)
-        if len(left) < len(missing):
-            families.append(font.name)
-            missing = left
     return families, "".join(sorted(missing))

@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import sys
-from contextlib import suppress
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
@@ -14,8 +13,8 @@ import transformers
 from pruner.data.cache import cache_path, read_cache
 from pruner.data.rows import check_text
 from pruner.data.task import TASKS
-from pruner.report.figures import check_matplotlib
-from pruner.report.records import Record, find_records, read_record
+from pruner.report.figures import missing_matplotlib
+from pruner.report.records import Record, read_record, read_records
 from pruner.report.tables import plural
 from pruner.survivors.kept import BETWEEN, KeptModel, Survivors, load_kept
 from pruner.survivors.picture import draw_survivors
@@ -26,15 +25,11 @@ from pruner.utils.files import write_whole
 
 def newest_run(root: Path) -> Path:
     """Find the run below ``root`` that was finished last and has kept its model."""
-    runs = []
-    for folder in find_records(root) if root.is_dir() else ():
-        with suppress(UserError):
-            record = read_record(folder)
-            if record and record.model_folder:
-                runs.append(((folder / "record.json").stat().st_mtime_ns, folder))
+    records = read_records(root)[0] if root.is_dir() else {}
+    runs = [root / name for name, record in records.items() if record.model_folder]
     if not runs:
         raise UserError(f"{root}: no finished run with a kept model; run RunBert4Glue.py first, or name a run's folder")
-    return max(runs)[1]
+    return max(runs, key=lambda run: ((run / "record.json").stat().st_mtime_ns, run))
 
 
 def read_run(run: Path) -> tuple[Path, Record | None]:
@@ -56,10 +51,11 @@ def read_run(run: Path) -> tuple[Path, Record | None]:
 
 def dev_sentences(model: KeptModel, folder: Path, task: str, cache_name: str | None, number: int) -> list[Survivors]:
     """Look at the first sentences of the task's first dev set; ``folder`` is the model's."""
-    places = [Path(cache_name)] if cache_name else [*folder.resolve().parents[2:3], Path("cache", model.kind)]
+    kind = model.model.kind  # of caches, as of models
+    places = [Path(cache_name)] if cache_name else [*folder.resolve().parents[2:3], Path("cache", kind)]
     place = next((place for place in places if cache_path(place, task).is_file()), places[-1])
-    prepare = f"{model.prepare}, or name the cache folder with --cache"
-    cache = read_cache(place, task, model.kind, model.fingerprint, prepare)
+    prepare = f"PrepareGlue4{kind.title()}.py, or name the cache folder with --cache"
+    cache = read_cache(place, task, kind, model.tokenizer.fingerprint, prepare)
     split = cache.splits[TASKS[task].dev[0] if task in TASKS else "dev"]
     assert split.labels is not None  # caches without them are not read
     rows = range(min(number, len(split)))
@@ -83,31 +79,27 @@ def own_sentences(model: KeptModel, task: str, texts: list[str], seconds: list[s
     return sentences
 
 
-def write_survivors(folder: Path, title: str, sentences: list[Survivors]) -> list[str]:
-    """Write data, page and pictures into ``folder``; return what to say of it."""
-    said = []
+def write_survivors(folder: Path, title: str, sentences: list[Survivors]) -> None:
+    """Write data, page and pictures into ``folder``; print what is there."""
     data = {"title": title, "sentences": [asdict(sentence) for sentence in sentences]}
     files = {"survivors.json": json.dumps(data, indent=1, ensure_ascii=False).encode(errors="replace")}
     files["survivors.html"] = page(title, sentences).encode(errors="replace")
-    try:
-        check_matplotlib()
-        for number, sentence in enumerate(sentences, start=1):
-            contents, missing = draw_survivors(sentence)
-            files |= {f"survivors-{number}.{kind}": content for kind, content in contents.items()}
-            if missing:
-                said.append(
-                    f"no font of this machine has {missing}: boxes in survivors-{number}, the page is not affected"
-                )
-    except UserError as error:
-        said.append(f"no pictures: {error}")
+    problem = missing_matplotlib()
+    if problem:
+        print(f"no pictures: {problem}")
+    for number, sentence in enumerate([] if problem else sentences, start=1):
+        name = f"survivors-{number}"
+        picture, missing = draw_survivors(sentence)
+        files |= {f"{name}.{kind}": content for kind, content in picture.items()}
+        if missing:
+            print(f"no font of this machine has {missing}: boxes in {name}, the page is not affected")
     for name, content in files.items():
         write_whole(folder / name, content)
     for old in folder.glob("survivors-*.*"):
         if old.name not in files:
             old.unlink()
-    pictures = sum(name.endswith(".png") for name in files)
-    more = f" and {plural(pictures, 'picture')}, as PNG and SVG" if pictures else ""
-    return [*said, f"-> {folder / 'survivors.html'}{more}"]
+    more = "" if problem else f" and {plural(len(sentences), 'picture')}, as PNG and SVG"
+    print(f"-> {folder / 'survivors.html'}{more}")
 
 
 def show(args: argparse.Namespace) -> None:
@@ -127,4 +119,4 @@ def show(args: argparse.Namespace) -> None:
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for sentence in sentences:
         print(terminal(sentence, colours))
-    print("\n".join(write_survivors(Path(args.output) if args.output else run, title, sentences)))
+    write_survivors(Path(args.output) if args.output else run, title, sentences)

@@ -43,12 +43,12 @@ def is_right_to_left(words: Iterable[str]) -> bool:
 
 def wrap(widths: Sequence[float], limit: float, space: float) -> Iterator[range]:
     """Yield the items of each line, as many as go into ``limit`` with a ``space`` between them."""
-    first, used = 0, 0.0
+    first, used = 0, -space
     for item, width in enumerate(widths):
-        if item > first and used + space + width > limit:
+        used += space + width
+        if item > first and used > limit:
             yield range(first, item)
-            first, used = item, 0.0
-        used += width + (space if item > first else 0)
+            first, used = item, width
     if widths:
         yield range(first, len(widths))
 
@@ -66,9 +66,8 @@ def shown(word: str) -> str:
 
 def columns(text: str) -> int:
     """Count the columns of a terminal that a text takes."""
-    return sum(
-        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in "WF") for letter in text
-    )
+    letters = [letter for letter in text if not unicodedata.combining(letter)]
+    return len(letters) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in letters)
 
 
 def predictions(sentence: Survivors) -> str:
@@ -79,17 +78,14 @@ def predictions(sentence: Survivors) -> str:
 def terminal(sentence: Survivors, colours: bool, width: int | None = None) -> str:
     """Write a row for each layer, wrapped together. What is dropped is dim, or dots."""
     words = [shown(word) for word in sentence.words]
+    dropped = [f"{DIM}{word}{NORMAL}" if colours else "·" * columns(word) for word in words]
     margin = max(map(len, sentence.layers)) + 2
     limit = (width or shutil.get_terminal_size().columns) - margin
     lines = [shown_line(predictions(sentence))]
     for part in wrap([columns(word) for word in words], limit, 1):
         lines.append(" " * margin + " ".join(words[item] for item in part))
         for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
-            row = []
-            for item in part:
-                gone = f"{DIM}{words[item]}{NORMAL}" if colours else "·" * columns(words[item])
-                row.append(words[item] if kept[item] else gone)
-            lines.append(f"{layer:{margin}}" + " ".join(row))
+            lines.append(f"{layer:{margin}}" + " ".join((words if kept[item] else dropped)[item] for item in part))
         lines.append("")
     return "\n".join(lines)
 
@@ -101,14 +97,13 @@ def page(title: str, sentences: Sequence[Survivors]) -> str:
 
 def section(sentence: Survivors) -> str:
     direction = "rtl" if is_right_to_left(sentence.words) else "ltr"
-    head = "".join(f'<th scope="col"><bdi>{escape(word)}</bdi></th>' for word in sentence.words)
+    words = [f"<bdi>{escape(word)}</bdi>" for word in sentence.words]
+    head = "".join(f'<th scope="col">{word}</th>' for word in words)
     rows = []
     for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
-        cells = []
-        for word, share in zip(sentence.words, kept, strict=True):
-            kind = "" if share == 1 else ' class="part"' if share else ' class="dropped"'
-            cells.append(f"<td{kind}><bdi>{escape(word)}</bdi></td>")
-        rows.append(f'<tr><th scope="row"><bdi>{escape(layer)}</bdi></th>{"".join(cells)}</tr>')
+        kinds = ["" if share == 1 else ' class="part"' if share else ' class="dropped"' for share in kept]
+        cells = "".join(f"<td{kind}>{word}</td>" for kind, word in zip(kinds, words, strict=True))
+        rows.append(f'<tr><th scope="row"><bdi>{escape(layer)}</bdi></th>{cells}</tr>')
     return f"""<h2>{escape(predictions(sentence))}</h2>
 <div class="scroll" tabindex="0"><table dir="{direction}">
 <thead><tr><th><bdi>sentence</bdi></th>{head}</tr></thead>
