@@ -10,7 +10,6 @@ from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
-from pruner.models.flops import reduction
 from pruner.report.records import Log, Record, finite, write_record
 from pruner.report.tables import metric_text
 from pruner.training.train import training_device
@@ -60,7 +59,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         metrics=metrics,
         baseline_metrics=baseline.metrics if baseline else metrics,
         metrics_by_length=metrics_by_length(context.task, context.cache, logits),
-        flops=reduction(plain.flops, cost.flops),
+        flops={"baseline": plain.flops, "pruned": cost.flops, "reduction": round(plain.flops / cost.flops, 4)},
         parameters={"baseline": plain.parameters, "pruned": cost.parameters},
         bytes={"baseline": plain.bytes, "pruned": cost.bytes},
         latency=latency,

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from pruner.compress.method import Dense
 from pruner.compress.tokens.schedule import schedule_name
 from pruner.report.figures import BASELINE, PANEL, Chart
 from pruner.report.tables import WAYS, method_order
@@ -52,7 +53,7 @@ def looks(frame: pd.DataFrame) -> dict[str, int]:
     last = len(order) - 1
     for label, method in frame.drop_duplicates("label")[["label", "method"]].itertuples(index=False):
         look = order.index(method) - 1 if method in order else last
-        while method != "baseline" and look in chosen.values():
+        while method != Dense.name and look in chosen.values():
             look = max(look + 1, last)
         chosen[label] = look
     return chosen

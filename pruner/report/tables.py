@@ -6,7 +6,7 @@ from functools import partial
 
 import pandas as pd
 
-from pruner.compress.method import method_names
+from pruner.compress.method import Dense, method_names
 from pruner.compress.tokens.scores import SCORERS
 from pruner.report.records import Record
 
@@ -20,7 +20,7 @@ OPTIONAL = ["schedule", "schedule_source", "tokens.kept_by_layer", *NUMBERS]
 def method_order() -> list[str]:
     """List the methods in the order of tables and legends: that of their registration. Unknown ones come after."""
     registered = [name for backbone in ("bert", "lstm") for name in method_names(backbone)]
-    return list(dict.fromkeys(["baseline", *SCORERS, *registered]))
+    return list(dict.fromkeys([Dense.name, *SCORERS, *registered]))
 
 
 def to_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     frame = pd.json_normalize([record.to_json() for record in records])
     frame = frame.reindex(columns=frame.columns.union(OPTIONAL, sort=False))
     frame[NUMBERS] = frame[NUMBERS].apply(pd.to_numeric)  # and no None
-    frame["pruned"] = frame["method"] != "baseline"
+    frame["pruned"] = frame["method"] != Dense.name
     frame["metric"] = [next(iter(record.metrics)) for record in records]
     frame["score"] = [100 * next(iter(record.metrics.values())) for record in records]
     frame["unpruned"] = [100 * record.baseline_metrics[next(iter(record.metrics))] for record in records]
