@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruner.utils.errors import UserError, run_script
-from pruner.utils.files import remove_folder
+from pruner.utils.files import megabytes, remove_folder
 from pruner.utils.flags import parse_flags
 from pruner.utils.locks import Lock
 
@@ -29,11 +29,7 @@ class Kept:
 
 
 def unfinished_cells(stages: Path) -> dict[str, set[str]]:
-    """Read which unfinished cells need a stage, by its place in the folder of stages.
-
-    Raises:
-        UserError: a plan that cannot be read.
-    """
+    """Read from the plans which unfinished cells need a stage, by its place in the folder of stages."""
     cells: dict[str, set[str]] = {}
     for path in sorted((stages / PLANS).glob("*.json")):
         try:
@@ -69,10 +65,6 @@ def remove(kept: Kept) -> bool:
     remove_folder(kept.folder)
     lock.release()
     return True
-
-
-def megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
 
 
 def main() -> None:

@@ -82,11 +82,7 @@ class Grid:
         return self.records / cell.task / cell.name
 
     def model_folder(self, cell: Cell) -> Path | None:
-        """Return where the cell's model is to be kept.
-
-        In the cache folder its name goes with its settings, since runs of other settings, with records of their own,
-        have the same cache.
-        """
+        """Return where the cell's model is to be kept; runs of several settings share the models of the cache folder."""
         if self.options.discard_models:
             return None
         key = hashlib.sha256(json.dumps(cell.settings(), sort_keys=True).encode()).hexdigest()[:12]

@@ -8,10 +8,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+from torch import Tensor
+
 from pruner.experiments.cell import Cell, Grid
 from pruner.report.records import Record
 from pruner.training.stage import Stage, unique
-from pruner.utils.files import remove_folder, write_whole
+from pruner.utils.files import megabytes, remove_folder, write_whole
 
 PLANS = "plans"
 FLOAT32 = 4  # bytes of a parameter
@@ -47,20 +49,17 @@ def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:
     waiting = [cell for cell, done in zip(cells, finished, strict=True) if not done]
     stages = unique(stage for cell in waiting for stage in cell.lineage)
     to_do = [stage for stage in stages if grid.stages.state(stage) != "finished"]
-    sizes = {cell.task: FLOAT32 * num_parameters(cell) for cell in cells}
+    models = {cell.task: cell.context.backbone.empty(cell.context.task) for cell in cells}
+    sizes = {task: FLOAT32 * sum(map(Tensor.numel, model.parameters())) for task, model in models.items()}
     kept = sum(sizes[stage.context.task.name] for stage in to_do if stage.shared)
-    models = 0 if grid.options.discard_models else sum(sizes[cell.task] for cell in waiting)
+    kept_models = 0 if grid.options.discard_models else sum(sizes[cell.task] for cell in waiting)
     checkpoints = max((ADAM * sizes[stage.context.task.name] for stage in to_do), default=0)
     print(f"\n{len(cells)} cells, {sum(finished)} of them finished; {len(to_do)} trainings to do")
     print(
-        f"they take about {megabytes(kept + models)} on disk: {megabytes(kept)} of stages in {grid.stages.root}/, "
-        f"{megabytes(models)} of models in {grid.models}/; and {megabytes(checkpoints)} of "
+        f"they take about {megabytes(kept + kept_models)} on disk: {megabytes(kept)} of stages in {grid.stages.root}/, "
+        f"{megabytes(kept_models)} of models in {grid.models}/; and {megabytes(checkpoints)} of "
         "checkpoints while a stage is trained"
     )
-
-
-def num_parameters(cell: Cell) -> int:
-    return sum(parameter.numel() for parameter in cell.context.backbone.empty(cell.context.task).parameters())
 
 
 def describe(grid: Grid, stage: Stage, done: bool) -> str:
@@ -73,7 +72,3 @@ def describe(grid: Grid, stage: Stage, done: bool) -> str:
     steps = -(-rows // settings.batch_size) * settings.epochs
     start = f", from {stage.start.name}" if stage.start else ""
     return f"{state} ({settings.epochs:g} epochs of {rows} rows, {steps:.0f} steps{start})"
-
-
-def megabytes(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"

@@ -43,11 +43,8 @@ def run_tasks(options: Namespace, backbone: Backbone, prepared: Prepared, steady
 def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
     """Run the cells that are not finished, baselines before what is compared with them; print the table of all.
 
-    Other processes may be running the same grid, side by side: each cell is computed by one of them.
-
-    Raises:
-        UserError: a finished cell was made with other settings, or the records' folder cannot be written: both before
-            the first hour is spent. Or a cell came to no end, when all others have.
+    Other processes may be running the same grid, side by side: each cell is computed by one of them. What is wrong with
+    finished cells or folders raises a ``UserError`` before the first hour is spent, a failed cell after all others.
     """
     finished = from_main(lambda: start(grid, cells))
     failed: dict[int, str] = {}
@@ -78,7 +75,9 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
                 drop_plans(grid)
         done += 1
     if is_main() and any(finished):
-        print_tables([record for record in finished if record])
+        frame = to_frame([record for record in finished if record])
+        for table in (summary(frame), *comparisons(frame)):
+            print("\n" + markdown(table))
         report_grid(grid.records)
     if failed:
         more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
@@ -122,7 +121,7 @@ def take_cell(
 ) -> int | None:
     """Return the next cell to run, whose lock is ours now; ``None`` if all are finished that can be.
 
-    What other processes have finished goes into ``finished``. They are waited for when they have all that is left.
+    What other processes finish goes into ``finished``; they are waited for when they have all that is left.
     """
     while True:
         busy = []
@@ -143,10 +142,3 @@ def take_cell(
         print(f"waiting for another process, which runs {', '.join(cells[index].name for index in busy)}")
         locks[busy[0]].take(wait=True)
         locks[busy[0]].release()
-
-
-def print_tables(records: list[Record]) -> None:
-    """Print the results, in a table or several."""
-    frame = to_frame(records)
-    for table in (summary(frame), *comparisons(frame)):
-        print("\n" + markdown(table))

@@ -32,11 +32,7 @@ NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
 
 
 def check_settings(args: argparse.Namespace) -> None:
-    """Check the numbers that a script has, the lists that need an entry, and whether TensorBoard is there if asked for.
-
-    Raises:
-        SettingError: a number is out of its range, or a list is empty.
-    """
+    """Check numbers, lists that need an entry, and that TensorBoard is there if it is to be used."""
     if getattr(args, "tensorboard", None):
         check_tensorboard()
     for name, value in vars(args).items():
@@ -81,10 +77,7 @@ def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
 def prepared_tasks(args: argparse.Namespace, known: Mapping[str, Task], prepare: str, with_custom: bool) -> list[Task]:
     """Return the tasks to run: those that the user named, or else the script's that are prepared; print the others.
 
-    ``with_custom``: users' tasks are among them, which are found by their caches.
-
-    Raises:
-        UserError: an unknown task was named, or nothing is prepared; ``prepare`` is the script to run first.
+    With ``with_custom`` users' tasks are among them, found by their caches. ``prepare`` is the script to run first.
     """
     folder, tasks, named = Path(args.cache), [], "tasks" in args.given
     custom = find_custom_tasks(folder) if with_custom else {}

@@ -129,3 +129,7 @@ def read_size(config: dict, key: str, path: Path) -> int | None:
     if key in config and (type(value) is not int or not 1 <= value < 2**31):
         raise UserError(f"{path}: {key} is {short(value)}, which is no size; copy the model's own {path.name} there")
     return value
+
+
+def megabytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
