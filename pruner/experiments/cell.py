@@ -82,7 +82,7 @@ class Grid:
         return self.records / cell.task / cell.name
 
     def model_folder(self, cell: Cell) -> Path | None:
-        """Return where the cell's model is to be kept; runs of several settings share the models of the cache folder."""
+        """Return where the cell's model is to be kept; runs of several settings share those of the cache folder."""
         if self.options.discard_models:
             return None
         key = hashlib.sha256(json.dumps(cell.settings(), sort_keys=True).encode()).hexdigest()[:12]
