@@ -311,7 +311,7 @@ def test_a_model_saved_before_the_plain_one_had_a_class_loads(tmp_path):
 
 def test_wrong_rates_and_methods_are_refused():
     model = make_lstm()
-    with pytest.raises(UserError, match=r"^target_prune_rate: rate 1 is out of range"):
+    with pytest.raises(UserError, match=r"^--target-prune-rate \(target_prune_rate\): rate 1 is out of range"):
         model.set_pruning(1, "head")
     with pytest.raises(UserError, match=r"^pruning_methods: unknown method 'emission'; choose from student, gate"):
         model.set_pruning(0.5, "emission")
