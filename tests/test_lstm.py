@@ -313,9 +313,9 @@ def test_wrong_rates_and_methods_are_refused():
     model = make_lstm()
     with pytest.raises(UserError, match=r"^--target-prune-rate \(target_prune_rate\): rate 1 is out of range"):
         model.set_pruning(1, "head")
-    with pytest.raises(UserError, match=r"^pruning_methods: unknown method 'emission'; choose from student, gate"):
+    with pytest.raises(UserError, match=r"^--methods \(pruning_methods\): unknown method 'emission'; choose from student, gate"):
         model.set_pruning(0.5, "emission")
-    with pytest.raises(UserError, match=r"^teacher: unknown teacher 'emission'; choose from gate$"):
+    with pytest.raises(UserError, match=r"^--teacher \(teacher\): unknown teacher 'emission'; choose from gate$"):
         model.set_pruning(0.5, "student", teacher="emission")
 
 
