@@ -154,9 +154,9 @@ def test_a_saved_scorer_that_is_not_registered_is_one_line(model, registered, tm
 def test_mixed_methods_take_no_other_schedule(model):
     model.set_pruning([0.5, 0, 0.5, 0, 0, 0], "student+random")
     for change in (model.set_schedule, model.pruning.with_schedule):
-        with pytest.raises(UserError, match=r"^pruning_methods: with 'student\+random' it is not known"):
+        with pytest.raises(UserError, match=r"^--methods \(pruning_methods\): with 'student\+random' it is not known"):
             change([0.5, 0.5, 0, 0, 0, 0])
-    with pytest.raises(UserError, match=r"^pruning_methods: with 'none'"):
+    with pytest.raises(UserError, match=r"^--methods \(pruning_methods\): with 'none'"):
         Pruning.none(6).with_schedule([0.5] * 6)
     assert Pruning.none(6).with_schedule([0] * 6).methods == (None,) * 6
 
