@@ -48,7 +48,6 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         labels: Tensor | None = None,
         lengths: Sequence[int] | None = None,
         follow_teacher: bool | None = None,
-        output_tokens: bool | None = None,
         return_dict: bool = True,
         output_attentions: bool = False,
         output_hidden_states: bool = False,
@@ -61,27 +60,26 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
             lengths: B real lengths known on the host; without them they are read from ``attention_mask``.
             follow_teacher: students' layers select by the teacher's scores (as in training) or by their own.
                 Default: the teacher's while training. Needs an unpruned pass first, students are distilled in it.
-            output_tokens: also return what becomes of the tokens, see ``PrunedOutput``. Default: while training.
         """
         if output_attentions or output_hidden_states:
-            raise ValueError("output_attentions, output_hidden_states: tokens leave on the way; see output_tokens")
+            raise ValueError("output_attentions, output_hidden_states: tokens leave on the way; see token_positions")
         lengths = real_lengths(attention_mask, *input_ids.shape) if lengths is None else list(lengths)
         follow_teacher = self.training if follow_teacher is None else follow_teacher
-        output_tokens = self.training if output_tokens is None else output_tokens
         # Padding that no sentence of this batch needs goes first.
         input_ids = input_ids[:, : max(lengths)]
-        types, positions = (None if x is None else x[:, : max(lengths)] for x in (token_type_ids, position_ids))
+        types, ordered = (None if x is None else x[:, : max(lengths)] for x in (token_type_ids, position_ids))
 
         kept_counts = self.pruning.keep_counts(lengths)
         # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
         half = self.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
         round_up = half and input_ids.device.type == "cpu"
         entering, *packings = pack([lengths, *kept_counts], input_ids.device, round_up)
-        batch = Batch(entering, input_ids, types, positions)
+        batch = Batch(entering, input_ids, types, ordered)
         known = scores_before(self, batch, teach=follow_teacher or self.training)
 
-        packing, hidden = entering, embed(self.bert, entering, input_ids, types, positions)
+        packing, hidden = entering, embed(self.bert, entering, input_ids, types, ordered)
         origin = torch.arange(packing.rows, device=input_ids.device)  # where each token lay in the first packed row
+        positions = packing.positions
         trace, students = Trace(kept_counts), iter(self.students)
         layers = zip(layers_of(self.bert), self.pruning.scorers, packings, strict=True)
         for index, (layer, scorer, kept) in enumerate(layers):
@@ -104,12 +102,12 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
                 by_sentence[:, 0] = float("inf")  # [CLS] always stays
                 indices = select_tokens(by_sentence, kept)
                 hidden, origin = hidden.index_select(0, indices), origin.index_select(0, indices)
+                positions = positions.index_select(0, indices)
                 context = None if context is None else context.index_select(0, indices)
                 packing = kept
-            if output_tokens:
-                trace.token_positions.append(entering.positions.index_select(0, origin[: packing.num_tokens]))
+            trace.token_positions.append(positions[: packing.num_tokens])
             hidden = run_layer(layer, hidden, packing) if context is None else feed_forward(layer, context, hidden)
 
         logits = classify(self, hidden, packing)
-        output = trace.output(None if labels is None else task_loss(logits, labels), logits, output_tokens)
+        output = trace.output(None if labels is None else task_loss(logits, labels), logits, self.training)
         return output if return_dict else output.to_tuple()

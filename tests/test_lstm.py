@@ -132,7 +132,7 @@ def by_hand(model, first: list[int], second: list[int] | None = None) -> torch.T
 def test_steps_by_hand(method, layers):
     model, sentences = make_lstm(method, layers=layers), make_sentences()
     with torch.no_grad():
-        output = model(padded(sentences), output_tokens=True)
+        output = model(padded(sentences))
     read = output.token_positions[0].split(output.token_counts[0])
     for row, sentence in enumerate(sentences):
         assert read[row].tolist() == kept_by_hand(model, sentence)
@@ -313,7 +313,9 @@ def test_wrong_rates_and_methods_are_refused():
     model = make_lstm()
     with pytest.raises(UserError, match=r"^--target-prune-rate \(target_prune_rate\): rate 1 is out of range"):
         model.set_pruning(1, "head")
-    with pytest.raises(UserError, match=r"^--methods \(pruning_methods\): unknown method 'emission'; choose from student, gate"):
+    with pytest.raises(
+        UserError, match=r"^--methods \(pruning_methods\): unknown method 'emission'; choose from student, gate"
+    ):
         model.set_pruning(0.5, "emission")
     with pytest.raises(UserError, match=r"^--teacher \(teacher\): unknown teacher 'emission'; choose from gate$"):
         model.set_pruning(0.5, "student", teacher="emission")

@@ -61,7 +61,7 @@ def test_dropping_equals_masking(model, schedule, methods):
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
     expected, kept = masked_pass(model, inputs)
     with torch.no_grad():
-        output = model(**inputs, output_tokens=True)
+        output = model(**inputs)
     assert torch.allclose(output.logits, expected, atol=1e-5)
     assert kept_positions(output) == kept
 
@@ -98,7 +98,7 @@ def test_a_sentence_does_not_see_its_batch(model, methods):
 def test_kept_tokens_nest_keep_their_order_and_cls(model):
     prune(model, SIX, MIXED)
     with torch.no_grad():
-        output = model(**make_inputs(LENGTHS, model.config.vocab_size), output_tokens=True)
+        output = model(**make_inputs(LENGTHS, model.config.vocab_size))
     before = [set(range(n)) for n in LENGTHS]
     for layer in kept_positions(output):
         for row, kept in enumerate(layer):
@@ -124,7 +124,7 @@ def test_teachers_score_without_dropout_and_restore_the_mode(model):
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
     for teacher in ("emission", "gradient"):
         prune(model, TWO, "student", teacher=teacher)
-        quiet = model.eval()(**inputs, follow_teacher=True, output_tokens=True).student_scores[0][1]
+        quiet = model.eval()(**inputs, follow_teacher=True).student_scores[0][1]
         noisy = model.train()(**inputs).student_scores[0][1]
         assert torch.equal(quiet, noisy)
         assert all(module.training for module in model.modules())
@@ -154,7 +154,7 @@ def test_labels_do_not_decide_what_stays(model, methods):
         kept = []
         for labels in ([0] * 6, [1] * 6, [2, 1, 0, 2, 1, 0]):
             torch.manual_seed(0)
-            output = model.train(training)(**inputs, labels=torch.tensor(labels), output_tokens=True)
+            output = model.train(training)(**inputs, labels=torch.tensor(labels))
             kept.append(output.token_positions[-1])
         assert torch.equal(kept[0], kept[1])
         assert torch.equal(kept[0], kept[2])
@@ -164,7 +164,7 @@ def test_labels_do_not_decide_what_stays(model, methods):
 def test_a_student_needs_its_teacher_only_where_asked(model, teacher):
     prune(model, TWO, "student", teacher=teacher)
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
-    own, led = (model(**inputs, follow_teacher=follow, output_tokens=True) for follow in (False, True))
+    own, led = (model(**inputs, follow_teacher=follow) for follow in (False, True))
     assert own.student_loss is None
     assert len(led.student_scores) == 2
     taught = copy.deepcopy(model).set_pruning(TWO, teacher)
@@ -178,9 +178,9 @@ def test_regression_selects_although_its_prediction_is_its_own_label():
     model = PrunedBertForSequenceClassification(small_config(num_labels=1)).eval()
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
     prune(model, ONE, "gradient")
-    kept = model(**inputs, output_tokens=True).token_positions[0]
+    kept = model(**inputs).token_positions[0]
     prune(model, ONE, "head")  # all-equal scores would keep the earliest
-    assert not torch.equal(kept, model(**inputs, output_tokens=True).token_positions[0])
+    assert not torch.equal(kept, model(**inputs).token_positions[0])
     loss = model(**inputs, labels=torch.full((6,), 2.5)).loss
     expected = (logits(model, inputs).squeeze(-1) - 2.5).square().mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
@@ -254,7 +254,7 @@ def test_half_precision(model, dtype, methods):
     for layer in model.bert.encoder.layer:
         layer.intermediate.register_forward_pre_hook(lambda _, inputs: rows.add(len(inputs[0])))
     with torch.no_grad():
-        output = model(**inputs, output_tokens=True)
+        output = model(**inputs)
     assert all(number == round_rows(number) for number in rows)
     assert output.logits.dtype == dtype
     # What is kept is what the masked twin of the same precision keeps, wherever scores do not depend on rounding.
@@ -275,7 +275,7 @@ def test_training_computes_what_evaluation_does(methods):
     model = prune(PrunedBertForSequenceClassification(config), SIX, methods)
     inputs = make_inputs(LENGTHS, config.vocab_size)
     trained = model.train()(**inputs, follow_teacher=False)
-    evaluated = model.eval()(**inputs, output_tokens=True)
+    evaluated = model.eval()(**inputs)
     assert torch.allclose(trained.logits, evaluated.logits, atol=1e-6)
     assert all(map(torch.equal, trained.token_positions, evaluated.token_positions))
 
@@ -380,7 +380,7 @@ def test_wrong_use_is_refused(model):
 def test_padded_counting(model):
     prune(model, [0.5, 0, 0, 0, 0, 0], "tail", count="padded", padded_length=20)
     with torch.no_grad():
-        output = model(**make_inputs([4, 10, 18], model.config.vocab_size), output_tokens=True)
+        output = model(**make_inputs([4, 10, 18], model.config.vocab_size))
     assert output.token_counts[0] == [4, 10, 10]
 
 

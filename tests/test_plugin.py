@@ -76,7 +76,7 @@ def test_they_are_trained_recorded_and_shown(run, prepared, plugged):  # noqa: F
     kept = PrunedBertForSequenceClassification.from_pretrained(prepared / "models/mrpc/longest_0.6-0-0.3-0x3_seed1")
     fingerprint = load_tokenizer(prepared / "bert", 128).fingerprint
     sentence = read_cache(prepared / "cache/bert", "mrpc", "bert", fingerprint, "").splits["dev"].sentence(0)
-    output = kept.eval()(torch.from_numpy(sentence).long()[None], output_tokens=True)
+    output = kept.eval()(torch.from_numpy(sentence).long()[None])
     first = output.token_positions[0].tolist()
     lengths = LENGTHS[sentence].tolist()
     left = set(range(1, len(sentence))) - set(first)

@@ -378,7 +378,7 @@ def test_a_scorer_is_added_as_described(model):
         exec(compile(code, "pruner/README.md", "exec"), {})
         model.set_pruning([0.6, *[0] * 5], methods="middle")
         with torch.no_grad():
-            output = model(torch.randint(5, 20, (1, 10)), output_tokens=True)
+            output = model(torch.randint(5, 20, (1, 10)))
     finally:
         SCORERS.pop("middle", None)
     assert output.token_positions[0].tolist() == [0, 3, 4, 5]  # [CLS], and of the others those in the middle

@@ -82,7 +82,7 @@ def test_names_are_in_the_published_order_and_new_ones_behind_them(registered):
 def test_bert_by_hand(model, registered):
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
     model.set_pruning([0.6, 0, 0, 0, 0, 0], "longest")
-    output = model(**inputs, output_tokens=True)
+    output = model(**inputs)
     kept = output.token_positions[0].split(output.token_counts[0])
     for ids, length, positions in zip(inputs["input_ids"], LENGTHS, kept, strict=True):
         assert positions.tolist() == longest_kept(ids[:length].tolist(), 0.6, [0])
@@ -90,7 +90,7 @@ def test_bert_by_hand(model, registered):
 
 def test_lstm_by_hand(registered):
     model = PrunedLstmForSequenceClassification.from_unpruned(make_plain()).set_pruning(0.6, "longest")
-    output = model(IDS, output_tokens=True)
+    output = model(IDS)
     kept = output.token_positions[0].split(output.token_counts[0])
     for ids, length, positions in zip(IDS, LENGTHS, kept, strict=True):
         assert positions.tolist() == longest_kept(ids[:length].tolist(), 0.6, [])
@@ -102,7 +102,7 @@ def test_bert_runs_counts_saves_and_loads(model, registered, method, tmp_path):
     schedule = [0.3, 0, 0.4, 0, 0, 0.2]
     model.set_pruning(schedule, method, teacher="middle")
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
-    output = model(**inputs, output_tokens=True)
+    output = model(**inputs)
     assert output.token_counts == keep_counts(LENGTHS, schedule)
     alone = {name: x[:1, :17] for name, x in inputs.items()}
     assert torch.allclose(output.logits[:1], model(**alone).logits, atol=1e-5)
@@ -122,7 +122,7 @@ def test_bert_runs_counts_saves_and_loads(model, registered, method, tmp_path):
 def test_lstm_runs_counts_saves_and_loads(registered, method, tmp_path):
     model = PrunedLstmForSequenceClassification.from_unpruned(make_plain(2))
     model.set_pruning(0.5, method, teacher="middle")
-    output = model(IDS, output_tokens=True)
+    output = model(IDS)
     assert torch.allclose(output.logits[:1], model(IDS[:1, :17]).logits, atol=1e-6)
     model.save_pretrained(tmp_path)
     loaded = PrunedLstmForSequenceClassification.from_pretrained(tmp_path)
@@ -135,9 +135,9 @@ def test_lstm_runs_counts_saves_and_loads(registered, method, tmp_path):
 @pytest.mark.parametrize("method", ["student", "linear"])
 def test_a_new_teacher_is_imitated_by_what_is_learned(model, registered, method):
     schedule, inputs = [0.5, 0, 0, 0, 0, 0], make_inputs(LENGTHS, model.config.vocab_size)
-    led = model.set_pruning(schedule, method, teacher="middle")(**inputs, follow_teacher=True, output_tokens=True)
+    led = model.set_pruning(schedule, method, teacher="middle")(**inputs, follow_teacher=True)
     assert led.student_loss.item() > 0
-    taught = model.set_pruning(schedule, "middle")(**inputs, output_tokens=True)
+    taught = model.set_pruning(schedule, "middle")(**inputs)
     assert torch.equal(led.token_positions[0], taught.token_positions[0])
     lstm = PrunedLstmForSequenceClassification.from_unpruned(make_plain()).set_pruning(0.5, method, teacher="middle")
     lstm.train()(IDS, labels=torch.zeros(6, dtype=torch.long)).loss.backward()
@@ -175,12 +175,14 @@ def test_a_plain_bert_becomes_a_pruned_one():
     assert not hasattr(plain.config, "pruning")
 
 
-def test_tokens_are_told_while_training_and_where_asked_for(model):
+def test_what_is_told_of_tokens_is_an_entry_while_training_alone(model):
     model.set_pruning([0.5, 0, 0, 0, 0, 0], "student", teacher="emission")
     inputs = make_inputs(LENGTHS, model.config.vocab_size) | {"labels": torch.tensor([0, 1, 2, 0, 1, 2])}
-    assert list(model(**inputs)) == ["loss", "logits"]  # pipelines and Trainer cut every entry into rows
-    told = {"loss", "logits", "student_loss", "student_scores", "student_counts"}
-    told |= {"token_positions", "token_counts", "score_sum"}
-    assert set(model.train()(**inputs)) == told
-    assert list(model(**inputs, output_tokens=False)) == ["loss", "logits"]
-    assert set(model.eval()(**inputs, follow_teacher=True, output_tokens=True)) == told
+    told = {"student_loss", "student_scores", "student_counts", "token_positions", "token_counts", "score_sum"}
+    for options in ({}, {"follow_teacher": True}):
+        output = model(**inputs, **options)
+        assert list(output) == ["loss", "logits"]  # pipelines and Trainer cut every entry into rows
+        assert all(
+            getattr(output, name) is not None for name in (told if options else ("token_positions", "score_sum"))
+        )
+    assert set(model.train()(**inputs)) == {"loss", "logits"} | told  # DDP hands on nothing else

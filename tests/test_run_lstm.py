@@ -181,9 +181,9 @@ def test_the_rate_grows_linearly_to_its_target_while_training(tmp_path):
     assert rates == pytest.approx(np.linspace(0.1, 0.9, 12).tolist())
     model.eval()
     ids = torch.arange(1, 21)[None]
-    assert model(ids, output_tokens=True).token_counts == [[2]]  # evaluation is at the target
+    assert model(ids).token_counts == [[2]]  # evaluation is at the target
     model.ramp_rate = 0.5
-    assert model(ids, output_tokens=True).token_counts == [[2]]
+    assert model(ids).token_counts == [[2]]
     assert model.train()(ids).token_counts == [[10]]
 
 

@@ -172,13 +172,13 @@ def test_a_score_of_nan_is_seen_in_every_method(method):
     """The loss may be finite, since a sort takes NaN for the largest: the output must tell."""
     model = bert(method).eval()
     inputs = {"input_ids": torch.tensor([[2, 7, 8, 9, 3]]), "lengths": [5]}
-    assert model(**inputs, output_tokens=True).score_sum.isfinite()
+    assert model(**inputs).score_sum.isfinite()
     with torch.no_grad():
         if method == "student":
             model.students[0].layers[0].bias[0] = float("nan")
         else:
             model.bert.embeddings.word_embeddings.weight[8] = float("nan")
-    assert not model(**inputs, output_tokens=True).score_sum.isfinite()
+    assert not model(**inputs).score_sum.isfinite()
 
 
 def test_equal_scores_keep_the_right_number():
@@ -189,7 +189,7 @@ def test_equal_scores_keep_the_right_number():
             weight.zero_()
     ids = torch.arange(5, 15).repeat(2, 1)
     model.set_pruning([0.4, 0, 0.3, 0, 0, 0], "student")
-    output = model(ids, lengths=[10, 3], output_tokens=True)
+    output = model(ids, lengths=[10, 3])
     assert output.token_counts[0] == [6, 2]
     assert output.token_counts[-1] == [5, 2]
     kept = output.token_positions[-1].split(output.token_counts[-1])

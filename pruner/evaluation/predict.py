@@ -14,13 +14,12 @@ def predict(model: nn.Module, split: Split, batch_size: int, collate: Collate, *
     """Predict the logits [rows, labels] of a split, in evaluation mode; the labels are never shown to the model.
 
     A batch for which memory is short is computed in halves. ``forward_options`` go to the model's ``forward``, such as
-    ``follow_teacher=True``, with those that the model's class asks for in ``evaluation_options``.
+    ``follow_teacher=True``.
 
     Raises:
         CellError: a logit or a score was not finite, or memory was short for a single sentence.
     """
     model.eval()
-    forward_options = getattr(model, "evaluation_options", {}) | forward_options
     batches = sorted_rows(split, batch_size)
     by_batch = [_logits(model, split, rows, collate, forward_options) for rows in batches]
     logits = np.empty((len(split), by_batch[0].shape[1]), dtype=np.float32)

@@ -75,7 +75,7 @@ class KeptModel(ABC):
         """Find what becomes of the words; ``label`` is the sentence's true class, or its score."""
         row = {"tokens": sentence.tokens, "second": sentence.second}
         batches = [collate([row]) for collate in self.collates]
-        before, after = self.unpruned(**batches[0]), self.model(**batches[1], output_tokens=True)
+        before, after = self.unpruned(**batches[0]), self.model(**batches[1])
         kept = []
         for positions, counts in zip(after.token_positions, after.token_counts, strict=True):
             first, *second = positions.split(counts)  # an LSTM reads the second sentence of a pair by itself

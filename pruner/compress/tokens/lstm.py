@@ -34,18 +34,15 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
         second_lengths: Sequence[int] | None = None,
         return_dict: bool = True,
         follow_teacher: bool | None = None,
-        output_tokens: bool | None = None,
     ) -> PrunedOutput | tuple:
         """Classify sentences, or pairs of them.
 
         Args:
             input_ids, second_ids, labels, lengths, second_lengths: as for the parent.
             follow_teacher: choose by the scores of the student's teacher, not by its own. Default: while training.
-            output_tokens: also return what becomes of the words, see ``PrunedOutput``. Default: while training.
         """
         ids, seqlens = one_below_another(input_ids, second_ids, lengths, second_lengths)
         follow_teacher = self.training if follow_teacher is None else follow_teacher
-        output_tokens = self.training if output_tokens is None else output_tokens
         rate, scorer = self.pruning.schedule[0], self.pruning.scorers[0]
         if self.training and self.ramp_rate is not None:
             rate = self.ramp_rate
@@ -72,7 +69,7 @@ class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassifica
         logits = self.classify(self.last_states(ids, kept.seqlens), pairs=second_ids is not None)
 
         loss = None if labels is None else F.cross_entropy(logits.float(), labels)
-        output = trace.output(loss, logits, output_tokens)
+        output = trace.output(loss, logits, self.training)
         return output if return_dict else output.to_tuple()
 
     @torch.no_grad()

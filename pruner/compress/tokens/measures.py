@@ -34,7 +34,7 @@ def rank_correlation(model: nn.Module, context: Context, collate: Collate) -> fl
     correlations: list[float] = []
     batch_size, device = context.train_settings.batch_size, next(model.parameters()).device
     for _, batch in sorted_batches(context.dev_splits[0], batch_size, collate, device):
-        output = model(**batch, follow_teacher=True, output_tokens=True)
+        output = model(**batch, follow_teacher=True)
         for lengths, pair in zip(output.student_counts, output.student_scores, strict=True):
             own, teacher = (scores.float().cpu().numpy() for scores in pair)
             pairs = [(own[row, :length], teacher[row, :length]) for row, length in enumerate(lengths) if length >= 3]

@@ -138,7 +138,7 @@ class TokenPruning(Method):
         for row in range(min(rows, len(split))):
             batch = make_batch(split, [row], self.collate(context), next(model.parameters()).device)
             with torch.no_grad():
-                output = model.eval()(**batch, output_tokens=True)
+                output = model.eval()(**batch)
             parts = context.backbone.words(context.task, split, row)
             positions = output.token_positions[-1].split(output.token_counts[-1])
             kept = [shorten(words, set(at.tolist())) for words, at in zip(parts, positions, strict=False)]

@@ -19,7 +19,6 @@ class PrunedModel(PreTrainedModel):
 
     plain_class: ClassVar[type[PreTrainedModel]]
     scored_size: ClassVar[str]  # the config's entry that says how many numbers a student reads of a token
-    evaluation_options: ClassVar = {"output_tokens": True}  # what ``evaluation.predict`` asks for
     # The loss is a mean over the batch: Trainer then divides it by the accumulation steps.
     accepts_loss_kwargs = False
 

@@ -1,6 +1,7 @@
 """What the pruned models answer."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,10 @@ from pruner.models.packing import Packing
 
 @dataclass
 class PrunedOutput(SequenceClassifierOutput):
-    """Loss and logits, and with ``output_tokens`` what became of the tokens and their importance scores.
+    """Loss and logits, and what became of the tokens and their importance scores.
+
+    All that follows are attributes, and while training entries as well: DDP and mixed precision hand on entries alone,
+    but pipelines cut every entry into rows, and ``Trainer.predict`` collects them.
 
     ``loss`` is the task's loss plus, while students are being distilled, ``student_loss``.
     ``token_positions[l]`` are the positions in their sentences of the tokens that layer ``l`` computed, sentence after
@@ -48,20 +52,19 @@ class Trace:
         self.student_scores.append((student.detach(), teacher))
         self.student_counts.append(packing.seqlens)
 
-    def output(self, loss: Tensor | None, logits: Tensor, output_tokens: bool) -> PrunedOutput:
+    def output(self, loss: Tensor | None, logits: Tensor, training: bool) -> PrunedOutput:
         """Make the output, the students' loss added to the task's ``loss``."""
         student_loss = torch.stack(self.student_losses).mean() if self.student_losses else None
         if loss is not None and student_loss is not None:
             loss = loss + student_loss
-        if not output_tokens:
-            return PrunedOutput(loss=loss, logits=logits)
-        return PrunedOutput(
-            loss=loss,
-            logits=logits,
-            student_loss=student_loss,
-            student_scores=self.student_scores or None,
-            student_counts=self.student_counts or None,
-            token_positions=self.token_positions,
-            token_counts=self.token_counts,
-            score_sum=torch.stack(self.score_sums).sum() if self.score_sums else None,
-        )
+        told: dict[str, Any] = {
+            "student_loss": student_loss,
+            "student_scores": self.student_scores or None,
+            "student_counts": self.student_counts or None,
+            "token_positions": self.token_positions,
+            "token_counts": self.token_counts,
+            "score_sum": torch.stack(self.score_sums).sum() if self.score_sums else None,
+        }
+        output = PrunedOutput(loss=loss, logits=logits, **(told if training else {}))
+        vars(output).update(told)  # attributes in any case; setattr would make entries of them
+        return output
