@@ -81,7 +81,6 @@ class SoftBert(nn.Module):
     parameters of 0 and 1 the model is the one that drops tokens. (PoWER-BERT's still attends to the vectors of zeros.)
     """
 
-    accepts_loss_kwargs = False
     path: Tensor
 
     def __init__(
