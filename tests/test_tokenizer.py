@@ -1,11 +1,15 @@
-"""The tokenizer against the one of ``transformers``, and how casing is found."""
+"""The tokenizer is that of the folder, or it is refused by name."""
 
 import json
+import sys
 
 import pytest
 from conftest import VOCABULARY, small_bert
-from transformers import AutoTokenizer
+from tokenizers import normalizers
+from transformers import AutoTokenizer, BertConfig
 
+from pruner.data.encode import encode
+from pruner.data.rows import Rows
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.utils.errors import UserError
@@ -15,21 +19,101 @@ def pieces(folder, text, length=128):
     return load_tokenizer(folder, length).tokenizer.encode(text).tokens
 
 
+def write_json(path, content):
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
 def vocabulary(folder, *words):
     folder.mkdir(exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join([*VOCABULARY[:5], *words]) + "\n", encoding="utf-8")
     return folder
 
 
-def test_casing_from_the_config_then_from_capital_letters(tmp_path):
-    cased = vocabulary(tmp_path / "cased", "Paris", "paris", "##s")
-    assert pieces(cased, "Paris paris") == ["[CLS]", "Paris", "paris", "[SEP]"]
+def test_casing_as_the_config_says_and_none_that_loses_capitals(tmp_path):
     lower = vocabulary(tmp_path / "lower", "paris", "##s")
     assert pieces(lower, "Paris París") == ["[CLS]", "paris", "paris", "[SEP]"]  # accents go with the case
-    (cased / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}), encoding="utf-8")
+    cased = vocabulary(tmp_path / "cased", "Paris", "paris", "##s")
+    with pytest.raises(UserError, match=r"have capitals, but .* say which is right in tokenizer_config.json"):
+        load_tokenizer(cased, 128)
+    write_json(cased / "tokenizer_config.json", {"do_lower_case": False})
+    assert pieces(cased, "Paris paris") == ["[CLS]", "Paris", "paris", "[SEP]"]
+    write_json(cased / "tokenizer_config.json", {"do_lower_case": True})
     assert pieces(cased, "Paris paris") == ["[CLS]", "paris", "paris", "[SEP]"]
-    (lower / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False}), encoding="utf-8")
-    assert pieces(lower, "Paris paris") == ["[CLS]", "[UNK]", "paris", "[SEP]"]
+
+
+TEXTS = ["Remdesivir was good <url> [SEP] x", "Möchte Café GOOD\u00a0\u200b", "", "日本語が good", "good " * 40]
+SETTINGS = {
+    "accents": {"do_lower_case": True, "strip_accents": False},
+    "accents without case": {"do_lower_case": False, "strip_accents": True},
+    "Chinese": {"do_lower_case": True, "tokenize_chinese_chars": False},
+    "left": {"do_lower_case": True, "truncation_side": "left"},
+    "special": {"do_lower_case": True, "cls_token": "<s>", "sep_token": "</s>", "unk_token": "<unk>"},
+    "Japanese": {
+        "tokenizer_class": "BertJapaneseTokenizer",
+        "word_tokenizer_type": "basic",
+        "subword_tokenizer_type": "wordpiece",
+    },
+    "without segments": {"do_lower_case": True, "model_input_names": ["input_ids", "attention_mask"]},
+}
+
+
+@pytest.mark.parametrize("kind", [*SETTINGS, "added tokens", "normalizer"])
+def test_every_folder_gives_the_ids_of_its_own_tokenizer(tmp_path, kind):
+    """Of texts and pairs, cut to 16 tokens: what ``AutoTokenizer`` gives is what the model meets when it is served."""
+    words = ["<s>", "</s>", "<unk>", "good", "was", "möchte", "mochte", "Café", "cafe", "日", "日本", "##語", "が"]
+    vocabulary(tmp_path, *words)
+    if kind in SETTINGS:
+        write_json(tmp_path / "tokenizer_config.json", SETTINGS[kind])
+    else:
+        write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": True})
+        tokenizer = AutoTokenizer.from_pretrained(tmp_path, config=BertConfig())
+        if kind == "added tokens":
+            tokenizer.add_tokens(["<url>", "remdesivir"])
+        else:
+            tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([normalizers.Replace("x", "good")])
+        tokenizer.save_pretrained(tmp_path)
+        (tmp_path / "vocab.txt").unlink()
+    write_json(tmp_path / "config.json", {"model_type": "bert", "vocab_size": 100})
+    stock, own = AutoTokenizer.from_pretrained(tmp_path), load_tokenizer(tmp_path, 16)
+    pairs = list(zip(TEXTS, TEXTS[::-1], strict=True))
+    split = encode(Rows([*((text,) for text in TEXTS)], None), TASKS["sst-2"], own)
+    split_pairs = encode(Rows(pairs, None), TASKS["mrpc"], own)
+    for row, (text, pair) in enumerate(zip(TEXTS, pairs, strict=True)):
+        assert split.sentence(row).tolist() == stock(text, truncation=True, max_length=16)["input_ids"]
+        expected = stock([pair[0]], [pair[1]], truncation="longest_first", max_length=16)
+        assert split_pairs.sentence(row).tolist() == expected["input_ids"][0]
+        types = expected.get("token_type_ids", [[0] * len(expected["input_ids"][0])])[0]
+        assert len(types) - split_pairs.second[row] == sum(types)
+    assert own.piece(stock.cls_token_id) == stock.cls_token
+
+
+def test_a_tokenizer_that_needs_a_package_is_refused_by_name(tmp_path, monkeypatch):
+    vocabulary(tmp_path, "a")
+    settings = {"tokenizer_class": "BertJapaneseTokenizer", "word_tokenizer_type": "mecab"}
+    write_json(tmp_path / "tokenizer_config.json", settings)
+    monkeypatch.setitem(sys.modules, "fugashi", None)
+    with pytest.raises(UserError, match=r"BertJapaneseTokenizer cannot be loaded \(.*fugashi.*\); install"):
+        load_tokenizer(tmp_path, 8)
+
+
+def test_no_code_of_a_folder_is_run(tmp_path):
+    vocabulary(tmp_path, "a")
+    (tmp_path / "evil.py").write_text("raise SystemExit('run')", encoding="utf-8")
+    settings = {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
+    write_json(tmp_path / "tokenizer_config.json", settings)
+    with pytest.raises(UserError, match=r"Evil cannot be loaded"):
+        load_tokenizer(tmp_path, 8)
+
+
+def test_a_forgotten_resize_is_named(tmp_path):
+    vocabulary(tmp_path, "a")
+    write_json(tmp_path / "config.json", {"model_type": "bert", "vocab_size": 6})
+    assert load_tokenizer(tmp_path, 8).size == 6
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    tokenizer.add_tokens(["<url>"])
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"7 word pieces .* 6; .* resize_token_embeddings, as <url>"):
+        load_tokenizer(tmp_path, 8)
 
 
 def test_pairs_are_cut_longest_first_and_typed(tmp_path):

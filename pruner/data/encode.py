@@ -21,7 +21,7 @@ def encode(rows: Rows, task: Task, tokenizer: BertTokenizer) -> Split:
         for start in range(0, len(rows.texts), TEXTS_AT_A_TIME):
             texts = [text if len(text) == 2 else text[0] for text in rows.texts[start : start + TEXTS_AT_A_TIME]]
             for encoding in tokenizer.tokenizer.encode_batch_fast(texts):
-                yield encoding.ids, len(encoding) - sum(encoding.type_ids)
+                yield encoding.ids, tokenizer.second(encoding)
 
     return pack(sentences(), rows.labels, "int64" if task.labels else "float32")
 

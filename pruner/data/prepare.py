@@ -32,7 +32,7 @@ def prepare_bert(args: argparse.Namespace) -> None:
     folder = bert_folder(args.bert)
     check_max_length(folder, args.max_length)
     tokenizer = load_tokenizer(folder, args.max_length)
-    print(f"vocabulary: {args.bert}, {tokenizer.size} word pieces, {'uncased' if tokenizer.lower_case else 'cased'}")
+    print(f"tokenizer: {type(tokenizer.stock).__name__} of {args.bert}, {tokenizer.size} word pieces")
 
     def prepare(task: Task, rows: Splits) -> Cache:
         splits = {name: encode(split, task, tokenizer) for name, split in rows.items()}

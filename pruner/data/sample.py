@@ -7,10 +7,11 @@ from pruner.data.cache import cache_path, make_cache, write_cache
 from pruner.data.encode import encode, encode_words
 from pruner.data.rows import Rows
 from pruner.data.task import Task
-from pruner.data.tokenizer import SPECIAL, load_tokenizer
+from pruner.data.tokenizer import load_tokenizer
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.utils.files import whole_folder
 
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_LENGTH = 64
 LAYERS = 3
 SIGNAL_WORDS = 3  # of each sentence

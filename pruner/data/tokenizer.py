@@ -1,41 +1,61 @@
-"""The fast tokenizer of a BERT folder: that of ``transformers``, without the seconds that importing ``torch`` takes."""
+"""The tokenizer of a BERT folder, as ``AutoTokenizer`` loads it: the one by which the model is served."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
-from tokenizers.models import WordPiece
+from tokenizers import Tokenizer
 
 from pruner.data.rows import read_lines
-from pruner.utils.errors import SettingError, UserError
+from pruner.utils.errors import SettingError, UserError, listed
 from pruner.utils.files import read_json, read_size, short
 
-TOKENIZER_FILES = ("vocab.txt", "tokenizer.json", "tokenizer_config.json", "config.json")
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")  # all but the last are needed
+# What decides ids, whatever the class of the tokenizer; the hub is asked for these, never for weights or code.
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 MOST_PIECES = 10**7  # of any vocabulary; tables are as long as the largest id
 
 
 @dataclass(frozen=True)
+class PythonTokenizer:
+    """Wraps a tokenizer that is no ``tokenizers.Tokenizer`` in the latter's methods; Japanese words have such ones."""
+
+    tokenizer: Any
+    max_length: int
+
+    def encode(self, text: str, pair: str | None = None) -> SimpleNamespace:
+        options = {"truncation": "longest_first", "max_length": self.max_length}
+        ids = self.tokenizer(text, pair, return_token_type_ids=True, **options)
+        tokens = self.tokenizer.convert_ids_to_tokens(ids["input_ids"])
+        return SimpleNamespace(ids=ids["input_ids"], type_ids=ids["token_type_ids"], tokens=tokens)
+
+    def encode_batch_fast(self, texts: Sequence[str | tuple[str, ...]]) -> Iterator[SimpleNamespace]:
+        return (self.encode(*((text,) if isinstance(text, str) else text)) for text in texts)
+
+
+@dataclass(frozen=True)
 class BertTokenizer:
-    """``tokenizer`` truncates pairs longest first and does not pad; ``fingerprint`` stands for all that decides ids."""
+    """Gives the ids of ``stock``, what ``AutoTokenizer`` has loaded; ``fingerprint`` stands for all that decides them.
 
-    tokenizer: Tokenizer
-    lower_case: bool
+    ``tokenizer`` encodes many texts at once, truncates pairs longest first, and does not pad.
+    """
+
+    stock: Any
+    tokenizer: Tokenizer | PythonTokenizer
     fingerprint: str
+    size: int  # ids are below it
 
-    @property
-    def size(self) -> int:
-        return self.tokenizer.get_vocab_size()
+    def second(self, encoding: Any) -> int:
+        """Return where the second segment of an encoding begins; its end, where the model is not told of segments."""
+        typed = "token_type_ids" in self.stock.model_input_names
+        return len(encoding.ids) - (sum(encoding.type_ids) if typed else 0)
 
     def piece(self, number: int) -> str:
-        piece = self.tokenizer.id_to_token(number)
-        assert piece is not None  # prepared sentences hold the ids of this vocabulary alone
-        return piece
+        return self.stock.convert_ids_to_tokens(number)
 
 
 def bert_folder(bert: str) -> Path:
@@ -73,7 +93,7 @@ def read_vocabulary(folder: Path) -> dict[str, int]:
         for piece, index in vocabulary.items():
             if type(index) is not int or not 0 <= index < MOST_PIECES:
                 raise UserError(f"{path}: the id of {short(piece)} is {short(index)}; copy the file again")
-    for piece in SPECIAL[:4]:
+    for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         if piece not in vocabulary:
             raise UserError(f"{path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
     return vocabulary
@@ -94,35 +114,81 @@ def check_max_length(folder: Path, max_length: int) -> None:
 
 
 def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
-    """Load the tokenizer of a BERT folder; without ``do_lower_case``, a vocabulary that holds capitals is cased."""
-    vocabulary = read_vocabulary(folder)
-    config_path, model_path = folder / "tokenizer_config.json", folder / "config.json"
-    config = read_json(config_path, missing_ok=True)
-    for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
-        if not isinstance(config.get(key), bool | None):
-            raise UserError(f"{config_path}: {key} is {short(config[key])}; use true, false or null")
-    rows = read_size(read_json(model_path, missing_ok=True), "vocab_size", model_path)
-    size = max(vocabulary.values()) + 1
-    if rows is not None and size > rows:
-        raise UserError(
-            f"{folder}: {size} word pieces in the vocabulary, but vocab_size in config.json is {rows}; vocabulary and "
-            "weights are of different models"
-        )
-    lower_case = config.get("do_lower_case")
-    settings: dict[str, Any] = {
-        "lowercase": not has_capitals(vocabulary) if lower_case is None else lower_case,
-        "strip_accents": config.get("strip_accents"),
-        "handle_chinese_chars": bool(config.get("tokenize_chinese_chars", True)),
-    }
+    """Load the tokenizer of a BERT folder, whatever its class.
+
+    Raises:
+        UserError: it cannot be loaded, a package that it needs is missing, its vocabulary is not the model's, or it
+            would lower the case of a vocabulary with capitals without having been told to.
+    """
+    from transformers import AutoTokenizer, BertConfig
+
+    settings, pieces = check_files(folder)
+    config = read_json(folder / "config.json", missing_ok=True)
+    # A folder without a model type is a BERT's: config files were written without one until 2020.
+    options = {} if "model_type" in config else {"config": BertConfig()}
     try:
-        tokenizer = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
-    except Exception as error:  # a piece that is no text: the library raises several kinds
-        raise UserError(f"{folder}: the vocabulary cannot be used ({error}); copy the file again") from None
-    tokenizer.normalizer = normalizers.BertNormalizer(clean_text=True, **settings)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece(prefix="##")
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocabulary["[SEP]"]), ("[CLS]", vocabulary["[CLS]"]))
-    tokenizer.add_special_tokens([piece for piece in SPECIAL if piece in vocabulary])
-    tokenizer.enable_truncation(max_length, strategy="longest_first")
-    identity = json.dumps([sorted(vocabulary.items()), settings])
-    return BertTokenizer(tokenizer, settings["lowercase"], hashlib.sha256(identity.encode()).hexdigest()[:16])
+        stock: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False, **options)
+        vocabulary = stock.get_vocab()
+    except Exception as error:  # tokenizers, transformers and the packages of other languages raise their own
+        named = settings.get("tokenizer_class") or "the tokenizer"
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        problem = f"{named} cannot be loaded ({reason}); install what it needs, or copy the model's tokenizer again"
+        raise UserError(f"{folder}: {problem}") from None
+    check_vocabulary(folder, stock, vocabulary, pieces, read_size(config, "vocab_size", folder / "config.json"))
+    if pieces and "do_lower_case" not in settings and getattr(stock, "do_lower_case", False) and has_capitals(pieces):
+        raise UserError(
+            f"{folder}: word pieces have capitals, but texts would be put into lower case; say which is right in "
+            'tokenizer_config.json: {"do_lower_case": false}, or true'
+        )
+    if stock.is_fast:
+        # A copy, since ``stock`` sets truncation and padding anew with every call.
+        tokenizer: Any = Tokenizer.from_str(stock.backend_tokenizer.to_str())
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        identity = tokenizer.to_str()
+        tokenizer.enable_truncation(max_length, strategy="longest_first", direction=stock.truncation_side)
+    else:
+        tokenizer = PythonTokenizer(stock, max_length)
+        identity = json.dumps([type(stock).__name__, sorted(vocabulary.items()), settings], sort_keys=True)
+    identity += json.dumps([stock.truncation_side, stock.model_input_names])
+    fingerprint = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    return BertTokenizer(stock, tokenizer, fingerprint, max(vocabulary.values()) + 1)
+
+
+def check_files(folder: Path) -> tuple[dict, list[str]]:
+    """Read ``tokenizer_config.json`` and, where ``vocab.txt`` alone is the vocabulary, its pieces; check both."""
+    config_path, whole, lines = (folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"))
+    settings = read_json(config_path, missing_ok=True)
+    for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
+        if not isinstance(settings.get(key), bool | None):
+            raise UserError(f"{config_path}: {key} is {short(settings[key])}; use true, false or null")
+    if os.path.lexists(whole):
+        read_json(whole)
+        return settings, []
+    if os.path.lexists(lines):
+        return settings, list(read_lines(lines))
+    if not any(folder.glob("*.model")):  # of SentencePiece
+        raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")
+    return settings, []
+
+
+def check_vocabulary(
+    folder: Path, stock: Any, vocabulary: Mapping[str, int], pieces: Sequence[str], rows: int | None
+) -> None:
+    """Raise a ``UserError`` if special tokens are missing, or ids are beyond the model's ``rows`` of embeddings."""
+    for name in ("pad", "unk", "cls", "sep"):
+        token = getattr(stock, f"{name}_token", None)
+        # ``AutoTokenizer`` numbers what vocab.txt lacks after its last line.
+        if token is None or (pieces and token not in pieces and not (folder / "added_tokens.json").is_file()):
+            token = token or f"{name}_token"
+            raise UserError(f"{folder}: no {token} in the vocabulary; is this the vocabulary of a BERT?")
+    low, high = min(vocabulary.values()), max(vocabulary.values())
+    if low < 0 or high >= MOST_PIECES:
+        raise UserError(f"{folder}: ids from {low} to {high} in the vocabulary; copy the model's tokenizer again")
+    beyond = [piece for piece, number in vocabulary.items() if rows is not None and number >= rows]
+    if beyond:
+        raise UserError(
+            f"{folder}: {high + 1} word pieces in the vocabulary, but vocab_size in config.json is {rows}; vocabulary "
+            f"and weights are of different models, or tokens were added without resize_token_embeddings, as "
+            f"{listed(beyond, 3)}"
+        )

@@ -27,7 +27,7 @@ def run_bert(options: Namespace) -> None:
         from_main(lambda: sample.make_demo(cache_folder))
     folder = bert_folder(options.bert)
     config, tokenizer = check_bert(options.bert, folder), load_tokenizer(folder, max_length=128)
-    backbone = BertBackbone(options.bert, weights_fingerprint(options.bert), config, tokenizer, folder)
+    backbone = BertBackbone(options.bert, weights_fingerprint(options.bert), config, tokenizer)
     prepared: Prepared = []
     for task in prepared_tasks(options, TASKS, PREPARE, with_custom=not options.demo):
         cache = read_cache(cache_folder, task.name, "bert", tokenizer.fingerprint, PREPARE)

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator, Collate, LstmCollator
 from pruner.data.task import Task
-from pruner.data.tokenizer import TOKENIZER_FILES, BertTokenizer
+from pruner.data.tokenizer import BertTokenizer
 from pruner.data.vocabulary import Vocabulary, vocabulary_path
 from pruner.models.flops import BertShape, LstmShape, Shape
 from pruner.models.lstm import LstmConfig, LstmForSequenceClassification
@@ -51,8 +51,8 @@ class Backbone(Protocol):
     def words(self, task: Task, split: Split, row: int) -> list[list[str]]:
         """Return the tokens of a row as text, a list for each sequence that the model reads."""
 
-    def vocabulary_files(self, task: Task) -> dict[str, Path]:
-        """Return the files that a saved model needs beside it, by their names there."""
+    def save_vocabulary(self, task: Task, folder: Path) -> None:
+        """Write what turns texts into the model's ids."""
 
     def empty(self, task: Task) -> nn.Module:
         """Build the model without numbers, on PyTorch's meta device, to know its size."""
@@ -66,8 +66,7 @@ class Backbone(Protocol):
     def save(self, model: Any, task: Task, folder: Path) -> None:
         """Save the model with all that is needed to use it; ``from_pretrained`` loads the folder."""
         model.save_pretrained(folder)
-        for name, path in self.vocabulary_files(task).items():
-            shutil.copyfile(path, folder / name)
+        self.save_vocabulary(task, folder)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,6 @@ class BertBackbone(Backbone):
     weights: str | None
     config: BertConfig
     tokenizer: BertTokenizer
-    tokenizer_folder: Path
 
     name = "bert"
     decay = "linear"
@@ -108,9 +106,8 @@ class BertBackbone(Backbone):
     def words(self, task: Task, split: Split, row: int) -> list[list[str]]:
         return [[self.tokenizer.piece(int(token)) for token in split.sentence(row)]]
 
-    def vocabulary_files(self, task: Task) -> dict[str, Path]:
-        paths = [self.tokenizer_folder / name for name in TOKENIZER_FILES if name != "config.json"]
-        return {path.name: path for path in paths if path.is_file()}
+    def save_vocabulary(self, task: Task, folder: Path) -> None:
+        self.tokenizer.stock.save_pretrained(folder)
 
 
 @dataclass(frozen=True)
@@ -160,5 +157,5 @@ class LstmBackbone(Backbone):
         parts = np.split(split.sentence(row), [split.second[row]])[: len(task.text)]
         return [[vocabulary.word(int(number)) for number in ids] for ids in parts]
 
-    def vocabulary_files(self, task: Task) -> dict[str, Path]:
-        return {"vocab.txt": vocabulary_path(self.cache, task.name)}
+    def save_vocabulary(self, task: Task, folder: Path) -> None:
+        shutil.copyfile(vocabulary_path(self.cache, task.name), folder / "vocab.txt")
