@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, VOCABULARY, small_bert, write_mrpc
+from conftest import ROOT, small_bert, write_mrpc
 
 from pruner.data import download, encode
 from pruner.data.cache import read_cache

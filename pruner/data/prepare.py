@@ -16,7 +16,7 @@ from pruner.data.download import GLUE_ADDRESS
 from pruner.data.encode import encode, encode_words
 from pruner.data.rows import Rows
 from pruner.data.task import Task, find_task
-from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
+from pruner.data.tokenizer import bert_folder, check_max_length, check_pairs, load_tokenizer
 from pruner.data.vocabulary import learn_vocabulary, write_words
 from pruner.utils.errors import SettingError, UserError
 
@@ -35,6 +35,7 @@ def prepare_bert(args: argparse.Namespace) -> None:
     print(f"tokenizer: {type(tokenizer.stock).__name__} of {args.bert}, {tokenizer.size} word pieces")
 
     def prepare(task: Task, rows: Splits) -> Cache:
+        check_pairs(folder, tokenizer, [task])
         splits = {name: encode(split, task, tokenizer) for name, split in rows.items()}
         cache = make_cache(task, splits, tokenizer.size, args.max_length)
         path = write_cache(Path(args.cache), cache, "bert", tokenizer.fingerprint)

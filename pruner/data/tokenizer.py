@@ -12,11 +12,13 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from pruner.data.rows import read_lines
+from pruner.data.task import Task
 from pruner.utils.errors import SettingError, UserError, listed
 from pruner.utils.files import read_json, read_size, short
 
 # What decides ids, whatever the class of the tokenizer; the hub is asked for these, never for weights or code.
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
+KINDS = ("bert", "pruned_bert")  # of models; the second is that of ``PrunedBertForSequenceClassification``
 MOST_PIECES = 10**7  # of any vocabulary; tables are as long as the largest id
 
 
@@ -113,6 +115,32 @@ def check_max_length(folder: Path, max_length: int) -> None:
         raise SettingError("max_length", problem)
 
 
+def check_kind(config: dict, place: object) -> None:
+    """Raise a ``UserError`` unless a config is that of a BERT of the kind that is computed here; ``place`` has it."""
+    kind = config.get("model_type") or "bert"
+    if kind not in KINDS:
+        article = "an" if str(kind)[:1].lower() in "aeiou" else "a"
+        raise UserError(f"{place}: {article} {listed([str(kind)])} model; this project runs BERT models")
+    positions = config.get("position_embedding_type") or "absolute"
+    if positions != "absolute":
+        problem = f"position_embedding_type is {short(positions)}"
+        raise UserError(f"{place}: {problem}; this project runs BERTs of absolute positions")
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise UserError(f"{place}: {key} is true, a decoder; this project runs BERTs that are encoders")
+
+
+def check_pairs(folder: Path, tokenizer: BertTokenizer, tasks: Iterable[Task]) -> None:
+    """Raise a ``UserError`` if a task has pairs of sentences, and the model cannot tell the first from the second."""
+    path = folder / "config.json"
+    types = read_size(read_json(path, missing_ok=True), "type_vocab_size", path)
+    if types == 1 and "token_type_ids" in tokenizer.stock.model_input_names:
+        for task in tasks:
+            if len(task.text) == 2:
+                problem = f"{task.name} has pairs of sentences, and type_vocab_size is 1"
+                raise UserError(f"{path}: {problem}; choose tasks of single sentences with --tasks, or another BERT")
+
+
 def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     """Load the tokenizer of a BERT folder, whatever its class.
 
@@ -122,8 +150,9 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     """
     from transformers import AutoTokenizer, BertConfig
 
-    settings, pieces = check_files(folder)
     config = read_json(folder / "config.json", missing_ok=True)
+    check_kind(config, folder / "config.json")
+    settings, pieces = check_files(folder)
     # A folder without a model type is a BERT's: config files were written without one until 2020.
     options = {} if "model_type" in config else {"config": BertConfig()}
     try:

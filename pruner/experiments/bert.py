@@ -7,7 +7,7 @@ from pruner.compress.tokens.families import check_budgets
 from pruner.data import sample
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
-from pruner.data.tokenizer import bert_folder, check_max_length, load_tokenizer
+from pruner.data.tokenizer import bert_folder, check_max_length, check_pairs, load_tokenizer
 from pruner.experiments.run_grid import Prepared, run_tasks
 from pruner.experiments.settings import check_settings, prepared_tasks, start_run, train_settings
 from pruner.models.backbone import BertBackbone
@@ -32,5 +32,6 @@ def run_bert(options: Namespace) -> None:
     for task in prepared_tasks(options, TASKS, PREPARE, with_custom=not options.demo):
         cache = read_cache(cache_folder, task.name, "bert", tokenizer.fingerprint, PREPARE)
         check_max_length(folder, cache.max_length)
+        check_pairs(folder, tokenizer, [task])
         prepared.append((task, cache, train_settings(options, options.batch_size)))
     run_tasks(options, backbone, prepared, steady)

@@ -3,14 +3,16 @@
 Only ``BertSelfAttention`` is computed here; all other modules are called, so that whatever wraps them works.
 """
 
+import copy
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
-from transformers import BertForSequenceClassification, BertModel
+from transformers import BertForSequenceClassification, BertModel, PretrainedConfig
+from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.models.bert.modeling_bert import BertLayer
 
 from pruner.models.packing import Bucket, Packing
@@ -23,11 +25,23 @@ def layers_of(bert: BertModel) -> list[BertLayer]:
     return cast("list[BertLayer]", list(bert.encoder.layer))
 
 
-def embed(bert: BertModel, packing: Packing, ids: Tensor, types: Tensor | None, positions: Tensor | None) -> Tensor:
-    """Embed padded ``ids``, ``types`` and ``positions`` [B, L] as ``BertModel`` does -> [T, D]"""
-    positions = packing.positions if positions is None else packing.unpad(positions.expand(ids.shape))
-    types = None if types is None else packing.unpad(types)[None]
-    return bert.embeddings(packing.unpad(ids)[None], types, positions[None])[0]
+def embed(bert: BertModel, packing: Packing, inputs: Tensor, types: Tensor | None, positions: Tensor | None) -> Tensor:
+    """Embed ``inputs``, ids [B, L] or vectors in their place [B, L, D], as ``BertModel`` does -> [T, D]
+
+    ``types`` and ``positions`` are [B, L].
+    """
+    positions = packing.positions if positions is None else packing.unpad(positions.expand(inputs.shape[:2]))
+    types = None if types is None else packing.unpad(types.expand(inputs.shape[:2]))[None]
+    name = "inputs_embeds" if inputs.is_floating_point() else "input_ids"
+    given = {name: packing.unpad(inputs)[None]}
+    return bert.embeddings(**given, token_type_ids=types, position_ids=positions[None])[0]
+
+
+def recomputed(layer: BertLayer, function: Callable, *inputs: Any) -> Any:
+    """Call a function of a layer: with gradient checkpointing on, its activations are computed anew on the way back."""
+    if layer.gradient_checkpointing and layer.training and torch.is_grad_enabled():
+        return cast(Callable, layer._gradient_checkpointing_func)(function, layer, *inputs)
+    return function(layer, *inputs)
 
 
 def run_layer(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
@@ -48,11 +62,21 @@ def classify(model: BertForSequenceClassification, hidden: Tensor, packing: Pack
     return model.classifier(model.dropout(model.bert.pooler(cls[:, None])))
 
 
-def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Average cross-entropy over the batch, or the squared error of a regression: [B, labels], [B] -> scalar"""
-    if logits.shape[1] == 1:
-        return F.mse_loss(logits.squeeze(-1).float(), labels.float())
-    return F.cross_entropy(logits.float(), labels)
+def task_loss(logits: Tensor, labels: Tensor, config: PretrainedConfig) -> Tensor:
+    """Compute the loss that ``BertForSequenceClassification`` has by its config: [B, labels], labels -> scalar
+
+    ``problem_type``, else what the labels look like, makes it a regression's squared error (of one or several
+    outputs), a cross-entropy over classes, or a binary one over labels of which several may be true.
+    """
+    config = copy.copy(config)  # to which the stock function would add the ``problem_type`` that it finds
+    if config.num_labels == 1 and config.problem_type is None:
+        config.problem_type = "regression"
+    if config.problem_type in ("regression", "multi_label_classification"):
+        labels = labels.float()
+        if labels.numel() != logits.numel():  # PyTorch would broadcast them
+            raise ValueError(f"labels: {list(labels.shape)} for logits {list(logits.shape)} ({config.problem_type})")
+        labels = labels.view_as(logits)
+    return ForSequenceClassificationLoss(labels, logits.float(), config)
 
 
 def attend(

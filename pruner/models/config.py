@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pruner.data.tokenizer import check_kind
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json, read_size, short
 
@@ -22,8 +23,7 @@ def read_config(path: Path) -> dict:
     """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one."""
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
-    if raw.get("model_type", "bert") != "bert":
-        raise UserError(f"{path}: a {raw['model_type']} model; this project runs BERT models")
+    check_kind(raw, path)
     if "num_hidden_layers" not in raw:
         raise UserError(f"{path}: no num_hidden_layers; {copy}")
     config: dict = {key: read_size(raw, key, path) for key in SIZES if key in raw}

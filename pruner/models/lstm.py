@@ -32,14 +32,6 @@ class LstmConfig(PretrainedConfig):
     num_layers: int = 1
     head_size: int = 256
 
-    @classmethod
-    def get_config_dict(cls, *args, **kwargs) -> tuple[dict, dict]:
-        """Read a config; models were of type ``pruned_lstm`` before the plain one had a class of its own."""
-        config, kwargs = super().get_config_dict(*args, **kwargs)
-        if config.get("model_type") == "pruned_lstm":
-            config["model_type"] = cls.model_type
-        return config, kwargs
-
 
 class LstmForSequenceClassification(PreTrainedModel):
     """Embedding, LSTM, classifier on the state after the last word; words have ids above 0.

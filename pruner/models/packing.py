@@ -28,12 +28,24 @@ def real_mask(lengths: Tensor, width: int) -> Tensor:
 
 
 def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[int]:
-    """Read the lengths of sentences from their mask [B, L]: one wait for the device, saved by ``lengths=``."""
+    """Read the lengths of sentences from their mask [B, L]: one wait for the device, saved by ``lengths=``.
+
+    Raises:
+        ValueError: a mask that is not [B, L], with padding on the left or between tokens, or for no token at all.
+    """
     if attention_mask is None:
         return [width] * batch
-    lengths = attention_mask.bool().sum(dim=1)
-    if not torch.equal(attention_mask.bool(), real_mask(lengths, width)) or not bool((lengths > 0).all()):
-        raise ValueError("attention_mask: each row must be its real tokens, at least one, and then its padding")
+    if attention_mask.shape != (batch, width):
+        problem = f"{list(attention_mask.shape)} for sentences [{batch}, {width}]"
+        raise ValueError(f"attention_mask: {problem}; it says of each token whether it is real, and [B, L] alone does")
+    real = attention_mask.bool()
+    lengths = real.sum(dim=1)
+    if not torch.equal(real, real_mask(lengths, width)):
+        if torch.equal(real, real_mask(lengths, width).flip(1)):
+            raise ValueError("attention_mask: padding is on the left; use a tokenizer with padding_side='right'")
+        raise ValueError("attention_mask: has holes; each row must be its real tokens, then its padding")
+    if not bool((lengths > 0).all()):
+        raise ValueError("attention_mask: a sentence without any token; each needs one at least, such as [CLS]")
     return lengths.tolist()
 
 

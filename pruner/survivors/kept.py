@@ -108,6 +108,8 @@ class KeptBert(KeptModel):
 
     def read(self, text: str, second: str | None = None) -> Sentence:
         encoding = self.tokenizer.tokenizer.encode(text, second)
+        if not self.tokenizer.stock.is_fast:  # it does not tell where in the text a piece is from
+            return self.joined(np.array(encoding.ids), self.tokenizer.second(encoding))
         keys = list(zip(encoding.sequence_ids, encoding.word_ids, strict=True))
         starts = [at for at, (_, word) in enumerate(keys) if word is None or keys[at] != keys[at - 1]]
         words = []
@@ -115,15 +117,18 @@ class KeptBert(KeptModel):
             written = (text, second or "")[keys[start][0] or 0]
             word = written[encoding.offsets[start][0] : encoding.offsets[end - 1][1]]
             words.append((word or encoding.tokens[start], range(start, end)))  # [CLS] and [SEP] are not in the text
-        return Sentence(np.array(encoding.ids), len(encoding) - sum(encoding.type_ids), words)
+        return Sentence(np.array(encoding.ids), self.tokenizer.second(encoding), words)
 
     def prepared(self, split: Split, row: int) -> Sentence:
-        tokens = split.sentence(row)
+        return self.joined(split.sentence(row), int(split.second[row]))
+
+    def joined(self, tokens: np.ndarray, second: int) -> Sentence:
+        """Join the pieces of words that were split."""
         pieces = [self.tokenizer.piece(int(token)) for token in tokens]
         starts = [at for at, piece in enumerate(pieces) if at == 0 or not re.match("##.", piece)]
         spans = pairwise([*starts, len(pieces)])
         words = [("".join([pieces[a], *(piece[2:] for piece in pieces[a + 1 : b])]), range(a, b)) for a, b in spans]
-        return Sentence(tokens, int(split.second[row]), words)
+        return Sentence(tokens, second, words)
 
 
 class KeptLstm(KeptModel):
@@ -156,8 +161,9 @@ def _pair(words: list[tuple[str, int]], second: int) -> Sentence:
 
 def load_kept(folder: Path, max_length: int | None) -> KeptModel:
     """Load a kept model, which cuts texts to ``max_length`` tokens; raise a UserError if there is none."""
-    # An LSTM was a ``pruned_lstm`` in older versions.
-    kinds: dict[str, type[KeptBert | KeptLstm]] = {"bert": KeptBert, "lstm": KeptLstm, "pruned_lstm": KeptLstm}
+    # Pruned models were of the plain ones' types in older versions.
+    kinds: dict[str, type[KeptBert | KeptLstm]] = dict.fromkeys(("bert", "pruned_bert"), KeptBert)
+    kinds |= dict.fromkeys(("lstm", "pruned_lstm"), KeptLstm)
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")

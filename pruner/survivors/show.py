@@ -51,7 +51,7 @@ def read_run(run: Path) -> tuple[Path, Record | None]:
 
 def dev_sentences(model: KeptModel, folder: Path, task: str, cache_name: str | None, number: int) -> list[Survivors]:
     """Look at the first sentences of the task's first dev set; ``folder`` is the model's."""
-    kind = model.model.config.model_type  # is what caches call it too
+    kind = model.model.plain_class.config_class.model_type  # is what caches call it too
     places = [Path(cache_name)] if cache_name else [*folder.resolve().parents[2:3], Path("cache", kind)]
     place = next((place for place in places if cache_path(place, task).is_file()), places[-1])
     prepare = f"PrepareGlue4{kind.title()}.py, or name the cache folder with --cache"

@@ -14,13 +14,27 @@ from pruner.compress.tokens.scores import scores_before
 from pruner.compress.tokens.select import keep_counts, select_tokens
 from pruner.compress.tokens.teachers import Batch
 from pruner.data.vocabulary import PADDING
-from pruner.models.lstm import LstmForSequenceClassification, one_below_another
+from pruner.models.lstm import LstmConfig, LstmForSequenceClassification, one_below_another
 from pruner.models.packing import pack
+
+
+class PrunedLstmConfig(LstmConfig):
+    """``LstmConfig`` with a schedule."""
+
+    model_type = "pruned_lstm"
+
+    @classmethod
+    def get_config_dict(cls, *args, **kwargs) -> tuple[dict, dict]:
+        """Read a config, a plain model's too."""
+        config, kwargs = super().get_config_dict(*args, **kwargs)
+        known = config.get("model_type") == LstmConfig.model_type
+        return config | ({"model_type": cls.model_type} if known else {}), kwargs
 
 
 class PrunedLstmForSequenceClassification(PrunedModel, LstmForSequenceClassification):
     """``LstmForSequenceClassification`` that reads the kept words only; see ``set_pruning``."""
 
+    config_class = PrunedLstmConfig
     plain_class, scored_size = LstmForSequenceClassification, "embedding_size"
     ramp_rate: float | None = None  # takes the place of the rate while training
     _word_scores: tuple[tuple, Tensor] | None = None

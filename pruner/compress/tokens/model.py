@@ -1,10 +1,13 @@
-"""The base of pruned models: sets a schedule, keeps it in the config, makes pruned models of plain ones and back."""
+"""The base of pruned models: sets a schedule, keeps it in the config, makes pruned models of plain ones and back.
+
+Pruned models have a ``model_type`` of their own, so that no folder of theirs is taken for a plain model's.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +20,7 @@ from pruner.utils.errors import SettingError, UserError
 class PrunedModel(PreTrainedModel):
     """The schedule and its students, set and saved with the model; a base of pruned models beside their plain class."""
 
-    plain_class: ClassVar[type[PreTrainedModel]]
+    plain_class: ClassVar[Any]  # a PreTrainedModel
     scored_size: ClassVar[str]  # the config's entry that says how many numbers a student reads of a token
     # The loss is a mean over the batch: Trainer then divides it by the accumulation steps.
     accepts_loss_kwargs = False
@@ -27,7 +30,8 @@ class PrunedModel(PreTrainedModel):
     token_counts: Tensor | None  # [vocabulary] occurrences in the training set, for scorers that need them
 
     def __init__(self, config: PretrainedConfig) -> None:
-        super().__init__(config)
+        super().__init__(_as_config(config, cast(type[PretrainedConfig], self.config_class)))
+        config = self.config
         self.num_layers = getattr(config, "num_hidden_layers", 1)  # an LSTM is one layer to pruning
         self.pruning, self.students = Pruning.none(self.num_layers), nn.ModuleList()
         self.register_buffer("token_counts", None)
@@ -67,7 +71,7 @@ class PrunedModel(PreTrainedModel):
             UserError: a schedule of the wrong length or with an impossible rate, an unknown method or option.
         """
         if not isinstance(schedule, Pruning):
-            model = self.config.model_type  # as in ``Scorer.models``
+            model = self.plain_class.config_class.model_type  # as in ``Scorer.models``
             schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=model, **options)
         if schedule.needs_occurrences:
             if token_counts is None:
@@ -108,9 +112,17 @@ class PrunedModel(PreTrainedModel):
         self.pruning, self.config.pruning = pruning, pruning.to_dict()
 
 
-def _as_class(model_class: type[PreTrainedModel], model: PreTrainedModel) -> Any:
+def _as_config(config: PretrainedConfig, config_class: type[PretrainedConfig]) -> PretrainedConfig:
+    """Return the config as one of that class, which has the same entries: itself, or else a copy."""
+    if type(config) is not config_class:
+        config = copy.deepcopy(config)
+        config.__class__ = config_class
+    return config
+
+
+def _as_class(model_class: Any, model: PreTrainedModel) -> Any:
     """Make an unpruned model of another class, of copies of the modules of ``model``, whatever their shapes."""
-    config = copy.deepcopy(model.config)
+    config = copy.deepcopy(_as_config(model.config, model_class.config_class))
     config.pruning = None
     with torch.device("meta"):  # no memory, no random numbers
         made = model_class(config)

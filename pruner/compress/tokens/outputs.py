@@ -52,7 +52,9 @@ class Trace:
         self.student_scores.append((student.detach(), teacher))
         self.student_counts.append(packing.seqlens)
 
-    def output(self, loss: Tensor | None, logits: Tensor, training: bool) -> PrunedOutput:
+    def output(
+        self, loss: Tensor | None, logits: Tensor, training: bool, hidden_states: tuple[Tensor, ...] | None = None
+    ) -> PrunedOutput:
         """Make the output, the students' loss added to the task's ``loss``."""
         student_loss = torch.stack(self.student_losses).mean() if self.student_losses else None
         if loss is not None and student_loss is not None:
@@ -65,6 +67,6 @@ class Trace:
             "token_counts": self.token_counts,
             "score_sum": torch.stack(self.score_sums).sum() if self.score_sums else None,
         }
-        output = PrunedOutput(loss=loss, logits=logits, **(told if training else {}))
+        output = PrunedOutput(loss=loss, logits=logits, hidden_states=hidden_states, **(told if training else {}))
         vars(output).update(told)  # attributes in any case; setattr would make entries of them
         return output

@@ -102,6 +102,8 @@ def scores_before(model: Any, batch: teachers.Batch, teach: bool) -> dict[int, T
             with teachers.teaching(model):
                 by_layer = scorer.function(model, batch, layers)
             known |= {layer: by_layer[layer] for layer in layers}
+        if scorer.reads == "tokens" and batch.input_ids.is_floating_point():
+            raise ValueError(f"inputs_embeds: {scorer.name!r} reads which words there are; give input_ids")
         for layer in layers if scorer.reads == "tokens" else ():
             tokens = Tokens(batch.input_ids, batch.packing.real, layer, pruning.seed, model.token_counts)
             scores = scorer.function(tokens)

@@ -117,7 +117,7 @@ class SoftBert(nn.Module):
             hidden = layer.output(layer.intermediate(attended), attended)
             weights = weights * retained
         logits = classify(self.model, hidden, packing)
-        loss = None if labels is None else task_loss(logits, labels)
+        loss = None if labels is None else task_loss(logits, labels, self.model.config)
         if loss is not None and self.training:
             masses = self.soft_extract.masses() * self.mean_length
             numbers = torch.arange(1, len(masses) + 1, device=masses.device)

@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch before pruning: its packing, and its inputs [B, L], where L is the longest sentence."""
+    """A batch before pruning: its packing, and its inputs [B, L], where L is the longest sentence.
+
+    In place of ids there may be vectors [B, L, D].
+    """
 
     packing: Packing
     input_ids: Tensor
