@@ -14,14 +14,18 @@ MNLI_LABELS = ("contradiction", "entailment", "neutral")
 
 archived = partial(Task, address=GLUE_ADDRESS, downloader=download_archive)
 GLUE = (
-    archived("cola", "CoLA", ("sentence",), "label", BINARY, ("mcc",), header=COLA_COLUMNS),
-    archived("sst-2", "SST-2", ("sentence",), "label", BINARY, ACCURACY),
+    archived(
+        "cola", "CoLA", ("sentence",), "label", BINARY, ("mcc",), ("unacceptable", "acceptable"), header=COLA_COLUMNS
+    ),
+    archived("sst-2", "SST-2", ("sentence",), "label", BINARY, ACCURACY, ("negative", "positive")),
     archived(
         *("mrpc", "MRPC", ("#1 String", "#2 String"), "Quality", BINARY, ACCURACY_AND_F1),
+        names=("not_equivalent", "equivalent"),
         downloader=download_mrpc,
     ),
     archived(
         *("qqp", "QQP", ("question1", "question2"), "is_duplicate", BINARY, ACCURACY_AND_F1),
+        names=("not_duplicate", "duplicate"),
         broken_rows=True,
         downloader=partial(download_archive, archive="QQP-clean.zip"),
     ),
@@ -38,5 +42,5 @@ GLUE = (
         downloader=partial(download_archive, archive="QNLIv2.zip"),
     ),
     archived("rte", "RTE", PAIR, "label", ENTAILMENT, ACCURACY),
-    archived("wnli", "WNLI", PAIR, "label", BINARY, ACCURACY),
+    archived("wnli", "WNLI", PAIR, "label", BINARY, ACCURACY, ("not_entailment", "entailment")),
 )

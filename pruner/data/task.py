@@ -23,6 +23,7 @@ class Task:
     label: str  # the column of labels
     labels: tuple[str, ...]  # the classes, in the order of their ids; none: a regression on scores
     metrics: tuple[str, ...]
+    names: tuple[str, ...] = ()  # of the classes, where models have other ones than the files
     score_range: tuple[float, float] = (0.0, 5.0)  # of a regression
     dev: tuple[str, ...] = ("dev",)  # splits that are evaluated on
     test: tuple[str, ...] = ("test",)  # splits without labels

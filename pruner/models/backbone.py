@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -36,8 +36,11 @@ class Backbone(Protocol):
     def model_config(self, task: Task) -> Any:
         """Return the config of the dense model."""
 
-    def build(self, task: Task) -> nn.Module:
-        """Build the model before training; the caller has seeded the random generators."""
+    def build(self, task: Task, say: Callable[[str], None]) -> nn.Module:
+        """Build the model before training; the caller has seeded the random generators.
+
+        ``say`` is told what a user should know of it. A model with a ``trained_head`` knows the task's classes already.
+        """
 
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         """Return the model's collator; ``with_lengths`` adds lengths on the host for models that take them."""
@@ -91,8 +94,8 @@ class BertBackbone(Backbone):
         config.num_labels = task.num_labels
         return config
 
-    def build(self, task: Task) -> BertForSequenceClassification:
-        return load_model(BertForSequenceClassification, self.bert, task)
+    def build(self, task: Task, say: Callable[[str], None]) -> BertForSequenceClassification:
+        return load_model(BertForSequenceClassification, self.bert, task, say)
 
     def shape(self, task: Task, model: Any = None) -> BertShape:
         return BertShape.of(self.model_config(task)) if model is None else BertShape.of_model(model)
@@ -134,7 +137,7 @@ class LstmBackbone(Backbone):
         labels: dict[str, Any] = {"id2label": id2label, "label2id": {label: index for index, label in id2label.items()}}
         return LstmConfig(vocab_size=self.vocabularies[task.name].size, **self.sizes, **labels)
 
-    def build(self, task: Task) -> LstmForSequenceClassification:
+    def build(self, task: Task, say: Callable[[str], None]) -> LstmForSequenceClassification:
         model = LstmForSequenceClassification(self.model_config(task))
         with torch.no_grad():
             for number, vector in self.vectors.get(task.name, {}).items():

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers.activations import ACT2FN
 
 from pruner.data.task import Task
 from pruner.data.tokenizer import bert_folder
+from pruner.models.classes import explain, match_classes
 from pruner.models.config import WEIGHTS, read_config
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json, short
@@ -75,13 +77,29 @@ def check_dtypes(files: list[Path]) -> None:
                         raise ValueError(f"{name} is of type {dtype}")
 
 
-def load_model(model_class: Any, bert: str, task: Task) -> Any:
-    """Load a BERT in float32, with its own classifier if that has the task's labels, else with a fresh one.
+def own_classes(folder: Path, rows: int) -> list[str]:
+    """Return the names that a model's config has for the ``rows`` of its classifier; ``LABEL_k`` where it has none."""
+    names: Any = read_json(folder / "config.json").get("id2label")
+    try:
+        by_number = {int(number): str(name) for number, name in names.items()}
+    except (AttributeError, TypeError, ValueError):
+        by_number = {}
+    if sorted(by_number) == list(range(rows)):
+        return [by_number[number] for number in range(rows)]
+    return [f"LABEL_{number}" for number in range(rows)]
+
+
+def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], None] = print) -> Any:
+    """Load a BERT in float32, with its own classifier if that has the task's classes, else with a fresh one.
+
+    Classes are matched by name, and the classifier's rows put into the task's order. ``say`` is told of a classifier
+    that is not taken, or whose classes have no names. The model's ``trained_head`` says whether it has its own.
 
     Raises:
         UserError: weights that cannot be read, or that are not those of a BERT.
     """
-    config = check_bert(bert, bert_folder(bert))
+    folder = bert_folder(bert)
+    config = check_bert(bert, folder)
     config.id2label = dict(enumerate(task.labels)) or {0: task.label}
     config.label2id = {name: index for index, name in config.id2label.items()}
     try:
@@ -96,9 +114,32 @@ def load_model(model_class: Any, bert: str, task: Task) -> Any:
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]
-    mismatched = [key for key, *_ in info["mismatched_keys"] if not key.startswith("classifier.")]
+    shapes = {key: shape for key, shape, *_ in info["mismatched_keys"]}
+    mismatched = [key for key in shapes if not key.startswith("classifier.")]
     if mismatched:
         raise UserError(f"{bert}: {sorted(mismatched)[0]} is not of the shape that config.json says; copy it again")
     if absent:
         raise UserError(f"{bert}: {len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them")
+    model.trained_head = False
+    if not any(key.startswith("classifier.") for key in info["missing_keys"]):
+        own = own_classes(folder, shapes.get("classifier.weight", model.classifier.weight.shape)[0])
+        take_head(model, bert, own, task, say)
     return model
+
+
+def take_head(model: Any, bert: str, own: Sequence[str], task: Task, say: Callable[[str], None]) -> None:
+    """Put the rows of a classifier for the classes ``own`` into the task's order, or make a fresh classifier."""
+    order = match_classes(own, task) if task.labels else ([0] if len(own) == 1 else None)
+    line = explain(bert, own, task, order) if task.labels or order is None else None
+    if line:
+        say(line)
+    head = model.classifier
+    model.trained_head = order is not None
+    if order is not None:
+        with torch.no_grad():
+            head.weight.copy_(head.weight[order].clone())
+            head.bias.copy_(head.bias[order].clone())
+    else:
+        with torch.no_grad():
+            head.weight.normal_(std=model.config.initializer_range)
+            head.bias.zero_()

@@ -30,6 +30,7 @@ from pruner.utils.locks import Lock
 
 Say = Callable[[str], None]
 WEIGHTS, RESULT = "model.safetensors", "stage.json"
+TRIED_ROWS = 256  # of training, by which a model that is fine-tuned already is tried
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class Stages:
             start = self.obtain(stage.start, quiet=True) if stage.start else None
             data = SplitDataset(context.training_split, self._teacher_logits(stage, start))
             told = start.result if start else {}
-            model = build(stage, told, start.model.state_dict() if start else None)
+            model = build(stage, told, self._tell(stage), start.model.state_dict() if start else None)
             del start  # not to be in memory beside what is trained
             self.say(f"stage {stage.name}: training, {context.train_settings.epochs:g} epochs")
             loss = self._train(stage, model, data)
@@ -166,6 +167,10 @@ class Stages:
                     (temporary / RESULT).write_text(json.dumps({"loss": loss, "told": told}), encoding="utf-8")
                 remove_folder(self.checkpoints(stage))
         return Trained(*stage.recipe.finish(model), loss)
+
+    def _tell(self, stage: Stage) -> Say:
+        """Return who hears how a stage's model is built: the user, where it is the plain fine-tuning, else nobody."""
+        return self.say if stage.shared and not stage.start and is_main() else quiet
 
     def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
         context, collate = stage.context, stage.recipe.collate(stage.context)
@@ -204,7 +209,7 @@ class Stages:
             weights = load_file(folder / WEIGHTS)
         except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise damaged(folder, error) from None
-        model = build(stage, kept["told"])
+        model = build(stage, kept["told"], quiet)
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -217,10 +222,33 @@ def damaged(folder: Path, error: Exception) -> UserError:
     return UserError(f"{folder}: not a finished stage ({reason}); remove the folder")
 
 
-def build(stage: Stage, told: dict, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+def quiet(line: str) -> None:
+    """Say nothing of how a model was built: it was said when it was trained."""
+
+
+def build(stage: Stage, told: dict, say: Say, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
     """Make a stage's model before training, ``weights`` being those of the stage that it starts from."""
-    transformers.set_seed(stage.context.seed)
-    model = stage.context.backbone.build(stage.context.task)
+    context = stage.context
+    transformers.set_seed(context.seed)
+    model = context.backbone.build(context.task, say)
+    if getattr(model, "trained_head", False) and say is not quiet:
+        warn_below_chance(model, context, say)
     if weights is not None:
         model.load_state_dict(weights)
-    return stage.recipe.prepare(model, stage.context, told)
+    return stage.recipe.prepare(model, context, told)
+
+
+def warn_below_chance(model: nn.Module, context: Context, say: Say) -> None:
+    """Say so if a model that knows the task's classes is right more seldom than chance, on some rows of training."""
+    split, chance = context.training_subset(TRIED_ROWS), 1 / max(2, len(context.task.labels))
+    if not context.task.labels or split.labels is None:
+        return
+    logits = predict(
+        model.to(training_device()), split, context.train_settings.batch_size, context.backbone.collate(context.task)
+    )
+    accuracy = float((logits.argmax(axis=1) == split.labels).mean())
+    if accuracy < chance:
+        say(
+            f"warning: before training, the model is right in {accuracy:.1%} of {len(split)} training rows, below "
+            f"chance ({chance:.1%}): are its classes in another order? Name them in id2label of its config.json"
+        )
