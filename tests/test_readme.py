@@ -28,7 +28,7 @@ from make_readme import (
     tables_in,
 )
 from safetensors import safe_open
-from transformers import BertForSequenceClassification
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import FAMILIES
@@ -361,7 +361,7 @@ def test_a_fine_tuned_bert_is_pruned_and_served_in_six_lines(tmp_path, monkeypat
     config = small_config(num_hidden_layers=12, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
     BertForSequenceClassification(config).save_pretrained(tmp_path / "my-bert")
     monkeypatch.chdir(tmp_path)
-    (code,) = examples(FRONT)
+    code, training = examples(FRONT)
     assert len(list(filter(None, code.splitlines()))) == 6
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -370,6 +370,13 @@ def test_a_fine_tuned_bert_is_pruned_and_served_in_six_lines(tmp_path, monkeypat
     names["model"].save_pretrained("pruned")
     loaded = PrunedBertForSequenceClassification.from_pretrained("pruned")
     assert loaded.pruning == names["model"].pruning
+    exec(compile(training, "README.md", "exec"), names)
+    assert {"eval_loss", "epoch"} <= names["trainer"].state.log_history[-2].keys()
+    trained = AutoModelForSequenceClassification.from_pretrained("my-bert-pruned")
+    assert trained.pruning == names["model"].pruning
+    weight = names["model"].classifier.weight
+    assert torch.equal(trained.classifier.weight, weight)
+    assert not torch.equal(loaded.classifier.weight, weight)
 
 
 def test_a_scorer_is_added_as_described(model):

@@ -134,6 +134,22 @@ def test_finished_cells_are_replaced_by_force_only(run, prepared):
     assert "weights = " in err
 
 
+def test_a_model_is_its_weights_wherever_its_folder_lies(run, prepared):
+    options = (*QUICK, *SCHEDULE, "--methods", "head,student")
+    assert run("RunBert4Glue", *options)[0] == 0
+    stages = sorted(path.name for path in (prepared / "cache" / "bert" / "stages" / "mrpc").iterdir())
+    (prepared / "elsewhere").mkdir()
+    (prepared / "bert").rename(prepared / "elsewhere" / "model")
+    for name in ("elsewhere/model", "elsewhere/model/", str(prepared / "elsewhere" / "model")):
+        code, out, err = run("RunBert4Glue", *options, "--bert", name)
+        assert code == 0, err
+        assert "3 cells, 3 of them finished already" in out
+    code, out, _ = run("RunBert4Glue", *options, "--bert", "elsewhere/model", "--records", "others")
+    assert code == 0
+    assert "as it was kept in" in out
+    assert stages == sorted(path.name for path in (prepared / "cache" / "bert" / "stages" / "mrpc").iterdir())
+
+
 def test_a_forced_run_that_was_stopped_goes_on_without_force(run, prepared, monkeypatch):
     """What it has finished by then is not run a third time."""
     options = (*QUICK, *SCHEDULE, "--methods", "head,tail")

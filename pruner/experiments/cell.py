@@ -11,7 +11,7 @@ from pruner.compress import builtin as builtin
 from pruner.compress.method import Method, make_methods
 from pruner.compress.tokens.methods import Unpruned
 from pruner.report.records import Log, Record, finished_record, mark_outdated
-from pruner.training.context import Context
+from pruner.training.context import Context, identity
 from pruner.training.stage import Stage, Stages, unique
 
 
@@ -85,7 +85,7 @@ class Grid:
         """Return where the cell's model is to be kept; runs of several settings share those of the cache folder."""
         if self.options.discard_models:
             return None
-        key = hashlib.sha256(json.dumps(cell.settings(), sort_keys=True).encode()).hexdigest()[:12]
+        key = hashlib.sha256(json.dumps(identity(cell.settings()), sort_keys=True).encode()).hexdigest()[:12]
         return self.models / cell.task / (cell.name if self.options.save_models else f"{cell.name}-{key}")
 
     def finished(self, cell: Cell) -> Record | None:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pruner.report.schema import SCHEMA, VERSION, fits
 from pruner.report.upgrade import upgrade
+from pruner.training.context import identity
 from pruner.utils.errors import NotFiniteError, UserError
 from pruner.utils.files import cannot_read, whole_folder
 
@@ -117,9 +118,9 @@ def finished_record(folder: Path, settings: dict) -> Record | None:
     record = read_record(folder)
     if record is None:
         return None
-    settings = json.loads(json.dumps(settings))
-    for key in sorted(settings.keys() | record.settings.keys()):
-        then, now = record.settings.get(key), settings.get(key)
+    settings, recorded = identity(json.loads(json.dumps(settings))), identity(record.settings)
+    for key in sorted(settings.keys() | recorded.keys()):
+        then, now = recorded.get(key), settings.get(key)
         if then != now:
             problem = f"finished with {key} = {then}, this run has {now}"
             raise UserError(f"{folder}: {problem}; replace it with --force or write elsewhere with --records")

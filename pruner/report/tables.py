@@ -9,6 +9,7 @@ import pandas as pd
 from pruner.compress.method import Dense, method_names
 from pruner.compress.tokens.scores import SCORERS
 from pruner.report.records import Record
+from pruner.training.context import identity
 
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
 WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
@@ -48,7 +49,10 @@ def labelled(records: Sequence[Record]) -> pd.DataFrame:
     """
     frame = to_frame(records)
     settings = pd.DataFrame(
-        [{key: json.dumps(value, sort_keys=True) for key, value in record.settings.items()} for record in records],
+        [
+            {key: json.dumps(value, sort_keys=True) for key, value in identity(record.settings).items()}
+            for record in records
+        ],
         frame.index,
     )
     rows = [frame["title"], frame["variant"]]

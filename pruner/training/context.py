@@ -1,5 +1,6 @@
 """What all trainings of a task and seed share."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
@@ -12,6 +13,14 @@ from pruner.evaluation.metrics import dev_metrics
 from pruner.evaluation.predict import predict
 from pruner.models.backbone import Backbone
 from pruner.training.trainer import TrainSettings
+
+
+def identity(settings: Mapping) -> dict:
+    """Return the settings that decide a result: a model is its weights, wherever its folder lies and however spelled.
+
+    One without a fingerprint of its weights, of the hub, is its name.
+    """
+    return {name: value for name, value in settings.items() if name != "bert" or not settings.get("weights")}
 
 
 @dataclass(frozen=True, eq=False)

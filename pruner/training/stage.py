@@ -20,7 +20,7 @@ from transformers import TrainerCallback
 
 from pruner.data.collate import Collate, SplitDataset
 from pruner.evaluation.predict import predict
-from pruner.training.context import Context
+from pruner.training.context import Context, identity
 from pruner.training.curves import Curves
 from pruner.training.train import train, training_device
 from pruner.utils.distributed import from_main, is_main, locked
@@ -91,7 +91,7 @@ class Stage:
 
     @cached_property
     def key(self) -> str:
-        parts = [self.settings, self.start and self.start.key, self.teacher and self.teacher.key]
+        parts = [identity(self.settings), self.start and self.start.key, self.teacher and self.teacher.key]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
