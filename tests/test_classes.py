@@ -7,6 +7,7 @@ import torch
 from conftest import VOCABULARY, small_bert, small_config
 from transformers import BertForSequenceClassification
 
+from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.data.task import TASKS, Task
 from pruner.models.classes import match_classes
 from pruner.models.pretrained import load_model
@@ -106,6 +107,18 @@ def test_a_model_without_a_classifier_is_nothing_to_speak_of(tmp_path):
     loaded = load_model(BertForSequenceClassification, str(small_bert(tmp_path / "bert")), REVIEWS, lines.append)
     assert not lines
     assert not loaded.trained_head
+
+
+def test_a_pruned_model_is_not_begun_with_as_a_plain_one_without_a_word(tmp_path):
+    folder, lines = small_bert(tmp_path / "bert"), []
+    pruned = PrunedBertForSequenceClassification.from_pretrained(folder, num_labels=3)
+    pruned.save_pretrained(folder)
+    load_model(BertForSequenceClassification, str(folder), REVIEWS, lines.append)
+    assert not any("schedule" in line for line in lines)
+    pruned.set_pruning([0, 0.5, 0, 0, 0, 0], "student").save_pretrained(folder)
+    loaded = load_model(BertForSequenceClassification, str(folder), REVIEWS, lines.append)
+    assert f"{folder}: a pruned model; its weights are taken, its schedule is not" in lines
+    assert torch.equal(loaded.bert.pooler.dense.weight, pruned.bert.pooler.dense.weight)
 
 
 @pytest.mark.parametrize("names", [["LABEL_0", "LABEL_1"], ["LABEL_1", "LABEL_0"]])

@@ -214,7 +214,7 @@ class Linear:
     def __init__(self, size: int) -> None:
         self.size = size
 
-    def build(self, task) -> torch.nn.Module:
+    def build(self, task, say) -> torch.nn.Module:
         return torch.nn.Linear(2, self.size)
 
 

@@ -124,7 +124,7 @@ def test_masses_are_made_non_increasing_and_parameters_possible():
 
 
 class SmallBackbone(BertBackbone):
-    def build(self, task):
+    def build(self, task, say):
         return small_model().unpruned_twin()
 
 
@@ -132,7 +132,7 @@ def run_search(tmp_path, settings: SoftExtractSearch, name: str = "search", say=
     split = make_split()
     task = Task("small", "small", ("text",), "label", ("a", "b", "c"), ("accuracy",))
     cache = Cache(task.name, task.labels, 64, {"train": split, "dev": split}, np.zeros(0))
-    context = Context(task, cache, 1, SmallBackbone("small", None, None, None, tmp_path), TRAINING)
+    context = Context(task, cache, 1, SmallBackbone("small", None, None, None), TRAINING)
     return Stages(tmp_path / name, say).obtain(Stage("search", context, settings, {}))
 
 
