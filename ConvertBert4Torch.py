@@ -9,7 +9,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pruner.models.config import WEIGHTS, read_config
-from pruner.models.google import LEFT_OUT, Weight, match
+from pruner.models.google import SQUAD, TF2, Weight, is_training_state, match, padded_rows
 from pruner.utils.errors import UserError, run_script
 from pruner.utils.files import check_writable, whole
 from pruner.utils.flags import Parser
@@ -17,6 +17,10 @@ from pruner.utils.flags import Parser
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
 # both, which transformers takes for the exact one.
 GELU = {"tanh": "gelu_pytorch_tanh", "exact": "gelu"}
+OF_GOOGLE = (
+    "this reads what google-research/bert (TF1) writes: give the prefix of such a checkpoint, as bert/bert_model.ckpt, "
+    "or let the code that wrote this one export it for transformers"
+)
 CONFIG_KEYS = (
     "vocab_size hidden_size num_hidden_layers num_attention_heads intermediate_size hidden_act hidden_dropout_prob "
     "attention_probs_dropout_prob max_position_embeddings type_vocab_size initializer_range"
@@ -35,6 +39,8 @@ def google_config(path: Path) -> dict:
 
 def data_files(prefix: Path) -> list[Path]:
     """Return the paths of the checkpoint's data files, all of which exist."""
+    if prefix.name == "saved_model.pb" or (prefix / "saved_model.pb").is_file():
+        raise UserError(f"{prefix}: a SavedModel; {OF_GOOGLE}")
     if not prefix.with_name(f"{prefix.name}.index").is_file():
         raise UserError(f"{prefix}.index: no such file; give the checkpoint's prefix, as bert/bert_model.ckpt")
     shards = sorted(prefix.parent.glob(f"{prefix.name}.data-*-of-*"))
@@ -147,20 +153,18 @@ def main() -> None:
     add("--gelu", choices=tuple(GELU), default="tanh", help="the form that it was trained with (default: tanh)")
     add("--force", action="store_true", help="replace files that are there already")
     args = parser.parse_args()
-    from pruner.data.tokenizer import has_capitals, read_vocabulary  # in here: --help needs no NumPy
+    from pruner.data.rows import read_lines  # in here: --help needs no NumPy
+    from pruner.data.tokenizer import has_capitals
 
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
     config, data = google_config(config_path), data_files(prefix)
     vocabulary_path = config_path.parent / "vocab.txt"
     if not vocabulary_path.is_file():
         raise UserError(f"{vocabulary_path}: no such file; put the checkpoint's vocab.txt beside its config")
-    vocabulary = read_vocabulary(config_path.parent)
-    if len(vocabulary) != config["vocab_size"]:
-        raise UserError(
-            f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
-            f"{config['vocab_size']}; take both from the same archive"
-        )
-
+    vocabulary = list(read_lines(vocabulary_path))
+    for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
+        if piece not in vocabulary:
+            raise UserError(f"{vocabulary_path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     sizes = reader.get_variable_to_dtype_map()
@@ -168,10 +172,25 @@ def main() -> None:
     actual_bytes = sum(path.stat().st_size for path in data)
     if actual_bytes < needed_bytes:
         raise UserError(f"{data[-1]}: cut short, {actual_bytes} of {needed_bytes} bytes; copy the data again")
-    shapes = {name: shape for name, shape in everything.items() if not LEFT_OUT.search(name)}
+    if any(map(TF2.search, everything)):
+        raise UserError(f"{prefix}: a checkpoint of TF2 (Keras); {OF_GOOGLE}")
+    trained = {name: shape for name, shape in everything.items() if not is_training_state(name, everything)}
+    squad = sorted(filter(SQUAD.match, trained))
+    shapes = {name: shape for name, shape in trained.items() if name not in squad}
+    rows = padded_rows(shapes, config, len(vocabulary))
+    if rows is None and len(vocabulary) != config["vocab_size"]:
+        raise UserError(
+            f"{vocabulary_path}: {len(vocabulary)} word pieces, but vocab_size in {config_path} is "
+            f"{config['vocab_size']}; take both from the same archive"
+        )
+    config["vocab_size"] = rows or config["vocab_size"]
     weights, heads = match(shapes, config, config_path)
     labels = shapes.get("output_weights", (0,))[0]
-    tokenizer = {"do_lower_case": not has_capitals(vocabulary), "tokenizer_class": "BertTokenizer"}
+    tokenizer = {
+        "do_lower_case": not has_capitals(vocabulary),
+        "tokenizer_class": "BertTokenizer",
+        "model_max_length": config["max_position_embeddings"],  # where ``truncation=True`` cuts
+    }
     texts = {
         dump.parent / "config.json": json.dumps(hub_config(config, heads, labels, args.gelu), indent=2) + "\n",
         dump.parent / "tokenizer_config.json": json.dumps(tokenizer, indent=2) + "\n",
@@ -187,8 +206,14 @@ def main() -> None:
     print(
         f"{len(everything)} variables: {len(state)} written ({parameters:,} parameters, "
         f"{dump.stat().st_size / 1e6:.1f} MB; heads: {', '.join(heads) or 'none'}), "
-        f"{len(everything) - len(shapes)} of the optimizer left out -> {dump}"
+        f"{len(everything) - len(trained)} of the optimizer left out -> {dump}"
     )
+    if squad:
+        print(f"a head for SQuAD's questions left out ({', '.join(squad)}): the model begins with a fresh classifier")
+    if rows:
+        print(f"{rows} rows of embeddings kept for {len(vocabulary)} word pieces: the table was padded")
+    if repeated := len(vocabulary) - len({*vocabulary}):
+        print(f"{vocabulary_path}: {repeated} lines repeat a word piece; the last one of each is used")
 
 
 if __name__ == "__main__":

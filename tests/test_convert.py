@@ -14,7 +14,8 @@ from conftest import ROOT, VOCABULARY, write_mrpc
 from transformers import AutoTokenizer, BertForPreTraining, BertForSequenceClassification, BertModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.models.google import LEFT_OUT, body_weights, head_weights
+from pruner.data.tokenizer import load_tokenizer
+from pruner.models.google import body_weights, head_weights, is_training_state
 
 pytest.importorskip("tensorflow", reason="only TensorFlow reads and writes Google's checkpoints")
 
@@ -295,9 +296,24 @@ REFUSALS = {
         [f"{len(VOCABULARY) + 1} word pieces", str(len(VOCABULARY))],
     ),
     "vocabulary and rows": (
-        lambda s: (edit(vocab_size=len(VOCABULARY) - 1)(s), write("vocab.txt", "\n".join(VOCABULARY[:-1]) + "\n")(s)),
-        {},
-        ["word_embeddings should be", f"[{len(VOCABULARY) - 1}, 8]", f"[{len(VOCABULARY)}, 8]"],
+        edit(vocab_size=len(VOCABULARY)),
+        {"config": CONFIG | {"vocab_size": len(VOCABULARY) + 1}},
+        ["word_embeddings should be", f"[{len(VOCABULARY)}, 8]", f"[{len(VOCABULARY) + 1}, 8]"],
+    ),
+    "more rows than padding": (
+        edit(vocab_size=len(VOCABULARY)),
+        {"config": CONFIG | {"vocab_size": len(VOCABULARY) + 128}},
+        ["word_embeddings should be", f"[{len(VOCABULARY)}, 8]", f"[{len(VOCABULARY) + 128}, 8]"],
+    ),
+    "many unknown variables": (
+        None,
+        {"add": [f"bert/extra_{number}" for number in range(9)]},
+        ["9 variables", "bert/extra_0, bert/extra_1, bert/extra_2, bert/extra_3, bert/extra_4 and 4 more"],
+    ),
+    "TF2": (
+        None,
+        {"add": ["model/layer-1/kernel/.ATTRIBUTES/VARIABLE_VALUE"]},
+        ["bert_model.ckpt: a checkpoint of TF2 (Keras); this reads what google-research/bert (TF1) writes"],
     ),
     "positions": (edit(max_position_embeddings=99), {}, ["position_embeddings should be [99, 8]", "[16, 8]"]),
     "token types": (edit(type_vocab_size=3), {}, ["token_type_embeddings should be [3, 8]", "[2, 8]"]),
@@ -329,6 +345,58 @@ def test_refusals(run, tmp_path, name):
     for part in expected:
         assert part in lines[0]
     assert not list((tmp_path / "bert").glob("*")) if (tmp_path / "bert").exists() else True
+
+
+@pytest.mark.parametrize("config_is_padded", [True, False])
+def test_a_table_padded_to_a_multiple_of_8(run, tmp_path, config_is_padded):
+    pieces = VOCABULARY[:-3]
+    variables = write_checkpoint(tmp_path / "source")  # 24 rows
+    write("vocab.txt", "\n".join(pieces) + "\n")(tmp_path / "source")
+    if not config_is_padded:
+        edit(vocab_size=len(pieces))(tmp_path / "source")
+    code, out, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
+    assert code == 0, err
+    assert f"24 rows of embeddings kept for {len(pieces)} word pieces" in out
+    model, tokenizer = load(BertModel, tmp_path / "bert"), AutoTokenizer.from_pretrained(tmp_path / "bert")
+    table = variables["bert/embeddings/word_embeddings"]
+    assert torch.equal(model.embeddings.word_embeddings.weight, torch.from_numpy(table))
+    assert len(tokenizer) == len(pieces)
+    assert load_tokenizer(tmp_path / "bert", 16).size == len(pieces)
+
+
+def test_a_head_for_questions_is_left_out_and_named(run, tmp_path):
+    write_checkpoint(tmp_path / "source", add=["cls/squad/output_weights", "cls/squad/output_bias"])
+    code, out, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
+    assert code == 0, err
+    assert "a head for SQuAD's questions left out (cls/squad/output_bias, cls/squad/output_weights)" in out
+    load(BertModel, tmp_path / "bert")
+
+
+def test_repeated_pieces_have_the_id_of_the_last(run, tmp_path):
+    write_checkpoint(tmp_path / "source")
+    pieces = [*VOCABULARY[:-1], "film"]
+    write("vocab.txt", "\n".join(pieces) + "\n")(tmp_path / "source")
+    code, out, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
+    assert code == 0, err
+    assert "1 lines repeat a word piece" in out
+    ids = AutoTokenizer.from_pretrained(tmp_path / "bert")("film")["input_ids"]
+    assert ids == [2, len(pieces) - 1, 3] == load_tokenizer(tmp_path / "bert", 16).tokenizer.encode("film").ids
+
+
+def test_what_is_converted_truncates_where_positions_end(run, tmp_path):
+    write_checkpoint(tmp_path / "source")
+    assert convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")[0] == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
+    assert len(tokenizer("film " * 99, truncation=True)["input_ids"]) == CONFIG["max_position_embeddings"]
+
+
+def test_a_saved_model_of_tensorflow_is_named(run, tmp_path):
+    write_checkpoint(tmp_path / "source")
+    (tmp_path / "source" / "bert_model.ckpt").mkdir()
+    write("bert_model.ckpt/saved_model.pb", "")(tmp_path / "source")
+    code, _, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
+    assert code == 2
+    assert "bert_model.ckpt: a SavedModel; this reads" in err
 
 
 def test_what_is_there_is_not_replaced_unasked(run, tmp_path):
@@ -443,10 +511,12 @@ runpy.run_path('ConvertBert4Torch.py', run_name='__main__')"
 
 
 def test_slots_are_name_endings():
-    assert LEFT_OUT.search("bert/pooler/dense/kernel/adam_m")
-    assert LEFT_OUT.search("global_step")
-    assert not LEFT_OUT.search("bert/adam_m/kernel")
-    assert not LEFT_OUT.search("bert/global_step")
+    kernel = "bert/pooler/dense/kernel"
+    slots = [f"{kernel}/adam_m", f"{kernel}/LAMB_1", f"{kernel}/bert_adam/v", f"training/Adam/{kernel}/m"]
+    scalars = ["global_step", "loss_scale/current_loss_scale", "good_steps", "beta1_power"]
+    weights = ["bert/adam_m/kernel", "cls/predictions/output_bias", "output_bias", "bert/pooler/dense/bias"]
+    shapes = dict.fromkeys((kernel, *weights, *slots), (2,)) | dict.fromkeys(scalars, ())
+    assert [name for name in shapes if is_training_state(name, shapes)] == [*slots, *scalars]
 
 
 @pytest.mark.slow

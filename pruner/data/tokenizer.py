@@ -79,28 +79,6 @@ def bert_folder(bert: str) -> Path:
         raise UserError(f"{bert}: no such folder, and the hub did not give such a model ({reason})") from None
 
 
-def read_vocabulary(folder: Path) -> dict[str, int]:
-    """Word pieces and their ids, from ``vocab.txt`` or else ``tokenizer.json``."""
-    path = folder / "vocab.txt"
-    if os.path.lexists(path):
-        vocabulary: Any = {piece: index for index, piece in enumerate(read_lines(path))}
-    else:
-        path = folder / "tokenizer.json"
-        if not os.path.lexists(path):
-            raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")
-        model = read_json(path).get("model")
-        vocabulary = model.get("vocab") if isinstance(model, dict) else None
-        if not isinstance(vocabulary, dict):
-            raise UserError(f"{path}: not a word-piece vocabulary; this project runs BERT models")
-        for piece, index in vocabulary.items():
-            if type(index) is not int or not 0 <= index < MOST_PIECES:
-                raise UserError(f"{path}: the id of {short(piece)} is {short(index)}; copy the file again")
-    for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
-        if piece not in vocabulary:
-            raise UserError(f"{path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
-    return vocabulary
-
-
 def has_capitals(vocabulary: Iterable[str]) -> bool:
     """Whether a vocabulary is cased; special tokens such as ``[CLS]`` do not count."""
     return any(letter.isupper() for piece in vocabulary if not piece.startswith("[") for letter in piece)

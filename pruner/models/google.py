@@ -1,12 +1,16 @@
 """Map the variables of google-research/bert to the weights of a BERT of ``transformers``."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruner.utils.errors import UserError
+from pruner.utils.errors import UserError, listed
 
-LEFT_OUT = re.compile(r"(/adam_m|/adam_v)$|^global_step$")  # the optimizer's
+SQUAD = re.compile(r"cls/squad/")  # the head of run_squad.py
+TF2 = re.compile(r"\.ATTRIBUTES/|_CHECKPOINTABLE_OBJECT_GRAPH")
+NAMED = 5  # variables that an error names at most
+PADDING = 128  # rows fewer than which a table of word pieces may have been padded by, to a multiple of 8
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,25 @@ def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
     }
 
 
+def is_training_state(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Tell whether a variable is an optimizer's, whichever it was: a count, a scale, or a slot of another variable.
+
+    No weight of a BERT is a single number. Slots are named after what they belong to: ``<variable>/adam_m``,
+    ``<variable>/LAMB_1``, ``training/Adam/<variable>/m``.
+    """
+    parts = name.split("/")
+    starts = [start for start, part in enumerate(parts) if start == 0 or part == "bert"]
+    others = {"/".join(parts[start:end]) for start in starts for end in range(start + 1, len(parts) + 1)} - {name}
+    return shapes[name] == () or not others.isdisjoint(shapes)
+
+
+def padded_rows(shapes: Mapping[str, tuple[int, ...]], config: dict, pieces: int) -> int | None:
+    """Return the number of word embeddings if they are more than word pieces because the table was padded."""
+    rows = shapes.get("bert/embeddings/word_embeddings", (0,))[0]
+    padded = pieces < rows < pieces + PADDING and rows % 8 == 0 and config["vocab_size"] in (rows, pieces)
+    return rows if padded else None
+
+
 def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tuple[dict[str, Weight], list[str]]:
     """Match each variable to its weight, find the heads that are there; a ``UserError`` names what does not match."""
     layers = len({name[1] for name in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if name})
@@ -87,9 +110,9 @@ def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tup
         weights |= all_heads[head]
     unknown, missing = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
     if unknown:
-        raise UserError(f"{source}: {len(unknown)} variables have no place in a BERT: {', '.join(unknown)}")
+        raise UserError(f"{source}: {len(unknown)} variables have no place in a BERT: {listed(unknown, NAMED)}")
     if missing:
-        raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {', '.join(missing)}")
+        raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {listed(missing, NAMED)}")
     for variable, weight in weights.items():
         if shapes[variable] != weight.shape:
             raise UserError(
