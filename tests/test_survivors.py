@@ -1,9 +1,15 @@
 """Which words survive: the data against counts made by hand, the views against what a person must not be shown."""
 
+import html
 import json
+import os
 import random
 import re
+import shutil
+import subprocess
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -67,6 +73,7 @@ def test_the_predictions_are_those_of_the_stock_model_and_of_the_pruned_one(bert
         assert said == f"{('bad', 'good')[int(shares.argmax())]} ({100 * float(shares.max()):.1f}%)"
     assert found.before != found.after
     assert types[0].tolist() == [0] * 6 + [1] * 5
+    assert found.words[found.second :] == ["the", "plot", "is", "dull", "[SEP]"]
 
 
 def test_a_prepared_sentence_is_read_as_the_same_words_written(bert):
@@ -109,11 +116,12 @@ def test_words_of_an_lstm_are_as_they_were_written(lstm):
     known = VOCABULARY.ids
     assert sentence.tokens.tolist() == [known["the"], known["film"], 1, known["good"], known["plot"], 1]
     found = model.survivors(sentence)
-    assert found.words == ["The", "Film:", "wäs", "'good'", "/", "plot,", "dull!"]
+    assert found.words == ["The", "Film:", "wäs", "'good'", "plot,", "dull!"]
     assert found.layers == ("LSTM",)
-    assert found.kept == [[0, 0, 0, 1, 1, 0, 1]]
+    assert found.kept == [[0, 0, 0, 1, 0, 1]]
+    assert found.second == 4
     alone = model.survivors(model.read("the film was good"))
-    assert (alone.words, alone.kept) == (["the", "film", "was", "good"], [[0, 0, 0, 1]])
+    assert (alone.words, alone.kept, alone.second) == (["the", "film", "was", "good"], [[0, 0, 0, 1]], None)
     with torch.no_grad():
         shares = model.unpruned(torch.tensor([VOCABULARY.to_ids("the film was good")])).logits[0].softmax(0)
     assert f"({100 * float(shares.max()):.1f}%)" in alone.before
@@ -133,22 +141,31 @@ def test_words_are_read_as_they_are_prepared():
 
 
 class Page(HTMLParser):
-    """The tags of a page, and the words of its tables."""
+    """The tags of a page, and the rows of its tables: each word of theirs with the tag that marks it, or ""."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict]] = []
-        self.cells: list[str] = []
+        self.open: list[str] = []
+        self.rows: list[list[tuple[str, str]]] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
         if tag == "bdi":
-            self.cells.append("")
+            self.rows[-1].append(("", self.open[-2] if self.open[-2] in ("del", "u") else ""))
+
+    def handle_endtag(self, tag):
+        while self.open.pop() != tag:
+            pass
 
     def handle_data(self, data):
-        if self.tags and self.tags[-1][0] == "bdi" and self.cells and not self.cells[-1]:
-            self.cells[-1] = data
+        if self.open and self.open[-1] == "bdi":
+            word, mark = self.rows[-1][-1]
+            self.rows[-1][-1] = word + data, mark
 
 
 EXAMPLE = Survivors(
@@ -162,15 +179,116 @@ EXAMPLE = Survivors(
 
 
 def test_the_page_holds_the_data_and_text_stays_text():
-    text = page(f"title {HOSTILE}", [EXAMPLE])
+    text = page(f"title {HOSTILE}", {"model": HOSTILE}, [EXAMPLE])
     found = Page(text)
     assert not {tag for tag, _ in found.tags} & {"script", "i", "img", "link"}
     assert HOSTILE not in text
     assert "http" not in text.replace("http-equiv", "")
-    assert found.cells[:5] == ["sentence", *EXAMPLE.words]
-    classes = [attrs.get("class") for tag, attrs in found.tags if tag == "td"]
-    assert classes == [None, None, None, "part", None, "dropped", None, "dropped"]
+    assert [[word for word, _ in row] for row in found.rows] == [[layer, *EXAMPLE.words] for layer in EXAMPLE.layers]
+    assert [[mark for _, mark in row] for row in found.rows] == [["", "", "", "", "u"], ["", "", "del", "", "del"]]
     assert "unpruned: &lt;i&gt;0&lt;/i&gt; (60.0%), pruned: 1 (70.0%), label 1" in text
+
+
+PAIR = Survivors(
+    ["[CLS]", "a", "film", "[SEP]", "good", "[SEP]"],
+    ["layer 1"],
+    [[1, 0, 1, 1, 1, 0]],
+    "0 (60.0%)",
+    "1 (70.0%)",
+    second=4,
+)
+
+
+def test_the_sentences_of_a_pair_are_told_apart():
+    found = Page(page("pair", {}, [PAIR]))
+    first = [("layer 1", ""), ("[CLS]", ""), ("a", "del"), ("film", ""), ("[SEP]", "")]
+    second = [("layer 1", ""), ("good", ""), ("[SEP]", "del")]
+    assert found.rows == [[("first", "")], first, [("second", "")], second]
+    assert terminal(PAIR, colours=False, width=80).splitlines()[1:] == [
+        "first    [CLS] a film [SEP]",
+        "layer 1  [CLS] · film [SEP]",
+        "",
+        "second   good [SEP]",
+        "layer 1  good ·····",
+    ]
+    pytest.importorskip("matplotlib")
+    alone = replace(PAIR, second=None)
+    heights = [size_of(draw_survivors(each)[0]["svg"])[1] for each in (alone, PAIR)]
+    rows = 3 * survivor_picture.ROW + survivor_picture.BETWEEN  # two names, and another line of words
+    assert heights[1] - heights[0] == pytest.approx(rows, abs=0.01)
+
+
+def contrast(*colours: str) -> float:
+    """The contrast of two colours, ``#rgb`` or ``#rrggbb``, as WCAG 2 defines it."""
+    lights = []
+    for colour in colours:
+        digits = colour[1:] if len(colour) == 7 else "".join(2 * digit for digit in colour[1:])
+        parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(lights) / min(lights)
+
+
+def test_the_contrast_is_that_of_the_standards_examples():
+    assert contrast("#000", "#fff") == pytest.approx(21)
+    assert contrast("#777", "#ffffff") == pytest.approx(4.48, abs=0.005)
+
+
+def test_all_words_of_the_page_can_be_read_by_day_and_by_night():
+    style = re.search("<style>(.*)</style>", page("a", {}, [EXAMPLE]), flags=re.DOTALL)[1]
+    light, dark = (dict(re.findall(r"--(\w+): (#\w+)", scheme)) for scheme in re.findall(r":root {(.*?)}", style))
+    assert "color-scheme: light dark" in style
+    assert style.index("prefers-color-scheme: dark") > style.index(light["paper"])
+    used = set(re.findall(r"[ ;]color: ([^;} ]+)", style))
+    assert used == {"var(--ink)", "var(--faint)"}
+    assert "background: var(--paper)" in style
+    for scheme in (light, dark):
+        for name in ("ink", "faint"):
+            assert contrast(scheme[name], scheme["paper"]) >= 4.5, (name, scheme)
+    assert contrast(light["paper"], dark["paper"]) > 10
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """A headless browser. ``.ci/run`` sets REQUIRE_SHARED: there, its absence is a failure."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("REQUIRE_SHARED"):
+        pytest.fail("chromium is not there; the page is not looked at")
+    return found or pytest.skip("chromium is not there; the page is not looked at")
+
+
+LOOK = """<!doctype html>
+<iframe style="width: 360px; height: 640px; border: 0" srcdoc="{page}"></iframe>
+<script>
+onload = () => {{
+  const view = document.querySelector("iframe").contentDocument, root = view.documentElement
+  const places = [...view.body.querySelectorAll("*")].map(each => each.getBoundingClientRect())
+  const ends = [Math.min(...places.map(each => each.left)), Math.max(...places.map(each => each.right))]
+  document.title = JSON.stringify([root.scrollWidth, root.clientWidth, places.length, ...ends])
+}}
+</script>
+"""
+
+
+def test_nothing_scrolls_sideways_on_a_telephone(browser, tmp_path):
+    """A window of a headless browser cannot be so narrow; a frame can."""
+    layers = [f"layer {number}" for number in range(1, 13)]
+    words = ["[CLS]", *"a charming and often affecting journey".split() * 5, "[SEP]", "x" * 300, "[SEP]"]
+    kept = [[float(at % 12 >= row) for at in range(len(words))] for row in range(12)]
+    wide = Survivors(words, layers, kept, "0 (60.0%)", "1 (70.0%)", "a_label_" * 10, second=32)
+    sentences = [wide, replace(wide, words=["שלום"] * len(words)), EXAMPLE]
+    told = {"model": "cache/bert/models/" + "student-emission_" * 9, "schedule": ",".join(["0.25"] * 24)}
+    look = tmp_path / "look.html"
+    look.write_text(LOOK.format(page=escape(page("t" * 100, told, sentences))), encoding="utf-8")
+    quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", *quiet, profile, "--dump-dom", look.as_uri()]
+    dom = subprocess.run(command, capture_output=True, check=True, timeout=120, encoding="utf-8").stdout
+    scroll, client, number, left, right = json.loads(re.search("<title>(.*)</title>", dom)[1])
+    assert 300 < client <= 360
+    assert scroll == client
+    assert number > 36 * len(words)
+    assert (left >= 0, right <= client) == (True, True)  # nor inside a box of its own
 
 
 @pytest.mark.parametrize(
@@ -185,7 +303,7 @@ def test_the_page_holds_the_data_and_text_stays_text():
 )
 def test_words_run_as_their_script_does(words, direction):
     each = Survivors(words, ["layer 1"], [[1] * len(words)], "0 (1%)", "0 (1%)")
-    assert [attrs["dir"] for tag, attrs in Page(page("", [each])).tags if tag == "table"] == [direction]
+    assert [attrs["dir"] for tag, attrs in Page(page("", {}, [each])).tags if tag == "table"] == [direction]
 
 
 def test_the_terminal_shows_dots_for_what_is_dropped():
@@ -201,7 +319,7 @@ def test_the_terminal_shows_dots_for_what_is_dropped():
         "layer 1  film 中文",
         "layer 2  film ····",
     ]
-    assert "\x1b[2mgood\x1b[0m" in terminal(each, colours=True, width=80)
+    assert "\x1b[2;9mgood\x1b[0m" in terminal(each, colours=True, width=80)
 
 
 def test_nothing_in_the_data_steers_the_terminal():
@@ -228,10 +346,25 @@ def test_the_picture_is_whole_and_the_same_again():
     files, _ = draw_survivors(many)
     assert files == draw_survivors(many)[0]
     assert files["png"].startswith(b"\x89PNG")
-    root = ElementTree.fromstring(files["svg"])
-    width, height = (float(root.get(side).removesuffix("pt")) / 72 for side in ("width", "height"))
+    width, height = size_of(files["svg"])
     assert 0.8 * survivor_picture.WIDTH < width <= survivor_picture.WIDTH + 0.01
     assert height > 20 * survivor_picture.ROW
+
+
+def size_of(svg: bytes) -> list[float]:
+    """Width and height in inches."""
+    root = ElementTree.fromstring(svg)
+    return [float(root.get(side).removesuffix("pt")) / 72 for side in ("width", "height")]
+
+
+def test_what_is_dropped_can_be_read_in_the_picture_and_is_struck_through():
+    pytest.importorskip("matplotlib")
+    svg = draw_survivors(EXAMPLE)[0]["svg"].decode()
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", svg)) - {"#ffffff"}
+    assert len(colours) == 1  # beside black, which Matplotlib need not write
+    assert min(contrast(colour, "#ffffff") for colour in colours) >= 4.5
+    lines = re.findall(r'<g id="line2d_\d+">\s*<path [^>]*style="([^"]*)"', svg)
+    assert ["dasharray" in line for line in lines] == [True, False, False]  # a word in part, and two dropped
 
 
 def test_letters_that_no_font_has_are_named(monkeypatch):
@@ -269,6 +402,16 @@ def test_a_run_keeps_its_model_and_shows_its_words(run, prepared):  # noqa: F811
         ["survivors.html", "survivors.json", *(f"survivors-{i}.{kind}" for i in (1, 2, 3) for kind in ("png", "svg"))]
     )
 
+    text = html.unescape((run_folder / "survivors.html").read_text("utf-8"))
+    told = dict(re.findall("<dt>(.*)</dt><dd>(.*)</dd>", text))
+    assert told == data["about"]
+    assert told["model"] == f"bert, {record['model_folder']}"
+    assert told["method"] == "student of emission, 0.6,0,0.3,0,0,0"
+    for key, of in (("metrics", "metric"), ("baseline_metrics", "metric")):
+        assert f"accuracy {100 * record[key]['accuracy']:.1f}" in told[of]
+    assert f"FLOPs reduction {record['flops']['reduction']:.2f}x" in told["saved"]
+    assert told["record"] == f"records/BERT/mrpc/{run_folder.name}/record.json"
+
     # The model's own folder will do, and what is there of more sentences goes.
     own = ("--sentence", f"a film {HOSTILE}", "--second", "was good")
     code, out, err = run(SCRIPT, record["model_folder"], *own, "--output", str(run_folder))
@@ -291,9 +434,11 @@ def test_an_lstm_too(run, prepared_words):  # noqa: F811
     assert code == 0, err
     data = json.loads((prepared_words / "records" / "LSTM" / "mrpc" / name / "survivors.json").read_text("utf-8"))
     for each, example in zip(data["sentences"], record["examples"], strict=False):
-        assert " ".join(each["words"]) == example["sentence"]
+        assert [" ".join(part) for part in (each["words"][: each["second"]], each["words"][each["second"] :])] == (
+            example["sentence"].split(" / ")
+        )
         kept = [word for word, share in zip(each["words"], each["kept"][0], strict=True) if share]
-        assert kept == [word for word in example["kept"].split() if word != "..."]
+        assert kept == [word for word in example["kept"].split() if word not in ("...", "/")]
 
 
 def test_other_settings_do_not_share_a_kept_model(run, prepared):  # noqa: F811

@@ -21,9 +21,7 @@ from pruner.data.vocabulary import Vocabulary
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json
 
-BETWEEN = "/"  # stands between the two sentences of an LSTM's pair
-
-Word = tuple[str, Sequence[int]]  # its text, and the positions of its pieces: none for what is no word
+Word = tuple[str, Sequence[int]]  # its text, and the positions of its pieces
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class Survivors:
     """What becomes of a sentence's words: ``kept[layer][word]`` is the share of its pieces that the layer computes.
 
     ``before`` and ``after`` are the predictions of the same weights unpruned and pruned; ``label`` is the true one,
-    where it is known.
+    where it is known, and ``second`` the place of the first word of a pair's second sentence.
     """
 
     words: Sequence[str]
@@ -49,6 +47,7 @@ class Survivors:
     before: str
     after: str
     label: str | None = None
+    second: int | None = None
 
 
 class KeptModel(ABC):
@@ -80,10 +79,10 @@ class KeptModel(ABC):
         for positions, counts in zip(after.token_positions, after.token_counts, strict=True):
             first, *second = positions.split(counts)  # an LSTM reads the second sentence of a pair by itself
             computed = {*first.tolist(), *(sentence.second + at for part in second for at in part.tolist())}
-            shares = [[at in computed for at in pieces] or [True] for _, pieces in sentence.words]
-            kept.append([sum(share) / len(share) for share in shares])
+            kept.append([sum(at in computed for at in pieces) / len(pieces) for _, pieces in sentence.words])
         words, true_label = [word for word, _ in sentence.words], None if label is None else self.label_name(label)
-        return Survivors(words, self.layers, kept, self.answer(before), self.answer(after), true_label)
+        second = next((n for n, (_, pieces) in enumerate(sentence.words) if pieces[0] >= sentence.second), None)
+        return Survivors(words, self.layers, kept, self.answer(before), self.answer(after), true_label, second or None)
 
     def label_name(self, label: float) -> str:
         return f"{label:.2f}" if self.model.config.num_labels == 1 else str(self.model.config.id2label[int(label)])
@@ -153,10 +152,8 @@ class KeptLstm(KeptModel):
 
 def _pair(words: list[tuple[str, int]], second: int) -> Sentence:
     """Make a sentence of words and their ids, or a pair, whose ``second`` begins among them."""
-    shown: list[Word] = [(word, [at]) for at, (word, _) in enumerate(words)]
-    if second < len(words):
-        shown.insert(second, (BETWEEN, ()))
-    return Sentence(np.array([number for _, number in words], dtype=np.int64), second, shown)
+    ids = np.array([number for _, number in words], dtype=np.int64)
+    return Sentence(ids, second, [(word, [at]) for at, (word, _) in enumerate(words)])
 
 
 def load_kept(folder: Path, max_length: int | None) -> KeptModel:

@@ -1,16 +1,18 @@
 """Draw a sentence's surviving words for a paper. Matplotlib is loaded with the first picture."""
 
 import warnings
+from typing import Literal
 
 from pruner.report.figures import RESOLUTION, SETTINGS, as_files
 from pruner.survivors.kept import Survivors
-from pruner.survivors.views import is_right_to_left, predictions, shown, shown_line, wrap
+from pruner.survivors.views import is_right_to_left, parts, predictions, shown, shown_line, wrap
 
 SIZE = 8  # points
 WIDTH = 6.75  # inches at most, as all that follows: a page of two columns
 EDGE, MARGIN = 0.03, 0.6  # where the layers' names begin, and the words
 SPACE, ROW, BETWEEN = 0.07, 0.145, 0.1  # of words, of rows, and more below the last layer
-BLACK, NAME, PALE = 0.0, 0.45, 0.8  # greys of what is kept, of the layers' names, of what is dropped
+BLACK, PALE = 0.0, 0.42  # greys of what is kept; of names and what is dropped, at least 4.5:1 on white
+STRIKE, UNDERLINE = 0.03, -0.02  # where lines are, above the foot of a row
 
 
 def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
@@ -18,6 +20,7 @@ def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     words = [shown(word) for word in sentence.words]
     title = shown_line(predictions(sentence))
@@ -29,10 +32,14 @@ def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
         trial = [figure.text(0, 0, word) for word in [*words, title]]
         *widths, long = [text.get_window_extent(renderer).width / RESOLUTION for text in trial]
         figure.clear()
-        bands = list(wrap(widths, WIDTH - MARGIN - EDGE, SPACE))
-        used = [MARGIN - SPACE + sum(widths[item] + SPACE for item in band) for band in bands]
-        width = max(*used, EDGE + long) + EDGE
-        top = height = 1.6 * ROW + len(bands) * (len(sentence.layers) * ROW + BETWEEN)
+        bands = []  # the name of a pair's sentence where it begins, and the words of each line
+        for name, part in parts(sentence):
+            lines = wrap([widths[item] for item in part], WIDTH - MARGIN - EDGE, SPACE)
+            bands += [("" if n else name, [part[at] for at in line]) for n, line in enumerate(lines)]
+        used = [MARGIN - SPACE + sum(widths[item] + SPACE for item in band) for _, band in bands]
+        width = max([*used, EDGE + long]) + EDGE
+        rows = [len(sentence.layers) + bool(name) for name, _ in bands]
+        top = height = 1.6 * ROW + sum(rows) * ROW + len(bands) * BETWEEN
         figure.set_size_inches(width, height)
         backwards = is_right_to_left(sentence.words)
 
@@ -41,16 +48,27 @@ def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
             place, side = (1 - x / width, "right") if backwards else (x / width, "left")
             figure.text(place, top / height, text, color=f"{grey:.3f}", va="baseline", ha=side)
 
+        def line(x: float, length: float, above: float, style: Literal["-", ":"]) -> None:
+            """Draw a line beside a word, ``above`` the foot of its row."""
+            ends = [(width - end if backwards else end) / width for end in (x, x + length)]
+            level = (top + above) / height
+            figure.add_artist(Line2D(ends, [level, level], color=f"{PALE:.3f}", linewidth=0.7, linestyle=style))
+
         top -= ROW
         write(title, EDGE, BLACK)
         top -= 0.6 * ROW
-        for band in bands:
+        for name, band in bands:
+            if name:
+                top -= ROW
+                write(name, EDGE, BLACK)
             for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
                 top -= ROW
-                write(layer, EDGE, NAME)
+                write(layer, EDGE, PALE)
                 x = MARGIN
                 for item in band:
-                    write(words[item], x, PALE + (BLACK - PALE) * kept[item])
+                    write(words[item], x, BLACK if kept[item] == 1 else PALE)
+                    if kept[item] < 1:
+                        line(x, widths[item], *((UNDERLINE, ":") if kept[item] else (STRIKE, "-")))
                     x += widths[item] + SPACE
             top -= BETWEEN
         return as_files(figure), missing

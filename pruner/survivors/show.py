@@ -15,8 +15,8 @@ from pruner.data.rows import check_text
 from pruner.data.task import TASKS
 from pruner.report.figures import missing_matplotlib
 from pruner.report.records import Record, read_record, read_records
-from pruner.report.tables import plural
-from pruner.survivors.kept import BETWEEN, KeptModel, Survivors, load_kept
+from pruner.report.tables import metric_text, plural
+from pruner.survivors.kept import KeptModel, Survivors, load_kept
 from pruner.survivors.picture import draw_survivors
 from pruner.survivors.views import page, terminal
 from pruner.utils.errors import UserError
@@ -73,17 +73,37 @@ def own_sentences(model: KeptModel, task: str, texts: list[str], seconds: list[s
         for part in (text, second or ""):
             check_text(part.encode(errors="surrogateescape"), "--sentence")
         sentence = model.read(text, second)
-        if {word for word, _ in sentence.words} <= {"[CLS]", "[SEP]", BETWEEN}:
+        if {word for word, _ in sentence.words} <= {"[CLS]", "[SEP]"}:
             raise UserError(f"--sentence: no words in {text!r}")
         sentences.append(model.survivors(sentence))
     return sentences
 
 
-def write_survivors(folder: Path, title: str, sentences: list[Survivors]) -> None:
+def about(model: KeptModel, folder: Path, task: str, record: Record | None, run: Path) -> dict[str, str]:
+    """Say what the page is of: model, task and method; of a recorded run also its metrics, what it saves and where."""
+    pruning = model.model.pruning
+    schedule = ",".join(f"{rate:g}" for rate in pruning.schedule)
+    told = {"model": f"{model.model.config.model_type}, {folder}", "task": task}
+    if record is None:
+        return told | {"method": f"{pruning.method}, {schedule}"}
+    told |= {"method": f"{record.title}, {record.variant}", "schedule": schedule, "seed": str(record.seed)}
+    told["metric"] = f"{metric_text([record.metrics])} (unpruned: {metric_text([record.baseline_metrics])})"
+    saved = {
+        "tokens not computed": f"{record.section['tokens']['effective_rate']:.1%}"
+        if "tokens" in record.section
+        else "",
+        "FLOPs reduction": f"{record.flops['reduction']:.2f}x",
+        "speed-up": f"{record.latency['speedup']:.2f}x" if record.latency else "",
+    }
+    told["saved"] = ", ".join(f"{name} {text}" for name, text in saved.items() if text)
+    return told | {"record": str(run / "record.json")}
+
+
+def write_survivors(folder: Path, title: str, told: dict[str, str], sentences: list[Survivors]) -> None:
     """Write data, page and pictures into ``folder``; print what is there."""
-    data = {"title": title, "sentences": [asdict(sentence) for sentence in sentences]}
+    data = {"title": title, "about": told, "sentences": [asdict(sentence) for sentence in sentences]}
     files = {"survivors.json": json.dumps(data, indent=1, ensure_ascii=False).encode(errors="replace")}
-    files["survivors.html"] = page(title, sentences).encode(errors="replace")
+    files["survivors.html"] = page(title, told, sentences).encode(errors="replace")
     problem = missing_matplotlib()
     if problem:
         print(f"no pictures: {problem}")
@@ -119,4 +139,5 @@ def show(args: argparse.Namespace) -> None:
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for sentence in sentences:
         print(terminal(sentence, colours))
-    write_survivors(Path(args.output) if args.output else run, title, sentences)
+    told = about(model, folder, task, record, run)
+    write_survivors(Path(args.output) if args.output else run, title, told, sentences)

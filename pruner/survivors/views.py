@@ -1,14 +1,15 @@
-"""Show a sentence's surviving words in the terminal, and as a page to scroll."""
+"""Show a sentence's surviving words in the terminal, and as a page."""
 
 import shutil
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from pruner.survivors.kept import Survivors
 
 LONGEST = 30  # characters of a word, where lines are wrapped
-DIM, NORMAL = "\x1b[2m", "\x1b[0m"
+STRUCK, NORMAL = "\x1b[2;9m", "\x1b[0m"  # dim and crossed out
+# Colours are variables, for each of the reader's schemes; all are at least 4.5:1 on the paper.
 PAGE = """<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -16,20 +17,31 @@ PAGE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
 <title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem; color: #111; background: #fff }}
+:root {{ color-scheme: light dark; --ink: #111; --faint: #6a6a6a; --rule: #ccc; --paper: #fff }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --ink: #f2f2f2; --faint: #9a9a9a; --rule: #444; --paper: #161616 }}
+}}
+body {{ font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem;
+  color: var(--ink); background: var(--paper); overflow-wrap: anywhere }}
 h1, h2 {{ font-size: 1.1rem }}
-.scroll {{ overflow-x: auto; border: 1px solid #ccc }}
-table {{ border-collapse: collapse; white-space: nowrap }}
-th, td {{ padding: .1rem .35rem; text-align: center; font-weight: normal }}
-thead th {{ border-bottom: 1px solid #ccc; font-weight: bold }}
-th:first-child {{ position: sticky; inset-inline-start: 0; background: #fff; color: #555; text-align: start }}
-td.part {{ color: #777 }}
-td.dropped {{ color: #ccc }}
-p {{ margin: .3rem 0 }}
+h2 {{ margin-top: 2rem }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: 0 1rem }}
+dd {{ margin: 0 }}
+dt, th {{ color: var(--faint); font-weight: normal }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ border-top: 1px solid var(--rule); padding: .2rem 0; text-align: start; vertical-align: top }}
+th {{ padding-inline-end: 1rem; white-space: nowrap }}
+td {{ width: 100% }}
+tbody th[scope=rowgroup] {{ color: var(--ink); font-weight: bold }}
+u, del {{ color: var(--faint) }}
+u {{ text-decoration: underline dotted }}
 </style>
 <h1>{title}</h1>
-<p>Each row is what a layer computes of the sentence: black words whole, grey ones some of their pieces; pale ones
-have been dropped.</p>
+<dl>
+{about}
+</dl>
+<p>Each line is what a layer computes of the sentence. <del>Struck through</del> is what has been dropped, and
+<u>dotted</u> what some pieces are left of.</p>
 {sentences}
 </html>
 """
@@ -70,44 +82,60 @@ def columns(text: str) -> int:
     return len(letters) + sum(unicodedata.east_asian_width(letter) in "WF" for letter in letters)
 
 
+def parts(sentence: Survivors) -> list[tuple[str, range]]:
+    """Return the places of a sentence's words, without a name; of a pair, those of its first and second sentence."""
+    number, second = len(sentence.words), sentence.second
+    return [("", range(number))] if second is None else [("first", range(second)), ("second", range(second, number))]
+
+
 def predictions(sentence: Survivors) -> str:
     true = "" if sentence.label is None else f", label {sentence.label}"
     return f"unpruned: {sentence.before}, pruned: {sentence.after}{true}"
 
 
 def terminal(sentence: Survivors, colours: bool, width: int | None = None) -> str:
-    """Write a row for each layer, wrapped together. What is dropped is dim, or dots."""
+    """Write a row for each layer, wrapped together. What is dropped is dim and struck through, or dots."""
     words = [shown(word) for word in sentence.words]
-    dropped = [f"{DIM}{word}{NORMAL}" if colours else "·" * columns(word) for word in words]
-    margin = max(map(len, sentence.layers)) + 2
+    dropped = [f"{STRUCK}{word}{NORMAL}" if colours else "·" * columns(word) for word in words]
+    named = parts(sentence)
+    margin = max(map(len, [*sentence.layers, *(name for name, _ in named)])) + 2
     limit = (width or shutil.get_terminal_size().columns) - margin
     lines = [shown_line(predictions(sentence))]
-    for part in wrap([columns(word) for word in words], limit, 1):
-        lines.append(" " * margin + " ".join(words[item] for item in part))
-        for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
-            lines.append(f"{layer:{margin}}" + " ".join((words if kept[item] else dropped)[item] for item in part))
-        lines.append("")
+    for name, part in named:
+        for line in wrap([columns(words[item]) for item in part], limit, 1):
+            items = [part[at] for at in line]
+            lines.append(f"{name:{margin}}" + " ".join(words[item] for item in items))
+            for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
+                lines.append(f"{layer:{margin}}" + " ".join((words if kept[item] else dropped)[item] for item in items))
+            lines.append("")
     return "\n".join(lines)
 
 
-def page(title: str, sentences: Sequence[Survivors]) -> str:
-    """Write a page of its own, which loads nothing."""
-    return PAGE.format(title=escape(title), sentences="\n".join(map(section, sentences)))
+def page(title: str, about: Mapping[str, str], sentences: Sequence[Survivors]) -> str:
+    """Write a page of its own, which loads nothing; ``about`` is what is said of the run, by name."""
+    told = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
+    return PAGE.format(title=escape(title), about=told, sentences="\n".join(map(section, sentences)))
 
 
 def section(sentence: Survivors) -> str:
+    """Write a table of a sentence, with a row for each layer; the sentences of a pair are its row groups."""
     direction = "rtl" if is_right_to_left(sentence.words) else "ltr"
-    words = [f"<bdi>{escape(word)}</bdi>" for word in sentence.words]
-    head = "".join(f'<th scope="col">{word}</th>' for word in words)
-    rows = []
-    for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
-        kinds = ["" if share == 1 else ' class="part"' if share else ' class="dropped"' for share in kept]
-        cells = "".join(f"<td{kind}>{word}</td>" for kind, word in zip(kinds, words, strict=True))
-        rows.append(f'<tr><th scope="row"><bdi>{escape(layer)}</bdi></th>{cells}</tr>')
+    groups = [group(sentence, name, part) for name, part in parts(sentence)]
     return f"""<h2>{escape(predictions(sentence))}</h2>
-<div class="scroll" tabindex="0"><table dir="{direction}">
-<thead><tr><th><bdi>sentence</bdi></th>{head}</tr></thead>
-<tbody>
-{chr(10).join(rows)}
-</tbody>
-</table></div>"""
+<table dir="{direction}">
+{chr(10).join(groups)}
+</table>"""
+
+
+def group(sentence: Survivors, name: str, part: range) -> str:
+    rows = [f'<tr><th scope="rowgroup" colspan="2"><bdi>{name}</bdi></th></tr>'] if name else []
+    for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
+        words = " ".join(marked(sentence.words[item], kept[item]) for item in part)
+        rows.append(f'<tr><th scope="row"><bdi>{escape(layer)}</bdi></th><td>{words}</td></tr>')
+    return "<tbody>\n" + "\n".join(rows) + "\n</tbody>"
+
+
+def marked(word: str, share: float) -> str:
+    """Mark a word up for the share of its pieces that is kept."""
+    text = f"<bdi>{escape(word)}</bdi>"
+    return text if share == 1 else f"<u>{text}</u>" if share else f"<del>{text}</del>"
