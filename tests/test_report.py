@@ -1,14 +1,16 @@
 """The report says of records what they say: grouped, averaged, drawn; and it spoils nothing."""
 
+import io
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pruner.report import page as report
 from pruner.report.figure_data import charts
-from pruner.report.figures import BASELINE, PANEL, Chart, draw
+from pruner.report.figures import BASELINE, COLOURS, PANEL, RESOLUTION, WIDTH, Chart, covers, draw
 from pruner.report.page import groups, report_grid, write_report
 from pruner.report.records import Record, read_records
 from pruner.report.tables import labelled, summary
@@ -311,13 +313,13 @@ def test_ways_of_meeting_a_budget_are_lines_of_their_own(tmp_path):
 def test_the_other_figures_show_what_the_records_hold(records):
     found = charts_of(records)
     ((title, _, ticks),) = found["by-length"].lines.groupby(PANEL).groups
-    assert (title, ticks) == ("0-0.5", "3-9 10")
-    lines = panels(found["by-length"])["0-0.5"]
+    assert (title, ticks) == ("0,0.5", "3-9 10")
+    lines = panels(found["by-length"])["0,0.5"]
     assert lines["baseline"]["y"].tolist() == pytest.approx([92.0, 82.0])
     assert lines["head"]["y"].tolist() == pytest.approx([83.0, 73.0])
     assert lines["head"]["y_error"].tolist() == pytest.approx([4.2426, 4.2426], abs=1e-4)
     ((label, line),) = panels(found["tokens"])["layer"].items()
-    assert (label, line["x"].tolist(), line["y"].tolist()) == ("0-0.5", [1, 2], [100.0, 50.0])
+    assert (label, line["x"].tolist(), line["y"].tolist()) == ("0,0.5", [1, 2], [100.0, 50.0])
     lines = panels(found["loss"])["training step"]
     assert list(lines) == ["baseline", "head"]
     assert lines["baseline"][["x", "y"]].to_numpy().tolist() == [[1.0, 0.7], [2.0, 0.5]]
@@ -373,7 +375,7 @@ def test_a_method_that_prunes_no_tokens_is_in_tables_figures_and_csv(records, ru
     assert found["speed-up"].tolist() == ["", "1.25x", ""]
     flops, speed = panels(charts_of(records)["frontier"]).values()
     assert (list(flops), list(speed)) == (["baseline", "head", "int"], ["baseline", "head"])
-    assert list(panels(charts_of(records)["by-length"])) == ["0-0.5", "8 bits"]
+    assert list(panels(charts_of(records)["by-length"])) == ["0,0.5", "8 bits"]
     alone = next(group for group in groups(read_records(records)[0]) if group.place == "alone-bert-mrpc")
     assert table(alone)["variant"].tolist() == ["unpruned", "8 bits", "4 bits"]
     assert table(alone)["tokens not computed"].tolist() == ["", "", ""]
@@ -398,6 +400,37 @@ def test_a_schedule_found_for_no_budget_is_in_tables_and_figures(tmp_path):
     lines = charts_of(tmp_path)["frontier"].lines
     assert lines["label"].unique().tolist() == ["head, soft-extract"]
     assert list(panels(charts_of(tmp_path)["by-length"])) == ["lambda 0.001"]
+
+
+@pytest.mark.parametrize("ticks", ["", "3-9 10-20 21-30"])
+def test_lines_that_coincide_are_all_seen(ticks):
+    """Of each of them there is ink in its own colour; the legend, at the right, is not counted."""
+    image = pytest.importorskip("matplotlib.image")
+    looks = range(6)
+    points = [(look, x, 0.9) for look in looks for x in range(3)] + [(9, x, 0.1 * x) for x in range(3)]
+    lines = pd.DataFrame(points, columns=["look", "x", "y"])
+    lines = lines.assign(panel="", x_label="x", ticks=ticks, label="line " + lines["look"].astype(str), dash=0)
+    pixels = image.imread(io.BytesIO(draw(Chart(lines, "y"))["png"]))[:, : int(WIDTH * RESOLUTION * 0.95), :3]
+    for look in looks:
+        colour = [int(COLOURS[look][at : at + 2], 16) / 255 for at in (1, 3, 5)]
+        assert (np.abs(pixels - colour) < 0.02).all(axis=2).sum() > 60, look
+
+
+def test_lines_that_only_meet_are_as_thin_as_ever():
+    first, second, near, base = (
+        pd.DataFrame({"x": [1.0, 2.0, 3.0], "y": ys, "look": look})
+        for look, ys in [
+            (0, [1.0, 2.0, 3.0]),
+            (1, [3.0, 2.0, 1.0]),
+            (2, [1.0, 2.001, 3.0]),
+            (BASELINE, [1.0, 2.0, 3.0]),
+        ]
+    )
+    assert covers([first, second]) == [0, 0]
+    assert covers([first, second, near]) == [1, 0, 0]
+    assert covers([base, first, near]) == [0, 2, 1]  # the baseline is drawn last
+    assert covers([first.head(1), first.head(1)]) == [1, 0]
+    assert covers([first, first.head(1)]) == [0, 0]  # most of it is seen
 
 
 def test_names_are_drawn_as_they_are():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ import RunBert4Glue
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import Dense
 from pruner.compress.tokens.methods import LearnedPruning, SoftExtractPruning, TokenPruning
-from pruner.compress.tokens.schedule import make_pruning, schedule_name
+from pruner.compress.tokens.schedule import make_pruning, schedule_name, schedule_text
 from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.cache import read_cache
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
 from pruner.experiments import run_grid
+from pruner.utils.flags import parse_flags
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
 SCHEDULE = ("--schedule", "0.6,0,0.3,0,0,0")
@@ -342,6 +344,12 @@ def test_the_schedules_constant_is_for_bert_base():
 )
 def test_schedule_names(schedule, name):
     assert schedule_name(schedule) == name
+
+
+def test_a_schedule_is_written_as_its_flag_takes_it(monkeypatch):
+    assert schedule_text([0.8, 0.0, 0.0]) == "0.8,0,0"
+    monkeypatch.setattr(sys, "argv", ["RunBert4Glue.py", "--schedule", schedule_text([0.154, 0.0, 0.25])])
+    assert parse_flags(vars(RunBert4Glue)).pruning_schedule == [0.154, 0.0, 0.25]
 
 
 def test_the_names_of_runs_are_file_names_on_any_system():

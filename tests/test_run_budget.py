@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from test_run import prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.tokens.schedule import schedule_text
 from pruner.training import stage as stages
 from pruner.training.stage import Stage
 from pruner.training.trainer import PruningTrainer, logits_loss
@@ -45,7 +46,7 @@ def test_budgets_are_met_on_the_sample_task(run, tmp_path, trainings):
         assert name.endswith(f"_learned-{record['target_flops_reduction']:g}x_seed1")
         assert record["flops"]["reduction"] == pytest.approx(record["target_flops_reduction"], rel=0.03)
         log = (tmp_path / "records" / "BERT" / "demo" / name / "run.log").read_text(encoding="utf-8")
-        assert f"pruning_schedule = {record['schedule']}\n" in log
+        assert f"schedule: {schedule_text(record['schedule'])}\n" in log
         kept = PrunedBertForSequenceClassification.from_pretrained(tmp_path / "models" / "demo" / name)
         assert list(kept.pruning.schedule) == record["schedule"]
     assert "| learned for 2.5x |" in out

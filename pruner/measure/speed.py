@@ -15,7 +15,7 @@ from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.flops import pruned_flops
-from pruner.compress.tokens.schedule import check_schedule, schedule_name
+from pruner.compress.tokens.schedule import check_schedule, schedule_text
 from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Split, read_cache
@@ -138,7 +138,7 @@ def table(rows: Sequence[dict]) -> pd.DataFrame:
             "data": row["data"],
             "batch": row["batch_size"],
             "method": row["method"],
-            "schedule": schedule_name(row["schedule"]),
+            "schedule": schedule_text(row["schedule"]),
             "baseline ms": f"{row['baseline_ms']:.1f}",
             "pruned ms": f"{row['pruned_ms']:.1f}",
             "FLOPs reduction": f"{row['flops_reduction']:.2f}x",

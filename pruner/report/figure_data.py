@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from pruner.compress.method import Dense
-from pruner.compress.tokens.schedule import schedule_name
+from pruner.compress.tokens.schedule import schedule_text
 from pruner.report.figures import BASELINE, PANEL, Chart
 from pruner.report.tables import WAYS, method_order
 
@@ -44,7 +44,7 @@ def setting(row: pd.Series) -> str:
         return f"{row['way']} for {row['target_flops_reduction']:g}x"
     if row["target_prune_rate"] >= 0:
         return f"rate {row['target_prune_rate']:g}"
-    return schedule_name(row["schedule"]) if isinstance(row["schedule"], list) and not row["way"] else row["variant"]
+    return schedule_text(row["schedule"]) if isinstance(row["schedule"], list) and not row["way"] else row["variant"]
 
 
 def looks(frame: pd.DataFrame) -> dict[str, int]:

@@ -15,6 +15,9 @@ INK_AND_GAPS = "6,2 1,1.5 6,2,1,2 3,1,1,1,1,1 7,1.5 2,3 9,2,1,2,1,2 5,5 1,3 12,2
 DASHES: list[Any] = ["-", *((0, [float(length) for length in dash.split(",")]) for dash in INK_AND_GAPS)]
 DODGE = 0.045  # between the lines of a panel with named ticks, so that their bars do not lie on each other
 WIDTH, HEIGHT = 4.1, 3.1  # of a panel, in inches
+CLOSE = 0.01  # of an axis: points that are no further apart lie on each other
+# By how much markers and lines grow that others lie on, at most and in all, so that an edge of each is seen.
+GROWTH = {"markersize": (3.0, 9.0), "linewidth": (1.8, 5.4)}
 DENSE = 20  # points of a line from which not each gets a marker
 RESOLUTION = 150  # dots per inch of a PNG
 # Of Matplotlib, in all figures: the same bytes whenever they are drawn, and a dollar in a name begins no formula.
@@ -95,11 +98,36 @@ def draw_panel(axes: Any, key: Any, lines: pd.DataFrame) -> dict[Any, Any]:
         axes.locator_params(axis="x", integer=True)
     groups = lines.groupby("label", sort=False)
     shifts = DODGE * (np.arange(len(groups)) - (len(groups) - 1) / 2) * bool(ticks)
-    return {label: draw_line(axes, line, n, shifts[n]) for n, (label, line) in enumerate(groups)}
+    above = covers([line for _, line in groups])
+    sizes = [
+        {key: rank * min(step, most / max(above)) if rank else 0.0 for key, (step, most) in GROWTH.items()}
+        for rank in above
+    ]
+    return {label: draw_line(axes, line, n, shifts[n], sizes[n]) for n, (label, line) in enumerate(groups)}
 
 
-def draw_line(axes: Any, line: pd.DataFrame, number: int, shift: float) -> Any:
-    """Draw the ``number``-th line of a panel, a little to the right; return its handle for the legend."""
+def covers(lines: list[pd.DataFrame]) -> list[int]:
+    """Count for each line how many lie on each other above it, where most of its points are on theirs.
+
+    Lines are drawn in their order, but for the baseline, which comes last.
+    """
+    points = [line[["x", "y"]].to_numpy(float) for line in lines]
+    everything = np.concatenate(points)
+    spans = np.nanmax(everything, axis=0) - np.nanmin(everything, axis=0)
+    tolerance = CLOSE * spans + 1e-9
+    order = sorted(range(len(lines)), key=lambda n: lines[n]["look"].iloc[0] == BASELINE)
+    above = [0] * len(lines)
+    for place in reversed(range(len(order))):
+        under, a = order[place], points[order[place]]
+        for over in order[place + 1 :]:
+            near = (np.abs(a[:, None] - points[over][None]) <= tolerance).all(axis=2)
+            if near.any(axis=1).mean() > 0.5:
+                above[under] = max(above[under], above[over] + 1)
+    return above
+
+
+def draw_line(axes: Any, line: pd.DataFrame, number: int, shift: float, more: dict[str, float]) -> Any:
+    """Draw the ``number``-th line of a panel, a little to the right and so much larger; return its legend's handle."""
     line = line.sort_values("x", kind="stable")
     look, dash = line[["look", "dash"]].iloc[0].astype(int)
     base = look == BASELINE
@@ -114,12 +142,12 @@ def draw_line(axes: Any, line: pd.DataFrame, number: int, shift: float) -> Any:
         yerr=bars.get("y_error"),
         color=colour,
         marker="*" if base else MARKERS[look % len(MARKERS)],
-        markersize=9 if base else 5.5,
+        markersize=(9 if base else 5.5) + more["markersize"],
         # Filled and hollow in turn, where markers lie on each other.
         markerfacecolor=colour if base or look % 2 == 0 else "white",
         markevery=(number * 2 % 7, 7) if len(line) >= DENSE else None,
         linestyle=DASHES[dash % len(DASHES)] if len(line) > 1 else "none",
-        linewidth=1.3,
+        linewidth=1.3 + more["linewidth"],
         elinewidth=0.8,
         capsize=2,
         zorder=3 if base else 2,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import transformers
 
+from pruner.compress.tokens.schedule import schedule_text
 from pruner.data.cache import cache_path, read_cache
 from pruner.data.rows import check_text
 from pruner.data.task import TASKS
@@ -82,7 +83,7 @@ def own_sentences(model: KeptModel, task: str, texts: list[str], seconds: list[s
 def about(model: KeptModel, folder: Path, task: str, record: Record | None, run: Path) -> dict[str, str]:
     """Say what the page is of: model, task and method; of a recorded run also its metrics, what it saves and where."""
     pruning = model.model.pruning
-    schedule = ",".join(f"{rate:g}" for rate in pruning.schedule)
+    schedule = schedule_text(pruning.schedule)
     told = {"model": f"{model.model.config.model_type}, {folder}", "task": task}
     if record is None:
         return told | {"method": f"{pruning.method}, {schedule}"}

@@ -17,7 +17,7 @@ from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification, RateRamp
 from pruner.compress.tokens.measures import count_tokens, rank_correlation, shorten
 from pruner.compress.tokens.sampled import SampleSchedules, choose_schedule, in_all_layers
-from pruner.compress.tokens.schedule import Pruning, schedule_name
+from pruner.compress.tokens.schedule import Pruning, schedule_name, schedule_text
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.collate import Collate, make_batch
 from pruner.evaluation.predict import predict
@@ -54,7 +54,7 @@ class TokenPruning(Method):
 
     def schedule_names(self) -> tuple[str, str]:
         """Return what the schedule is called in tables and in names of folders."""
-        return ",".join(f"{rate:g}" for rate in self.pruning.schedule), schedule_name(self.pruning.schedule)
+        return schedule_text(self.pruning.schedule), schedule_name(self.pruning.schedule)
 
     def labelled(self, schedule: str) -> str:
         teacher = f"-{self.pruning.teacher}" if self.pruning.teacher else ""
@@ -209,7 +209,7 @@ class LearnedPruning(TokenPruning):
         schedule, least = choose_schedule(model.num_layers, lambda family: self.fit(family, context), unlikeness)
         progress.close()
         say(f"chosen of {progress.n} schedules; unlike the dense model by {least:.4f}")
-        say(f"pruning_schedule = {schedule}")
+        say(f"schedule: {schedule_text(schedule)}")
         return model.set_schedule(schedule)
 
 
@@ -238,5 +238,5 @@ class SoftExtractPruning(TokenPruning):
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         model: Any = super().finalize(trained, context, dense, say)
-        say(f"pruning_schedule = {list(model.pruning.schedule)}")
+        say(f"schedule: {schedule_text(model.pruning.schedule)}")
         return model

@@ -170,6 +170,11 @@ def _layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float
     return [method if rate > 0 else None for method, rate in zip(methods, schedule, strict=True)]
 
 
+def schedule_text(schedule: Sequence[float]) -> str:
+    """Write a schedule as people read it, and as ``--schedule`` takes it: ``[0.6, 0, 0]`` -> ``"0.6,0,0"``."""
+    return ",".join(f"{rate:g}" for rate in schedule)
+
+
 def schedule_name(schedule: Sequence[float]) -> str:
     """Shorten a schedule for names of files: ``[0.6, 0, 0, 0]`` -> ``"0.6-0x3"``."""
     runs = [(text, len(list(run))) for text, run in groupby(f"{rate:g}" for rate in schedule)]
