@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import sys
 
 import numpy as np
@@ -99,6 +100,20 @@ def test_a_table_has_means_deviations_and_differences(records):
     assert found["speed-up"].tolist() == ["", "1.25x"]
     assert table(recurrent)["rate"].tolist() == ["unpruned", "0.5", "0.9"]
     assert table(other)["metric"].tolist() == ["accuracy 10.0"]
+
+
+def test_the_pages_of_surviving_words_are_linked_from_the_tables(records):
+    (records / "other/mrpc/head1").rename(records / "other/mrpc/he ad (1)")
+    for run in ("BERT/mrpc/head2", "other/mrpc/he ad (1)"):
+        (records / run / "survivors.html").touch()
+    page = write_report(records, with_figures=False).read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("|") and "](" in line]
+    assert [re.findall(r"\[words\]\((.*?)\) +\|$", row) for row in rows] == [
+        ["BERT/mrpc/head2/survivors.html"],
+        ["other/mrpc/he%20ad%20%281%29/survivors.html"],
+    ]
+    assert [row.split("|")[1].strip() for row in rows] == ["head", "head"]
+    assert page.count("| words") == 2  # and the LSTM's table has no such column
 
 
 def test_a_difference_of_nothing_has_no_minus():

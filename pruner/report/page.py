@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
 
@@ -35,7 +36,7 @@ GRID_FOLDERS = "BERT", "LSTM"  # of the default layout, in the folder of which t
 
 
 class Group(NamedTuple):
-    """Records that share a table, ``labelled``; its heading, and the name that its figures' files begin with."""
+    """Records that share a table, ``labelled``, and their ``folder``; its heading, and how its figures' names begin."""
 
     title: str
     place: str
@@ -47,7 +48,7 @@ def groups(records: dict[str, Record]) -> list[Group]:
     tables = defaultdict(list)
     for name in sorted(records):
         record = records[name]
-        tables["/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)].append(record)
+        tables["/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)].append(name)
     made: list[Group] = []
     for (folder, model, task, _), members in sorted(tables.items()):
         heading = f"{folder or model.upper()}: {task}"
@@ -56,7 +57,8 @@ def groups(records: dict[str, Record]) -> list[Group]:
         place = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(filter(None, (folder, model, task))))
         while place in [group.place for group in made]:
             place += "-"
-        made.append(Group(heading, place, labelled(members)))
+        frame = labelled([records[name] for name in members])
+        made.append(Group(heading, place, frame.assign(folder=[members[at] for at in frame.index])))
     return made
 
 
@@ -71,8 +73,16 @@ def csv(records: dict[str, Record]) -> str:
     return frame.map(lambda cell: json.dumps(cell) if isinstance(cell, list) else cell).to_csv(index=False)
 
 
-def section(group: Group, figures: Sequence[str]) -> str:
-    """Write a group's heading, hardware, tables and figures."""
+def words(frame: pd.DataFrame, root: Path) -> list[str]:
+    """Link for each row of the ``summary`` to the pages of surviving words that its records below ``root`` have."""
+    pages = frame["folder"] + "/survivors.html"
+    links = frame.assign(page=pages.where([(root / page).is_file() for page in pages]))
+    rows = links.groupby(["task", "label", "variant"], sort=False)
+    return [" ".join(f"[words]({quote(page)})" for page in cells["page"].dropna()) for _, cells in rows]
+
+
+def section(group: Group, figures: Sequence[str], root: Path) -> str:
+    """Write a group's heading, hardware, tables and figures, for a page in ``root``."""
     frame = group.frame
     blank = pd.Series(None, frame.index, dtype="str")
     gpu, cpu, threads = (frame.get(f"environment.{key}", blank) for key in ("gpu", "cpu", "threads"))
@@ -80,7 +90,8 @@ def section(group: Group, figures: Sequence[str]) -> str:
     hardware = gpu.where(gpu.notna(), cpu + " with " + threads.astype(str) + " threads").dropna().unique()
     if len(hardware):
         parts.append(f"Timed on {', '.join(sorted(hardware))}.")
-    parts.append(markdown(summary(frame, "label", differences=True).drop(columns="task")))
+    table, links = summary(frame, "label", differences=True).drop(columns="task"), words(frame, root)
+    parts.append(markdown(table.assign(words=links) if any(links) else table))
     if (frame["label"] == frame["title"]).all():
         parts += map(markdown, comparisons(frame))
     parts += [f"![{Path(name).name}]({name}.png) ([SVG]({name}.svg))" for name in figures]
@@ -110,7 +121,9 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
         figures = {f"figures/{group.place}-{name}": chart for name, chart in charts(group.title, group.frame).items()}
         if with_figures:
             files |= {f"{name}.{kind}": data for name, chart in figures.items() for kind, data in draw(chart).items()}
-        parts.append(section(group, [name for name in figures if with_figures or (root / f"{name}.png").is_file()]))
+        parts.append(
+            section(group, [name for name in figures if with_figures or (root / f"{name}.png").is_file()], root)
+        )
     if skipped:
         parts.append(f"Skipped, for they are no records of these runs: {', '.join(skipped)}.")
     text = "\n\n".join(parts) + "\n"
