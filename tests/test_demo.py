@@ -5,12 +5,14 @@ import re
 import subprocess
 import sys
 import time
+from itertools import pairwise
 
 import pytest
 from conftest import ROOT
 
 from pruner.data.sample import SAMPLE, SIGNAL_WORDS, TOPICS, make_sentences
 
+README = ROOT / "README.md"
 WORDS = {word for words in TOPICS.values() for word in words}
 
 
@@ -59,6 +61,19 @@ def test_the_words_that_survive_are_shown(demo):
         assert example["kept"] in demo[0]
 
 
+def test_tokens_leave_in_each_layer(demo):
+    record = demo[1]["student", "emission"]
+    shares = record["tokens"]["kept_by_layer"]
+    assert len(shares) == 3
+    assert all(after < 0.8 * before for before, after in pairwise([1, *shares]))
+
+
+def test_the_readme_names_a_run_of_the_demo(demo):
+    (named,) = re.findall(r"python -m pruner.survivors records/BERT/demo/(\S+)`", README.read_text(encoding="utf-8"))
+    assert f"-> records/BERT/demo/{named}\n" in demo[0]
+    assert (README.parent / "records" / "published" / "BERT" / "demo" / named / "record.json").is_file()
+
+
 def test_pruning_saves_work_and_time(demo):
     for method in (("student", "emission"), ("random", None)):
         record = demo[1][method]
@@ -70,7 +85,7 @@ def test_pruning_saves_work_and_time(demo):
 
 def test_it_takes_about_two_minutes_and_ends_with_a_table(demo):
     assert demo[2] < 300  # on the two cores of a noisy machine
-    assert re.search(r"\| demo \| student of emission +\| 0\.8,0,0 ", demo[0])
+    assert re.search(r"\| demo \| student of emission +\| 0\.8,0\.4,0\.4 ", demo[0])
 
 
 @pytest.fixture(scope="module")
