@@ -6,13 +6,12 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
-from tqdm import tqdm
-
 from pruner.models.config import WEIGHTS, read_config
 from pruner.models.google import SQUAD, TF2, Weight, is_training_state, match, padded_rows
 from pruner.utils.errors import UserError, run_script
 from pruner.utils.files import check_writable, whole
 from pruner.utils.flags import Parser
+from pruner.utils.progress import Progress
 
 # Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
 # both, which transformers takes for the exact one.
@@ -103,7 +102,7 @@ def read_weights(reader, weights: dict[str, Weight], prefix: Path) -> dict:
     import torch
 
     state = {}
-    for variable, weight in tqdm(sorted(weights.items()), unit="variable"):
+    for variable, weight in Progress(sorted(weights.items()), unit="variable"):
         try:
             tensor = torch.from_numpy(reader.get_tensor(variable))
         except Exception as error:

@@ -217,6 +217,12 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
         fit(models[1], BertCollator(True), tmp_path / "broken", settings)
     assert os.listdir(tmp_path / "broken") == ["checkpoint-3"]
     resumed, again, said = fit(models[2], BertCollator(True), tmp_path / "broken", settings)
-    assert said == [f"training resumes from {tmp_path / 'broken' / 'checkpoint-3'}"]
+    steps = len(curve) // 2
+    means = [sum(entry["loss"] for entry in part) / steps for part in (curve[:steps], curve[steps:])]
+    assert said == [
+        f"training resumes from {tmp_path / 'broken' / 'checkpoint-3'}",
+        f"training goes on after step 3 of {2 * steps}",
+        "loss {:.4f} in epoch 1, {:.4f} in epoch 2 of 2".format(*means),  # that of an epoch's first steps is kept
+    ]
     assert curve == again
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())

@@ -10,11 +10,10 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.request import urlopen
 
-from tqdm import tqdm
-
 from pruner.data.task import Task
 from pruner.utils.errors import UserError
 from pruner.utils.files import temporary, whole
+from pruner.utils.progress import Progress
 
 GLUE_ADDRESS = "https://dl.fbaipublicfiles.com"
 MRPC_FILES = (
@@ -39,7 +38,7 @@ def download(address: str, largest: int) -> Iterator[bytes]:
     try:
         with urlopen(address, timeout=60) as response:
             total = int(response.headers.get("Content-Length") or 0) or None
-            with tqdm(total=total, unit="B", unit_scale=True, desc=name) as progress:
+            with Progress(total=total, unit="B", unit_scale=True, desc=name) as progress:
                 while max(size, total or 0) <= largest and (chunk := response.read(CHUNK)):
                     yield chunk
                     size += len(chunk)

@@ -23,6 +23,7 @@ from pruner.utils.distributed import from_main, is_main, num_processes
 from pruner.utils.errors import CellError
 from pruner.utils.files import check_writable
 from pruner.utils.locks import Lock
+from pruner.utils.progress import close_bars, duration
 
 Prepared = list[tuple[Task, Cache, TrainSettings]]
 
@@ -48,12 +49,31 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
     """
     finished = from_main(lambda: start(grid, cells))
     failed: dict[int, str] = {}
+    try:
+        run_cells(grid, cells, finished, failed)
+    except KeyboardInterrupt:
+        if is_main() and any(finished):
+            close_bars()
+            report_grid(grid.records)
+        raise
+    if is_main() and any(finished):
+        frame = to_frame([record for record in finished if record])
+        for table in (summary(frame), *comparisons(frame)):
+            print("\n" + markdown(table))
+        report_grid(grid.records)
+    if failed:
+        more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
+        raise CellError(next(iter(failed.values())) + more)
+
+
+def run_cells(grid: Grid, cells: Sequence[Cell], finished: list[Record | None], failed: dict[int, str]) -> None:
+    """Run the cells whose records are not in ``finished`` yet, and put them there, or what went wrong in ``failed``."""
     locks = [Lock(grid.folder(cell)) for cell in cells]
     started, done = time.monotonic(), 0
     while (index := from_main(lambda: take_cell(grid, cells, finished, failed, locks))) is not None:
         cell = cells[index]
         waiting = sum(record is None for record in finished)
-        left = "" if not done else f", about {(time.monotonic() - started) / done * waiting / 60:.0f} min left"
+        left = "" if not done else f", about {duration((time.monotonic() - started) / done * waiting)} left"
         if is_main():
             write_plan(grid, cells, finished)
         grid.log.start_cell()
@@ -74,14 +94,6 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
                 locks[index].release()
                 drop_plans(grid)
         done += 1
-    if is_main() and any(finished):
-        frame = to_frame([record for record in finished if record])
-        for table in (summary(frame), *comparisons(frame)):
-            print("\n" + markdown(table))
-        report_grid(grid.records)
-    if failed:
-        more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
-        raise CellError(next(iter(failed.values())) + more)
 
 
 def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 from transformers import BertConfig
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
@@ -30,6 +29,7 @@ from pruner.report.tables import markdown
 from pruner.utils.environment import environment
 from pruner.utils.errors import SettingError, UserError, unknown
 from pruner.utils.files import check_writable, write_whole
+from pruner.utils.progress import Progress
 
 MOST_BATCHES = 40  # that are timed of a task, spread evenly over its lengths
 RANDOM_BATCHES = 4  # of random sentences
@@ -116,7 +116,7 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
     no_counts = torch.zeros(config.vocab_size, dtype=torch.int64)
     rows = []
-    for dtype, batch_size, name, split, method, rates in tqdm(cells, unit="row"):
+    for dtype, batch_size, name, split, method, rates in Progress(cells, unit="row"):
         # Where all rates are 0 no method is asked.
         methods = "student" if method == "none" else method
         model.set_pruning(rates, methods, token_counts=no_counts, student_widths=args.student_widths)

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -78,14 +79,15 @@ COMMON = [entry.name for entry in fields(Record)]
 
 
 class Log:
-    """Prints lines above the progress bars and keeps those of the current cell for its ``run.log``."""
+    """Prints lines above the progress bars; keeps those of the current cell, with their times, for its ``run.log``."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def __call__(self, text: str = "") -> None:
         tqdm.write(text)
-        self.lines.append(text)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        self.lines += [f"{now}  {line}" for line in text.strip("\n").split("\n")]
 
     def start_cell(self) -> None:
         self.lines = []

@@ -1,5 +1,7 @@
 """Train a model on a prepared split; an interrupted training resumes from its last checkpoint."""
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -16,15 +18,48 @@ from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
 from pruner.utils.errors import CellError, NotFiniteError
 from pruner.utils.files import remove_folder
+from pruner.utils.progress import SECONDS
 
 
 class LossBar(ProgressCallback):
-    """One progress bar with the running loss, in place of one line per log entry."""
+    """On a terminal one progress bar with the running loss, in place of one line per log entry."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if state.is_world_process_zero:
+            self.training_bar = tqdm(total=state.max_steps, dynamic_ncols=True, disable=None)  # elsewhere EpochLosses
+        self.current_step = 0
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.training_bar is not None and logs and "loss" in logs:
             shown = {name: f"{logs[name]:.4f}" for name in ("loss", "student_loss") if name in logs}
             self.training_bar.set_postfix(shown)
+
+
+class EpochLosses(TrainerCallback):
+    """Says where an interrupted training goes on, and the mean loss of each epoch: a line for one or for a minute.
+
+    The longer of both counts: a training of hours says something each epoch, one of many short epochs every minute.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say, self.waiting = say, list[str]()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.said = time.monotonic()
+        if state.global_step:
+            self.say(f"training goes on after step {state.global_step} of {state.max_steps}")
+
+    def on_epoch_end(self, args, state, control, train_dataloader=None, **kwargs):
+        steps = len(train_dataloader)
+        epoch = math.ceil(state.global_step / steps)
+        entries = [entry for entry in state.log_history if "loss" in entry and entry["step"] > (epoch - 1) * steps]
+        if entries:  # an epoch may be shorter than what is averaged
+            loss = sum(entry["loss"] for entry in entries) / len(entries)
+            self.waiting.append(f"{loss:.4f} in epoch {epoch}")
+        is_last = state.global_step >= state.max_steps
+        if self.waiting and (is_last or time.monotonic() - self.said >= SECONDS):
+            self.say(f"loss {', '.join(self.waiting)} of {args.num_train_epochs:g}")
+            self.said, self.waiting = time.monotonic(), []
 
 
 def training_device() -> torch.device:
@@ -91,7 +126,7 @@ def train(
     trainer = PruningTrainer(
         settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
     )
-    for callback in (LossBar(), *callbacks, CheckpointCallback()):
+    for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
         trainer.add_callback(callback)
     checkpoint = from_main(lambda: last_checkpoint(folder))
     if checkpoint:

@@ -10,9 +10,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import NoReturn
 
 from packaging.specifiers import SpecifierSet
-from tqdm import tqdm
 
 from pruner import STOPPED
+from pruner.utils.progress import close_bars
 
 OLDEST_PYTHON = (3, 11)
 # Versions that the tests have run on, and later ones that their authors' numbering promises to be compatible.
@@ -81,7 +81,8 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
     """Run a script's ``main``; return the exit code: 2 after bad input, with one line on stderr, 130 after Ctrl-C."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what is printed is UTF-8 wherever it goes
-            stream.reconfigure(encoding="utf-8", errors="replace")
+            # In a file, lines of both streams come in their order, and at once.
+            stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     try:
         check_versions(packages)
         main()
@@ -111,6 +112,5 @@ def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> NoRetu
 
 def print_line(text: str) -> None:
     """Print a text as one line to stderr, below the progress bars."""
-    for bar in list(getattr(tqdm, "_instances", ())):
-        bar.close()
+    close_bars()
     print(" ".join(text.split()), file=sys.stderr)

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import Cost, Dense, Method
@@ -24,6 +23,7 @@ from pruner.evaluation.predict import predict
 from pruner.training.context import Context
 from pruner.training.distillation import logits_loss
 from pruner.training.stage import Additions, Say, Stage, Trained
+from pruner.utils.progress import Progress
 
 CHOICE_ROWS = 512  # training sentences on which schedules are compared
 
@@ -199,7 +199,7 @@ class LearnedPruning(TokenPruning):
         split, batch_size = context.training_subset(CHOICE_ROWS), context.train_settings.batch_size
         collate, plain = self.collate(context), context.backbone.collate(context.task)
         teacher_logits = torch.from_numpy(predict(dense, split, batch_size, plain))
-        progress = tqdm(desc="choosing the schedule", unit="schedule")
+        progress = Progress(desc="choosing the schedule", unit="schedule")
 
         def unlikeness(schedule: Sequence[float]) -> float:
             model.set_schedule(in_all_layers(schedule))
