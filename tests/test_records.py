@@ -1,20 +1,33 @@
 """Records are written whole or not at all, and the table says what they say."""
 
+import ast
 import json
+import re
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from safetensors.torch import save_file
 
 from pruner.compress.tokens.measures import count_tokens
 from pruner.compress.tokens.schedule import make_pruning
+from pruner.data.task import TASKS, Task
+from pruner.evaluation.collapse import collapsed, majority_share
+from pruner.report.card import card
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
-from pruner.report.tables import budget_table, markdown, metric_text, rate_table, summary, to_frame
+from pruner.report.tables import budget_table, markdown, metric_text, one_answer, rate_table, summary, to_frame
 from pruner.training.stage import Recipe, Stage, Stages
 from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
+from pruner.utils.progress import duration
+
+TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
 def content(method="student", seed=1, accuracy=0.8, **changes) -> dict:
@@ -53,11 +66,11 @@ def old_content(**changes) -> dict:
 def test_a_record_replaces_another_as_a_whole(tmp_path):
     folder = tmp_path / "BERT" / "mrpc" / "run"
     log = Log()
-    log("one line")
+    log("\none line")
     write_record(folder, make_record(), log)
     write_record(folder, make_record(accuracy=0.7), log)
     assert json.loads((folder / "record.json").read_text("utf-8"))["metrics"] == {"accuracy": 0.7}
-    assert (folder / "run.log").read_text("utf-8") == "one line\n"
+    assert re.fullmatch(TIME + r"  one line\n", (folder / "run.log").read_text("utf-8"))
     assert [entry.name for entry in folder.parent.iterdir()] == ["run"]
 
 
@@ -107,6 +120,14 @@ WRONG = [
     {"task": "../mrpc"},
     {"target_flops_reduction": []},
 ]
+# Keys that records have had for some time only.
+WRONG_OPTIONAL = [
+    {"majority_share": {"dev": 1.5}},
+    {"majority_share": {"a|b": 0.5}},
+    {"collapsed": {"dev": {"answer": 1, "share": 0.5}}},
+    {"collapsed": {"dev": {"answer": "1"}}},
+    {"baseline_collapsed": []},
+]
 
 
 @pytest.mark.parametrize("changes", WRONG)
@@ -128,7 +149,16 @@ def test_a_complete_record_is_one_that_the_tables_can_show(tmp_path, made, chang
 
 
 @pytest.mark.parametrize(
-    "changes", [*WRONG, {"title": "a|b"}, {"variant": "a\nb"}, {"version": 3}, {"settings": {"a": {1}}}, {"bytes": {}}]
+    "changes",
+    [
+        *WRONG,
+        *WRONG_OPTIONAL,
+        {"title": "a|b"},
+        {"variant": "a\nb"},
+        {"version": 3},
+        {"settings": {"a": {1}}},
+        {"bytes": {}},
+    ],
 )
 def test_a_record_is_checked_when_it_is_made(changes):
     with pytest.raises(ValueError, match=None if "settings" in changes else next(iter(changes))):
@@ -340,6 +370,102 @@ def test_published_counting_on_real_data(shared, tmp_path, run):
         real = count_tokens(dev.lengths.tolist(), make_pruning([0.6], "head", 1))["effective_rate"]
         assert 0.55 < real <= 0.6
     assert dropped == pytest.approx({"sst-2": 0.001, "cola": 0.0, "mrpc": 0.12}, abs=0.005)
+
+
+ONLY_ONE = {"dev": {"answer": "1", "share": 0.68382}}
+
+
+def test_a_model_that_gives_one_answer_only_is_named_in_tables():
+    records = [
+        make_record("baseline", accuracy=0.9),
+        make_record("random", accuracy=0.6838, collapsed=ONLY_ONE),
+        make_record("student", 1, accuracy=0.6838, collapsed=ONLY_ONE),
+        make_record("student", 2, accuracy=0.3162, collapsed={"dev": {"answer": "0", "share": 0.31618}}),
+        make_record("student", 3, accuracy=0.8, baseline_collapsed=ONLY_ONE),
+    ]
+    table = summary(to_frame(records)).set_index("method")
+    assert table.loc["baseline", "note"] == ""
+    assert table.loc["random", "note"] == 'answers only "1", 68.4 % of dev'
+    assert table.loc["student of emission", "note"] == (
+        'answers only "1", 68.4 % of dev in 1 of 3 seeds; answers only "0", 31.6 % of dev in 1 of 3 seeds; '
+        'baseline answers only "1", 68.4 % of dev in 1 of 3 seeds'
+    )
+    # Older records, and those of models that tell their sentences apart, have the table that they have had.
+    assert "note" not in summary(to_frame([make_record(), make_record("baseline")]))
+
+    def cell(target, seed, collapsed):
+        return make_record("attention", seed, 0.9, target_flops_reduction=target, collapsed=collapsed)
+
+    budgets = [cell(1.5, 1, {}), cell(1.5, 2, ONLY_ONE), cell(2.0, 1, ONLY_ONE)]
+    assert budget_table(to_frame(budgets)).iloc[0, 4:].tolist() == [
+        "90.0 ± 0.0",
+        "90.0 ± 0.0 (+0.0) (1 of 2 collapsed)",
+        "90.0 (+0.0) collapsed",
+    ]
+
+
+def test_any_name_of_a_class_can_stand_in_a_table():
+    collapsed = {
+        "dev_matched": {"answer": 'a|b\n"c"', "share": 0.5},
+        "dev_mismatched": {"answer": "x" * 100, "share": 1.0},
+    }
+    text = one_answer(make_record(collapsed=collapsed).collapsed)
+    assert text == f'answers only "a/b\\n"c"", 50.0 % of dev_matched and "{"x" * 37}...", 100.0 % of dev_mismatched'
+    assert one_answer({"dev": {"answer": "2.51", "share": None}}) == "answers only 2.51 on dev"
+    assert one_answer({}) == ""
+
+
+def dev_of(name: str, **labels) -> tuple[Task, Any]:
+    return TASKS[name], SimpleNamespace(splits={split: SimpleNamespace(labels=x) for split, x in labels.items()})
+
+
+def test_one_answer_only_is_found_on_each_dev_set():
+    task, cache = dev_of("mnli", dev_matched=np.array([0, 1, 1, 2]), dev_mismatched=np.array([2, 2, 0]))
+    assert majority_share(task, cache) == {"dev_matched": 0.5, "dev_mismatched": pytest.approx(2 / 3, abs=1e-6)}
+    same, other = np.tile([0.0, 1.0, 0.5], (4, 1)), np.eye(3)
+    assert collapsed(task, cache, {"dev_matched": same, "dev_mismatched": other}) == {
+        "dev_matched": {"answer": task.labels[1], "share": 0.5}
+    }
+    assert collapsed(task, cache, {"dev_matched": np.eye(4, 3), "dev_mismatched": other}) == {}
+    task, cache = dev_of("sts-b", dev=np.array([0.0, 2.5], dtype=np.float32))
+    assert majority_share(task, cache) == {}
+    assert collapsed(task, cache, {"dev": np.array([[2.5], [2.504]])}) == {"dev": {"answer": "2.50", "share": None}}
+    assert collapsed(task, cache, {"dev": np.array([[2.5], [2.51]])}) == {}
+    task, cache = dev_of("agnews", test=np.array([0, 1, 2, 3]))
+    assert collapsed(task, cache, {"test": np.eye(4)[[3, 3, 3, 3]]}) == {"test": {"answer": "Sci/Tech", "share": 0.25}}
+
+
+@pytest.mark.parametrize("name", ["a `b` |c| *d* <e> [f](g) ```", "- x\n---\n# y", "null", "1.0", "é: {z}"])
+def test_no_text_of_a_record_breaks_a_card(name):
+    """The front matter is YAML, the table has two columns, the code compiles."""
+    task = replace(TASKS["mrpc"], labels=(name, "1"))
+    record = make_record(
+        "head",
+        collapsed={"dev": {"answer": name, "share": 0.5}},
+        settings={"max_length": 8, "bert": name},
+        title=" ".join(name.replace("|", "").split()),
+    )
+    text = card(record, task, torch.nn.Linear(1, 1), Path(f"models/{name}"))
+    _, front, body = text.split("---\n", 2)
+    assert yaml.safe_load(front) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification",
+        "tags": ["token-pruning", "bert", "head", "mrpc"],
+    }
+    rows = [line for line in body.splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+    assert "| difference, points | accuracy -10.0 |" in rows
+    assert [line[:1] for line in body.splitlines()].count("#") == 1
+    assert body.count("\n```") == 2
+    code = re.search("```python\n(.*)\n```\n$", body, re.DOTALL)[1]
+    places = [node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)]
+    assert f"models/{name}" in places
+
+
+def test_durations_have_a_unit_in_which_they_are_not_zero():
+    assert [duration(seconds) for seconds in (0.1, 59.4, 59.6, 90, 5399, 9000)] == [
+        *("1 s", "59 s", "1 min", "2 min", "90 min", "2.5 h")
+    ]
 
 
 def test_budgets_have_a_column_each_with_the_difference_to_the_baseline():

@@ -11,7 +11,7 @@ import pytest
 
 from pruner.report import page as report
 from pruner.report.figure_data import charts
-from pruner.report.figures import BASELINE, COLOURS, PANEL, RESOLUTION, WIDTH, Chart, covers, draw
+from pruner.report.figures import BASELINE, COLLAPSED, COLOURS, PANEL, RESOLUTION, WIDTH, Chart, covers, draw
 from pruner.report.page import groups, report_grid, write_report
 from pruner.report.records import Record, read_records
 from pruner.report.tables import labelled, summary
@@ -284,6 +284,29 @@ def test_the_frontier_has_a_line_for_each_method_and_the_baseline(records):
     assert rates["x"].tolist() == pytest.approx([2.0, 2.8])
     assert rates["y"].tolist() == pytest.approx([70.0, 50.0])
     assert rates["y_error"].tolist() == [0.0, 0.0]
+
+
+def test_points_of_models_that_give_one_answer_only_are_circled(tmp_path):
+    only = {"dev": {"answer": "1", "share": 0.68382}}
+    tails = [make("tail", seed, 0.6838, collapsed=only if seed == 2 else {}) for seed in (1, 2)]
+    put(tmp_path, a__mrpc__base=make("baseline"), a__mrpc__head=make("head"))
+    assert not any(COLLAPSED in svg_text(chart) for chart in charts_of(tmp_path).values())
+    put(tmp_path, a__mrpc__tail1=tails[0], a__mrpc__tail2=tails[1])
+    found = charts_of(tmp_path)
+    for name in ("frontier", "by-length"):
+        lines = found[name].lines
+        assert set(lines.loc[lines["collapsed"] > 0, "label"]) == {"tail"}
+    assert [name for name, chart in found.items() if COLLAPSED in svg_text(chart)] == ["frontier", "by-length"]
+    page = write_report(tmp_path, with_figures=False).read_text("utf-8")
+    assert 'answers only "1", 68.4 % of dev in 1 of 2 seeds |' in page
+    frame = pd.read_csv(tmp_path / "records.csv")
+    assert frame["collapsed.dev.answer"].dropna().astype(int).tolist() == [1]
+
+
+def svg_text(chart: Chart) -> str:
+    """An SVG in which text is text."""
+    with pytest.importorskip("matplotlib").rc_context({"svg.fonttype": "none"}):
+        return draw(chart)["svg"].decode()
 
 
 def budget(method, seed, source, schedule, target, accuracy):

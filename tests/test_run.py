@@ -19,9 +19,13 @@ from pruner.compress.tokens.schedule import make_pruning, schedule_name, schedul
 from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.cache import read_cache
+from pruner.data.collate import BertCollator
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import load_tokenizer
+from pruner.evaluation.metrics import compute_metrics
+from pruner.evaluation.predict import predict
 from pruner.experiments import run_grid
+from pruner.report.tables import metric_text
 from pruner.utils.flags import parse_flags
 
 QUICK = ("--epochs", "1", "--batch-size", "8", "--latency-repeats", "1")
@@ -75,6 +79,10 @@ def test_a_grid_of_all_methods(run, prepared):
         log = (prepared / "records" / "BERT" / "mrpc" / name / "run.log").read_text(encoding="utf-8")
         assert name in log
         assert "it/s" not in log  # no progress bars
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  .", line) for line in log.splitlines())
+        losses = [entry["loss"] for entry in record["loss"]]
+        assert f"  loss {sum(losses) / len(losses):.4f} in epoch 1 of 1\n" in log or "  as it was kept in " in log
+        assert record["majority_share"] == {"dev": 0.5}
     pruned = found["random_0.6-0-0.3-0x3_seed1"]
     assert pruned["schedule"] == [0.6, 0.0, 0.3, 0.0, 0.0, 0.0]
     assert pruned["tokens"]["nominal_rate"] == pytest.approx(1 - (2 * 0.4 + 4 * 0.28) / 6)
@@ -194,8 +202,11 @@ def test_an_unfinished_cell_is_run_again(run, prepared, monkeypatch):
     options = (*QUICK, *SCHEDULE, "--methods", "head")
     code, _, err = run("RunBert4Glue", *options)
     assert code == 130
-    assert "run the same command again" in err
+    assert err.splitlines()[-1] == "stopped: run the same command again, finished work is kept"
     assert list(records(prepared / "records")) == ["baseline_seed1"]
+    # The tables have what is finished.
+    assert "| baseline | unpruned |" in (prepared / "records" / "README.md").read_text("utf-8")
+    assert (prepared / "records" / "records.csv").read_text("utf-8").count("BERT/mrpc/") == 1
     monkeypatch.setattr(run_grid, "run_cell", real)
     code, out, _ = run("RunBert4Glue", *options)
     assert code == 0
@@ -312,7 +323,7 @@ def test_stsb_keeps_its_fractions_and_reports_correlations(run, tmp_path):
     assert TASKS["sts-b"].num_labels == 1
 
 
-def test_a_saved_model_serves_in_a_pipeline(run, prepared, caplog):
+def test_a_saved_model_serves_in_a_pipeline(run, prepared, caplog, capsys):
     code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "student", "--save-models", "models")
     assert code == 0, err
     folder = prepared / "models" / "mrpc" / "student-emission_0.6-0-0.3-0x3_seed1"
@@ -325,6 +336,47 @@ def test_a_saved_model_serves_in_a_pipeline(run, prepared, caplog):
     for one, other in zip(alone, together, strict=True):
         assert one == {"label": other["label"], "score": pytest.approx(other["score"], abs=1e-6)}
     assert "not supported" not in caplog.text
+    cache = read_cache(prepared / "cache" / "bert", "mrpc", "bert", load_tokenizer(folder, 128).fingerprint, "")
+    for name, record in records(prepared / "records").items():
+        capsys.readouterr()
+        check_card(folder.with_name(name), record, BertCollator(with_lengths=False), cache)
+        assert "'label': '" in capsys.readouterr().out  # what the card's code prints
+    assert "import AutoTokenizer, pipeline, BertForSequenceClassification" in (
+        folder.with_name("baseline_seed1") / "README.md"
+    ).read_text("utf-8")
+
+
+def test_a_model_that_gives_one_answer_only_is_no_result(run, prepared):
+    """Screen, log, record, tables and card say so, of the model and of what it is compared with."""
+    path = prepared / "data" / "MRPC" / "train.tsv"
+    path.write_text(re.sub(r"^0\t", "1\t", path.read_text("utf-8"), flags=re.MULTILINE), encoding="utf-8")
+    assert run("PrepareGlue4Bert", "--tasks", "mrpc")[0] == 0
+    options = ("--methods", "head", "--learning-rate", "0.01", "--save-models", "models")
+    code, out, err = run("RunBert4Glue", *QUICK, *SCHEDULE, *options)
+    assert code == 0, err
+    text, name = 'answers only "1", 50.0 % of dev', "head_0.6-0-0.3-0x3_seed1"
+    found = records(prepared / "records")
+    one = {"dev": {"answer": "1", "share": 0.5}}
+    assert found[name]["collapsed"] == found[name]["baseline_collapsed"] == found["baseline_seed1"]["collapsed"] == one
+    for told in (out, (prepared / "records" / "BERT" / "mrpc" / name / "run.log").read_text("utf-8")):
+        assert f"no result to use: the model {text}\n" in told
+        assert f"nothing to compare it with: the baseline {text}\n" in told
+    for table in (out, (prepared / "records" / "README.md").read_text("utf-8")):
+        assert f"| {text}; baseline {text} |" in table
+    assert f"**This model {text}.**" in (prepared / "models" / "mrpc" / name / "README.md").read_text("utf-8")
+
+
+def check_card(folder, record, collate, cache) -> None:
+    """The code of a kept model's card loads a model that has the record's metrics."""
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert metric_text([record["metrics"]]) in text
+    assert record["latency"] is None or f"FLOPs reduction {record['flops']['reduction']:.2f}x" in text
+    names: dict = {}
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], names)
+    dev = cache.splits["dev"]
+    logits = predict(names["model"], dev, 8, collate)
+    assert compute_metrics(["accuracy", "f1"], logits, dev.labels) == pytest.approx(record["metrics"], abs=1e-6)
+    assert type(names["model"]).__name__ in text
 
 
 def test_a_subset_of_the_training_rows_is_recorded(run, prepared):

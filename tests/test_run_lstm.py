@@ -10,13 +10,13 @@ import torch
 import transformers
 from conftest import write_agnews, write_mrpc
 from test_lstm import make_lstm, make_split
-from test_run import KEYS, records
+from test_run import KEYS, check_card, records
 
 import RunLstm4Agnews
 import RunLstm4Glue
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification, RateRamp
 from pruner.compress.tokens.scores import scorer_names
-from pruner.data.cache import Cache
+from pruner.data.cache import Cache, read_cache
 from pruner.data.collate import LstmCollator, SplitDataset
 from pruner.data.encode import encode_words
 from pruner.data.task import TASKS, Task
@@ -84,7 +84,7 @@ def test_a_grid_of_all_methods_and_two_rates(run, prepared):
     assert again.splitlines()[-5:] == out.splitlines()[-5:]
 
 
-def test_the_same_seed_gives_the_same_record_twice(run, prepared):
+def test_the_same_seed_gives_the_same_record_twice(run, prepared, capsys):
     ends = []
     for folder in ("one", "two"):
         assert run("RunLstm4Glue", *QUICK, "--methods", "student", "--records", folder)[0] == 0
@@ -92,6 +92,10 @@ def test_the_same_seed_gives_the_same_record_twice(run, prepared):
     for name, record in ends[0].items():
         for key in set(record) - {"latency", "seconds"}:
             assert record[key] == ends[1][name][key], key
+        cache = read_cache(prepared / "cache" / "lstm", "mrpc", "lstm", VOCABULARY.fingerprint, "")
+        capsys.readouterr()
+        check_card(Path(record["model_folder"]), record, LstmCollator(pairs=True), cache)
+        assert capsys.readouterr().out in ("0\n", "1\n")  # what the card's code prints
 
 
 @pytest.mark.parametrize("change", [("--hidden-size", "20"), ("--pruning-rate-start", "0.5"), ("--learning-rate", "1")])

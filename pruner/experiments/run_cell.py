@@ -1,17 +1,20 @@
 """Runs one cell: its stages, its method's last touch, one evaluation, one record."""
 
 import time
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from pruner.compress.method import Dense
+from pruner.evaluation.collapse import collapsed, majority_share
 from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
+from pruner.report.card import card
 from pruner.report.records import Log, Record, finite, write_record
-from pruner.report.tables import metric_text
+from pruner.report.tables import metric_text, one_answer
 from pruner.training.train import training_device
 from pruner.utils.distributed import is_main
 from pruner.utils.environment import environment
@@ -35,6 +38,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
     collate = method.collate(context)
     logits = context.predict_dev(model, collate)
     metrics = finite(dev_metrics(context.task, context.cache, logits), cell.task)
+    only = collapsed(context.task, context.cache, logits)
     cost, plain = method.cost(model, context), Dense().cost(dense, context)
     latency = None
     if cell.baseline:
@@ -58,19 +62,22 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         seed=context.seed,
         metrics=metrics,
         baseline_metrics=baseline.metrics if baseline else metrics,
+        majority_share=majority_share(context.task, context.cache),
+        collapsed=only,
+        baseline_collapsed=baseline.collapsed if baseline else only,
         metrics_by_length=metrics_by_length(context.task, context.cache, logits),
         flops={"baseline": plain.flops, "pruned": cost.flops, "reduction": round(plain.flops / cost.flops, 4)},
         parameters={"baseline": plain.parameters, "pruned": cost.parameters},
         bytes={"baseline": plain.bytes, "pruned": cost.bytes},
         latency=latency,
         examples=method.examples(model, context, EXAMPLES),
-        model_folder=keep_model(grid, model, cell),
         loss=trained[-1].loss,
         settings=cell.settings(),
         environment=environment(grid.steady),
         section=method.describe(model, context),
-        seconds=round(time.monotonic() - started, 1),
     )
+    kept = keep_model(grid, model, cell, record)
+    record = replace(record, model_folder=kept, seconds=round(time.monotonic() - started, 1))
     files = predictions(grid, cell, model) if grid.options.predict_test else {}
     report(record, log)
     log(f"-> {grid.folder(cell)}")
@@ -81,14 +88,16 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
     return record
 
 
-def keep_model(grid: Grid, model: nn.Module, cell: Cell) -> str | None:
-    """Keep the cell's model; return the folder. Where that cannot be done, the result need not be lost too."""
+def keep_model(grid: Grid, model: nn.Module, cell: Cell, record: Record) -> str | None:
+    """Keep the cell's model and its card; return the folder. If that cannot be, the result need not be lost too."""
     folder = grid.model_folder(cell)
     if folder is None:
         return None
     try:
         with whole_folder(folder) as temporary:
             cell.context.backbone.save(model, cell.context.task, temporary)
+            text = card(record, cell.context.task, model, folder)
+            (temporary / "README.md").write_text(text, encoding="utf-8", errors="replace", newline="")
     except UserError as error:
         grid.log(f"the model is not kept: {error}")
         return None
@@ -124,10 +133,14 @@ def predict_finished(grid: Grid, cell: Cell) -> None:
 
 def report(record: Record, log: Log) -> None:
     """Say what came out of a cell, in a few lines."""
+    told = "unpruned baseline" if record.latency is None else f"baseline: {metric_text([record.baseline_metrics])}"
+    log(f"result: {metric_text([record.metrics])} ({told})")
+    if only := one_answer(record.collapsed):
+        log(f"no result to use: the model {only}")
     if record.latency is None:
-        log(f"result: {metric_text([record.metrics])} (unpruned baseline)")
         return
-    log(f"result: {metric_text([record.metrics])} (baseline: {metric_text([record.baseline_metrics])})")
+    if only := one_answer(record.baseline_collapsed):
+        log(f"nothing to compare it with: the baseline {only}")
     section, latency = record.section, record.latency
     if "teacher_metrics" in section:
         log(

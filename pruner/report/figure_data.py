@@ -23,6 +23,7 @@ def charts(title: str, frame: pd.DataFrame) -> dict[str, Chart]:
         way_dash=[ways.index(way) if way in ways else len(ways) for way in frame["way"]],
         panel="",
         ticks="",
+        collapsed=(frame["one_answer"] != "").astype(float),
     )
     made = {"frontier": frontier(frame), "by-length": by_length(frame), "tokens": tokens(frame), "loss": loss(frame)}
     return {name: limited(chart, title) for name, chart in made.items() if chart}
@@ -81,7 +82,7 @@ def frontier(frame: pd.DataFrame) -> Chart | None:
     savings = {"FLOPs reduction (times)": "flops.reduction", "measured speed-up (times)": "latency.speedup"}
     panels = [points.assign(x_label=name, x=frame[key].where(frame["pruned"], 1.0)) for name, key in savings.items()]
     by = [*PANEL, "label", "look", "dash", "setting"]
-    return Chart(averaged(pd.concat(panels).dropna(subset="x"), by, ["x", "y"]), score_label(frame))
+    return Chart(averaged(pd.concat(panels).dropna(subset="x"), by, ["x", "y", "collapsed"]), score_label(frame))
 
 
 def compared(lines: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +103,7 @@ def by_length(frame: pd.DataFrame) -> Chart | None:
     points = frame.assign(ticks=ticks, x=[range(len(entries)) for entries in bins], x_label="sentence length (tokens)")
     points = points.explode(["metrics_by_length", "x"])
     points["y"] = [100 * entry.get(name, np.nan) for name, entry in points[["metric", "metrics_by_length"]].to_numpy()]
-    lines = averaged(points, [*PANEL, "label", "look", "setting", "x"], ["y"])
+    lines = averaged(points, [*PANEL, "label", "look", "setting", "x"], ["y", "collapsed"])
     return Chart(pd.concat(compared(part) for _, part in lines.groupby("ticks", sort=False)), score_label(frame))
 
 

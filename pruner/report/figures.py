@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 4.1, 3.1  # of a panel, in inches
 CLOSE = 0.01  # of an axis: points that are no further apart lie on each other
 # By how much markers and lines grow that others lie on, at most and in all, so that an edge of each is seen.
 GROWTH = {"markersize": (3.0, 9.0), "linewidth": (1.8, 5.4)}
+COLLAPSED = "gives one answer only"  # what the legend says of circled points
 DENSE = 20  # points of a line from which not each gets a marker
 RESOLUTION = 150  # dots per inch of a PNG
 # Of Matplotlib, in all figures: the same bytes whenever they are drawn, and a dollar in a name begins no formula.
@@ -31,7 +32,8 @@ class Chart(NamedTuple):
     ``lines`` has a row per point. Those of a line share its ``label``; those of a panel its title, ``panel``, the
     ``x_label`` of its axis and ``ticks``, names for 0, 1, ... in place of numbers ("" for none). ``x`` and ``y`` have
     standard deviations, ``x_error`` and ``y_error``, or none. ``look`` chooses marker and colour, ``dash`` the line's
-    style: what is the same in several panels looks the same. A baseline of a single point is level.
+    style: what is the same in several panels looks the same. A baseline of a single point is level. Points whose
+    ``collapsed`` is above 0, the share of seeds in which the model gives one answer only, are circled.
     """
 
     lines: pd.DataFrame
@@ -65,6 +67,8 @@ def draw(chart: Chart) -> dict[str, bytes]:
         handles: dict[str, Any] = {}
         for axes, panel in zip(grid.flat, panels, strict=False):
             handles = draw_panel(axes, *panel) | handles
+        if COLLAPSED in handles:
+            names = [*names, COLLAPSED]
         for axes in grid[:, 0]:
             axes.set_ylabel(chart.y_label)
         for axes in grid.flat[len(panels) :]:
@@ -103,7 +107,13 @@ def draw_panel(axes: Any, key: Any, lines: pd.DataFrame) -> dict[Any, Any]:
         {key: rank * min(step, most / max(above)) if rank else 0.0 for key, (step, most) in GROWTH.items()}
         for rank in above
     ]
-    return {label: draw_line(axes, line, n, shifts[n], sizes[n]) for n, (label, line) in enumerate(groups)}
+    handles = {label: draw_line(axes, line, n, shifts[n], sizes[n]) for n, (label, line) in enumerate(groups)}
+    if "collapsed" in lines and lines["collapsed"].gt(0).any():
+        number = groups.ngroup()[lines["collapsed"] > 0]
+        circled = lines.loc[lines["collapsed"] > 0, ["x", "y"]].astype(float)
+        look = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": "0.25"}
+        (handles[COLLAPSED],) = axes.plot(circled["x"] + shifts[number], circled["y"], linestyle="none", **look)
+    return handles
 
 
 def covers(lines: list[pd.DataFrame]) -> list[int]:

@@ -36,6 +36,9 @@ class Record:
     baseline_metrics: dict[str, float]  # the same of the unpruned model of the same settings and seed
     flops: dict[str, float]  # baseline, pruned, reduction
     settings: dict[str, Any]  # all that decides the result; a finished cell is only skipped by a run that has the same
+    majority_share: dict[str, float] = field(default_factory=dict)  # of each dev set's most frequent class
+    collapsed: dict[str, dict] = field(default_factory=dict)  # dev sets with one answer only: "answer", "share"
+    baseline_collapsed: dict[str, dict] = field(default_factory=dict)  # the same of the unpruned model
     metrics_by_length: list[dict] = field(default_factory=list)  # {"tokens": [first, last], "rows", metrics}
     parameters: dict[str, int] | None = None  # baseline, pruned
     bytes: dict[str, int] | None = None  # baseline, pruned

@@ -42,7 +42,12 @@ def cell_text(value: object) -> bool:
 
 
 def metrics(value: object) -> bool:
-    return isinstance(value, dict) and bool(value) and all(name(k) and number(-1, 1)(v) for k, v in value.items())
+    return bool(value) and by_name(number(-1, 1))(value)
+
+
+def by_name(schema: Any) -> Callable[[Any], bool]:
+    """Check a dictionary of names, as of dev sets, and what stands there."""
+    return lambda value: isinstance(value, dict) and all(name(k) and fits(v, schema) for k, v in value.items())
 
 
 def length_bin(value: Any) -> bool:
@@ -53,6 +58,7 @@ def length_bin(value: Any) -> bool:
 
 
 AMOUNT = number(0, math.inf)
+ONE_ANSWER = by_name({"answer": str, "share": (None, number(0, 1))})
 SIZES = {"baseline": AMOUNT, "pruned": AMOUNT}
 SCHEMA: dict[str, Any] = {
     "version": VERSION,
@@ -61,6 +67,8 @@ SCHEMA: dict[str, Any] = {
     **dict.fromkeys(("title", "variant"), cell_text),
     "seed": int,
     **dict.fromkeys(("metrics", "baseline_metrics"), metrics),
+    "majority_share": by_name(number(0, 1)),
+    **dict.fromkeys(("collapsed", "baseline_collapsed"), ONE_ANSWER),
     "metrics_by_length": [length_bin],
     "flops": SIZES | {"reduction": number(0)},
     **dict.fromkeys(("parameters", "bytes"), (None, SIZES)),

@@ -1,7 +1,7 @@
 """Tables of records, for the end of a run, for the report's page and for the README."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 import pandas as pd
@@ -10,6 +10,7 @@ from pruner.compress.method import Dense, method_names
 from pruner.compress.tokens.scores import SCORERS
 from pruner.report.records import Record
 from pruner.training.context import identity
+from pruner.utils.errors import listed
 
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
 WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
@@ -28,7 +29,8 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     """Make a frame of a row per record, its nested keys joined by dots as in ``metrics.accuracy``.
 
     Added are ``pruned``, false for baselines; ``metric``, the name of the first one, with its ``score`` and that of the
-    ``unpruned`` model in percent, and what was ``lost`` or won between them; and ``way``, how the schedule was made.
+    ``unpruned`` model in percent, and what was ``lost`` or won between them; ``way``, how the schedule was made; and
+    what is said of a model that gives one answer only, ``one_answer``, and of its baseline, ``unpruned_answer``.
     """
     frame = pd.json_normalize([record.to_json() for record in records])
     frame = frame.reindex(columns=frame.columns.union(OPTIONAL, sort=False))
@@ -39,7 +41,38 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     frame["unpruned"] = [100 * record.baseline_metrics[next(iter(record.metrics))] for record in records]
     frame["lost"] = frame["score"] - frame["unpruned"]
     frame["way"] = frame["schedule_source"].map(lambda source: WAYS.get(source, source), na_action="ignore").fillna("")
+    frame["one_answer"] = [one_answer(record.collapsed) for record in records]
+    frame["unpruned_answer"] = [one_answer(record.baseline_collapsed) for record in records]
     return frame
+
+
+def one_answer(collapsed: Mapping[str, dict]) -> str:
+    """Write ``answers only "1", 68.4 % of dev``, for each dev set on which a model does; nothing where it does not."""
+    told = []
+    for name, entry in collapsed.items():
+        # The name of a class may be any text, and stands in cells of Markdown.
+        answer = listed([entry["answer"]]).replace("|", "/")
+        is_class = entry["share"] is not None
+        told.append(f'"{answer}", {100 * entry["share"]:.1f} % of {name}' if is_class else f"{answer} on {name}")
+    return f"answers only {' and '.join(told)}" if told else ""
+
+
+def collapse_note(cells: pd.DataFrame) -> str:
+    """Say in how many seeds of a row the model, or its baseline, gives one answer only."""
+    told = []
+    for column, whose in (("one_answer", ""), ("unpruned_answer", "baseline ")):
+        if whose and not cells["pruned"].all():
+            continue
+        for text, number in cells.loc[cells[column] != "", column].value_counts(sort=False).items():
+            seeds = "" if len(cells) == 1 else f" in {number} of {len(cells)} seeds"
+            told.append(f"{whose}{text}{seeds}")
+    return "; ".join(told)
+
+
+def mark(one_answers: pd.Series) -> str:
+    """Mark a mean over seeds in some of which the model gives one answer only."""
+    number, seeds = (one_answers != "").sum(), len(one_answers)
+    return "" if not number else " collapsed" if seeds == 1 else f" ({number} of {seeds} collapsed)"
 
 
 def labelled(records: Sequence[Record]) -> pd.DataFrame:
@@ -98,9 +131,11 @@ def summary(frame: pd.DataFrame, method: str = "title", differences: bool = Fals
             "tokens not computed": average(cells["tokens.effective_rate"], "{:.1%}"),
             "FLOPs reduction": average(cells["flops.reduction"], "{:.2f}x"),
             "speed-up": average(cells["latency.speedup"], "{:.2f}x"),
+            "note": collapse_note(cells),
         }
         rows.append(row if cells["pruned"].all() else row | {"difference": "", "FLOPs reduction": ""})
-    return pd.DataFrame(rows).drop(columns=[] if differences else "difference")
+    table = pd.DataFrame(rows).drop(columns=[] if differences else "difference")
+    return table if table["note"].any() else table.drop(columns="note")
 
 
 def first_metric(
@@ -112,10 +147,11 @@ def first_metric(
     scores = cells["score"].agg(mean_text)
     if differences:
         scores += cells["lost"].mean().map(" ({:+.1f})".format)
-    columns = scores.unstack().rename(columns=heading.format)
+    columns = (scores + cells["one_answer"].agg(mark)).unstack().rename(columns=heading.format)
     # The unpruned model is beside each number, and is one for each seed.
-    unpruned = frame.drop_duplicates([*keys, "seed"]).groupby(keys, sort=False)["unpruned"].agg(mean_text)
-    table = unpruned.to_frame().join(columns).fillna("").reset_index()
+    baselines = frame.drop_duplicates([*keys, "seed"]).groupby(keys, sort=False)
+    unpruned = baselines["unpruned"].agg(mean_text) + baselines["unpruned_answer"].agg(mark)
+    table = unpruned.rename("unpruned").to_frame().join(columns).fillna("").reset_index()
     return table.rename(columns={"title": "method", "way": "schedule"})
 
 
