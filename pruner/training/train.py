@@ -42,7 +42,7 @@ class EpochLosses(TrainerCallback):
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
-        self.say, self.waiting = say, list[str]()
+        self.say, self.waiting, self.told = say, list[str](), 0
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.said = time.monotonic()
@@ -51,11 +51,12 @@ class EpochLosses(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, train_dataloader=None, **kwargs):
         steps = len(train_dataloader)
-        epoch = math.ceil(state.global_step / steps)
-        entries = [entry for entry in state.log_history if "loss" in entry and entry["step"] > (epoch - 1) * steps]
-        if entries:  # an epoch may be shorter than what is averaged
-            loss = sum(entry["loss"] for entry in entries) / len(entries)
-            self.waiting.append(f"{loss:.4f} in epoch {epoch}")
+        first, self.told = self.told + 1, math.ceil(state.global_step / steps)
+        for epoch in range(first, self.told + 1):  # with those from before an interruption
+            of_epoch = range((epoch - 1) * steps + 1, epoch * steps + 1)
+            losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] in of_epoch]
+            if losses:  # an epoch may be shorter than what is logged together
+                self.waiting.append(f"{sum(losses) / len(losses):.4f} in epoch {epoch}")
         is_last = state.global_step >= state.max_steps
         if self.waiting and (is_last or time.monotonic() - self.said >= SECONDS):
             self.say(f"loss {', '.join(self.waiting)} of {args.num_train_epochs:g}")
