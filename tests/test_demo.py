@@ -18,18 +18,18 @@ WORDS = {word for words in TOPICS.values() for word in words}
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """``--demo`` in an empty folder: its output and its records by method."""
+    """``--demo`` in an empty folder: its output, as a file would have it, and its records by method."""
     folder = tmp_path_factory.mktemp("demo")
     command = [sys.executable, str(ROOT / "RunBert4Glue.py"), "--demo"]
     start = time.perf_counter()
-    result = subprocess.run(command, check=False, cwd=folder, capture_output=True, text=True, encoding="utf-8")
-    seconds = time.perf_counter() - start
-    assert result.returncode == 0, result.stderr
+    result = subprocess.run(command, check=False, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    seconds, output = time.perf_counter() - start, result.stdout.decode()
+    assert result.returncode == 0, output
     command += ["--methods", "student", "--teacher", "gradient"]  # beside the default, the student of emission
     subprocess.run(command, cwd=folder, capture_output=True, check=True)
     paths = (folder / "records" / "BERT" / "demo").glob("*/record.json")
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return result.stdout, {(record["method"], record["teacher"]): record for record in found}, seconds
+    return output, {(record["method"], record["teacher"]): record for record in found}, seconds
 
 
 def accuracy(demo, method, teacher=None):
@@ -58,7 +58,21 @@ def test_the_words_that_survive_are_shown(demo):
         assert len(signal) == SIGNAL_WORDS
         assert any(word in kept for word in signal)
         assert len([word for word in kept if word != "..."]) < len(example["sentence"].split()) / 3
-        assert example["kept"] in demo[0]
+    assert record["examples"][0]["kept"] in demo[0]
+
+
+def test_a_file_gets_plain_lines(demo):
+    assert "\r" not in demo[0]
+    assert "it/s" not in demo[0]
+    assert len(demo[0].encode()) < 10_000
+    trainings = re.findall(r"^stage \S+: training, 3 epochs\nloss (.*) of 3$", demo[0], re.MULTILINE)
+    assert len(trainings) == 9
+    assert all(
+        re.fullmatch(r"\d\.\d{4} in epoch 1, \d\.\d{4} in epoch 2, \d\.\d{4} in epoch 3", told) for told in trainings
+    )
+    left = re.findall(r"^\[\d/9, about (.*) left\]", demo[0], re.MULTILINE)
+    assert len(left) == 8
+    assert all(re.fullmatch(r"[1-9]\d* (s|min)", told) for told in left)
 
 
 def test_tokens_leave_in_each_layer(demo):

@@ -21,7 +21,7 @@ from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 from pruner.utils.files import whole_folder, write_whole
 
-EXAMPLES = 3  # sentences whose surviving words are shown
+EXAMPLES = 3  # sentences whose surviving words are in a record; the first is shown too
 
 
 def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
@@ -152,5 +152,5 @@ def report(record: Record, log: Log) -> None:
         f"{tokens}FLOPs reduction {record.flops['reduction']:.2f}x, speed-up {latency['speedup']:.2f}x "
         f"({latency['baseline_ms']:.1f} -> {latency['pruned_ms']:.1f} ms per batch)"
     )
-    for example in record.examples:
+    for example in record.examples[:1]:
         log(f"  {example['sentence']}\n  -> {example['kept']}")
