@@ -8,6 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
+from pruner.compress.tokens.schedule import schedule_text
 from pruner.data.task import Task
 from pruner.report.records import Record
 from pruner.report.tables import metric_text, one_answer
@@ -81,7 +82,7 @@ def told(record: Record, task: Task) -> dict[str, str]:
         "unpruned baseline": metric_text([baseline]) if pruned else "",
         "difference, points": difference if pruned else "",
         "method": record.title,
-        "schedule": "" if section.get("schedule") is None else ",".join(f"{rate:g}" for rate in section["schedule"]),
+        "schedule": "" if section.get("schedule") is None else schedule_text(section["schedule"]),
         "pruning rate": "" if section.get("target_prune_rate") is None else f"{section['target_prune_rate']:g}",
         "teacher": section.get("teacher") or "",
         "saved": saved(record) if pruned else "",

@@ -1,9 +1,10 @@
 """What all trainings of a task and seed share."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 
+import numpy as np
 from torch import nn
 
 from pruner.data.cache import Cache, Split
@@ -13,6 +14,8 @@ from pruner.evaluation.metrics import dev_metrics
 from pruner.evaluation.predict import predict
 from pruner.models.backbone import Backbone
 from pruner.training.trainer import TrainSettings
+
+TRIED_ROWS = 256  # of training, by which a model that is fine-tuned already is tried
 
 
 def identity(settings: Mapping) -> dict:
@@ -71,3 +74,16 @@ class Context:
     def metrics(self, model: nn.Module, collate: Collate, **options) -> dict[str, float]:
         """Evaluate a model on the task's dev sets."""
         return dev_metrics(self.task, self.cache, self.predict_dev(model, collate, **options))
+
+    def try_trained_head(self, model: nn.Module, say: Callable[[str], None]) -> None:
+        """Say so if a model that should know the task's classes is right more seldom than chance, before training."""
+        if not self.task.labels:
+            return
+        split, chance = self.training_subset(TRIED_ROWS), 1 / len(self.task.labels)
+        logits = predict(model, split, self.train_settings.batch_size, self.backbone.collate(self.task))
+        accuracy = float(np.mean(logits.argmax(axis=1) == split.labels))
+        if accuracy < chance:
+            say(
+                f"warning: before training, the model is right in {accuracy:.1%} of {len(split)} training rows, below "
+                f"chance ({chance:.1%}): are its classes in another order? Name them in id2label of its config.json"
+            )

@@ -30,7 +30,6 @@ from pruner.utils.locks import Lock
 
 Say = Callable[[str], None]
 WEIGHTS, RESULT = "model.safetensors", "stage.json"
-TRIED_ROWS = 256  # of training, by which a model that is fine-tuned already is tried
 
 
 @dataclass(frozen=True)
@@ -232,23 +231,7 @@ def build(stage: Stage, told: dict, say: Say, weights: Mapping[str, Tensor] | No
     transformers.set_seed(context.seed)
     model = context.backbone.build(context.task, say)
     if getattr(model, "trained_head", False) and say is not quiet:
-        warn_below_chance(model, context, say)
+        context.try_trained_head(model.to(training_device()), say)
     if weights is not None:
         model.load_state_dict(weights)
     return stage.recipe.prepare(model, context, told)
-
-
-def warn_below_chance(model: nn.Module, context: Context, say: Say) -> None:
-    """Say so if a model that knows the task's classes is right more seldom than chance, on some rows of training."""
-    split, chance = context.training_subset(TRIED_ROWS), 1 / max(2, len(context.task.labels))
-    if not context.task.labels or split.labels is None:
-        return
-    logits = predict(
-        model.to(training_device()), split, context.train_settings.batch_size, context.backbone.collate(context.task)
-    )
-    accuracy = float((logits.argmax(axis=1) == split.labels).mean())
-    if accuracy < chance:
-        say(
-            f"warning: before training, the model is right in {accuracy:.1%} of {len(split)} training rows, below "
-            f"chance ({chance:.1%}): are its classes in another order? Name them in id2label of its config.json"
-        )
