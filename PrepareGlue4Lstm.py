@@ -11,12 +11,15 @@ download = False  # fetch the official files of the tasks that are not in data/ 
 glue_address = "https://dl.fbaipublicfiles.com"  # the server that --download asks
 
 # A table of your own in place of those
-tsv: str | None = None  # a file of tab-separated values with a header
+table: str | None = None  # a file with a header, by its name .tsv, .csv, .jsonl or .parquet
 text: list[str] | None = None  # its column of texts, or two for pairs
 label: str | None = None  # its column of classes
 name: str | None = None  # of the task; None: that of the file
-dev_tsv: str | None = None  # what it is evaluated on, another such file; None: a tenth of the rows, held out
-test_tsv: str | None = None  # what --predict-test predicts, a third one, without labels; None: nothing
+dev_table: str | None = None  # what it is evaluated on, another such file; None: a tenth of the rows, held out
+test_table: str | None = None  # what --predict-test predicts, a third one, without labels; None: nothing
+tsv: str | None = None  # in place of table: tab-separated values, whatever the file's name
+dev_tsv: str | None = None  # in place of dev_table
+test_tsv: str | None = None  # in place of test_table
 
 # Output
 cache = "cache/lstm"  # where the prepared tasks go

@@ -25,7 +25,7 @@ RUN = (
     "tasks tensorboard train-dtype "
 )
 LSTM = RUN + "embedding-size head-size hidden-size num-layers pruning-rate-start target-prune-rate vectors"
-TABLE = "tsv text label name dev-tsv test-tsv "
+TABLE = "table text label name dev-table test-table tsv dev-tsv test-tsv "
 # The flags that users know; a script's constants may not lose one.
 FLAGS = {
     "RunBert4Glue": RUN + "bert budget-schedule schedule search-penalty search-reach soft-extract-learning-rate start "

@@ -3,8 +3,11 @@
 import argparse
 import json
 import shutil
+import sys
 from pathlib import Path
 
+import datasets
+import pandas as pd
 import pytest
 from conftest import small_bert, write_mrpc
 from safetensors import safe_open
@@ -46,7 +49,8 @@ def root(tmp_path):
 
 def flags(tsv, **more):
     given = {"text": ["review"], "label": "stars", "name": None, "dev_tsv": None, "test_tsv": None}
-    return argparse.Namespace(tsv=str(tsv), **(given | {"skip_bad_rows": False} | more))
+    given |= dict.fromkeys(("table", "dev_table", "test_table"))
+    return argparse.Namespace(tsv=tsv and str(tsv), **(given | {"skip_bad_rows": False} | more))
 
 
 def load(root, task="reviews"):
@@ -67,7 +71,7 @@ def test_a_table_becomes_a_cache(run, root):
     code, out, err = run("PrepareGlue4Bert", *OWN)
     assert (code, err) == (0, "")
     assert "reviews: 3 classes in column 'stars': 2, 9, 10\n" in out
-    assert "reviews: 2 of 25 rows, drawn at random, held out to evaluate on; --dev-tsv names others\n" in out
+    assert "reviews: 2 of 25 rows, of each class its share, held out to evaluate on; --dev-table names others\n" in out
     assert out.splitlines()[-1] == "next: python RunBert4Glue.py --tasks reviews"
     cache = load(root)
     assert (cache.labels, cache.max_length) == (("2", "9", "10"), 128)
@@ -83,8 +87,8 @@ def test_a_table_becomes_a_cache(run, root):
 
 
 def trained(root):
-    """The numbers of the rows that are not held out, by their texts alone."""
-    rows = Rows([(str(row),) for row in range(25)], [0] * 25)
+    """The numbers of the rows that are not held out."""
+    rows = Rows([(str(row),) for row in range(25)], [(1, 2, 0)[row % 3] for row in range(25)])
     return [int(text) for (text,) in hold_out(rows, root)["train"].texts]
 
 
@@ -102,6 +106,125 @@ def test_a_tenth_is_held_out_and_always_the_same(rows, held):
         assert numbers == sorted(numbers)
     if rows == 500:  # from everywhere
         assert min(numbers) < 50 < 450 < max(numbers)
+
+
+@pytest.mark.parametrize("sizes", [(900, 90, 10), (50, 50), (500, 1, 1), (1, 19)])
+def test_every_class_is_held_out_in_its_share(sizes):
+    labels = [label for label, size in enumerate(sizes) for _ in range(size)]
+    dev = hold_out(Rows([("text",)] * len(labels), labels), Path("x"))["dev"].labels
+    assert len(dev) == len(labels) // 10
+    for label, size in enumerate(sizes):
+        assert abs(dev.count(label) - size / 10) <= 1
+        assert size > 1 or label not in dev  # it is needed for training
+
+
+STRANGE = ["007", "NA", "None", "null", 'say "hi"', "a,b", "a\tb", "first\nsecond", "é 日本", "1.0", "True", " x "]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "dataset"])
+def test_a_table_is_its_rows_whatever_it_is_written_in(tmp_path, kind):
+    """What a TSV can hold is the same there too."""
+    texts = [f"{text} {row}" for row, text in enumerate(STRANGE * 3)]
+    frame = pd.DataFrame({"review": texts, "stars": [("a", "b")[row % 2] for row in range(len(texts))]})
+    path = tmp_path / f"reviews.{kind}"
+    if kind == "csv":
+        frame.to_csv(path, index=False, encoding="utf-8-sig")
+    elif kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+    elif kind == "parquet":
+        frame.to_parquet(path)
+    else:
+        features = datasets.Features(
+            {"review": datasets.Value("string"), "stars": datasets.ClassLabel(names=["b", "a"])}
+        )
+        datasets.Dataset.from_pandas(frame, features=features).save_to_disk(path)
+    task, rows = read_table(flags(None, table=str(path), name="own"))
+    assert task.labels == ("a", "b")
+    found = [pair for split in rows.values() for pair in zip(split.texts, split.labels, strict=True)]
+    assert sorted(found) == sorted(((text,), row % 2) for row, text in enumerate(texts))
+    plain = [text for text in texts if not set("\t\n") & set(text)]
+    (tmp_path / "plain.tsv").write_text("\n".join(["review\tstars", *(f"{text}\ta" for text in plain)]), "utf-8")
+    with (tmp_path / "plain.tsv").open("a", encoding="utf-8") as file:
+        file.write("\nlast\tb\nlast\tb\n")
+    of_tsv = read_table(flags(None, table=str(tmp_path / "plain.tsv"), name="own"))[1]
+    assert {*plain, "last"} == {text for split in of_tsv.values() for (text,) in split.texts}
+
+
+def test_the_same_rows_give_the_same_task(tmp_path):
+    frame = pd.DataFrame({"review": [f"good {row}" for row in range(30)], "stars": [row % 3 for row in range(30)]})
+    frame.to_csv(tmp_path / "t.tsv", sep="\t", index=False)
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_json(tmp_path / "t.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "t.parquet")
+    tasks = [read_table(flags(None, table=str(tmp_path / f"t.{kind}"))) for kind in ("tsv", "csv", "jsonl", "parquet")]
+    assert all(task == tasks[0] for task in tasks)
+    assert read_table(flags(tmp_path / "t.tsv")) == tasks[0]
+
+
+@pytest.mark.parametrize("rows", ['"say ""hi"""\ta', '"one\ntwo"\ta', '"a\tb"\ta', 'good\t"a"'])
+def test_a_tsv_that_is_quoted_as_csv_is_refused(tmp_path, rows):
+    path = tmp_path / "t.tsv"
+    path.write_text(f"review\tstars\ngood\tb\n{rows}\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"t.tsv:3: quoted as CSV has it; write the table as .csv"):
+        read_table(flags(path, skip_bad_rows=True))
+
+
+@pytest.mark.parametrize("text", ['a "good" film', '"good" and "bad"', '"cut off', "it's"])
+def test_quotes_of_a_plain_tsv_are_text(tmp_path, text):
+    path = tmp_path / "t.tsv"
+    path.write_text("review\tstars\n" + f"{text}\ta\n{text}\tb\n" * 10, encoding="utf-8")
+    assert read_table(flags(path))[1]["train"].texts[0] == (text,)
+
+
+@pytest.mark.parametrize("pair", [("0", "0.0"), ("1", "01"), ("good", "Good"), ("A", "\uff21")])
+def test_one_class_in_two_ways_is_refused(tmp_path, pair):
+    path = tmp_path / "t.tsv"
+    path.write_text("review\tstars\n" + "".join(f"x\t{label}\n" for label in (*pair, "c")) * 9, encoding="utf-8")
+    with pytest.raises(UserError, match="are one class written in two ways"):
+        read_table(flags(path))
+
+
+def test_white_space_around_a_label_is_no_part_of_it(tmp_path):
+    path, dev = tmp_path / "t.tsv", tmp_path / "dev.tsv"
+    path.write_text("review\tstars\n" + "x\t0\ny\t0 \nz\t 1\n" * 5, encoding="utf-8")
+    dev.write_text("review\tstars\nx\t 0 \n", encoding="utf-8")
+    task, rows = read_table(flags(path, dev_tsv=str(dev)))
+    assert task.labels == ("0", "1")
+    assert rows["dev"].labels == [0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.xlsx", "x", r"t.xlsx is none of .tsv, .csv, .jsonl, .parquet, by its name"),
+        ("t.csv", 'a,"b\n', r"t.csv:1: not a row of CSV"),
+        ("t.csv", "review,stars\na,b,c\n", r"t.csv:2: 3 columns instead of 2; mend the row"),
+        ("t.csv", "text,stars\na,b\n", r"t.csv:2: no column 'review'; it has text, stars"),
+        ("t.csv", "review,stars\ngood\n", r"t.csv:2: 1 columns instead of 2"),
+        ("t.jsonl", "{\n", r"t.jsonl:1: not JSON"),
+        ("t.jsonl", "[1]\n", r"t.jsonl:1: not an object"),
+        ("t.jsonl", '{"review": null, "stars": 1}\n', r"t.jsonl:1: no text"),
+        ("t.parquet", "PAR1", r"t.parquet: not Parquet"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path, name, content, said):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        read_table(flags(None, table=str(tmp_path / name)))
+
+
+def test_packages_that_a_table_needs_are_named(tmp_path, monkeypatch):
+    (tmp_path / "t.parquet").write_bytes(b"")
+    (tmp_path / "saved").mkdir()
+
+    def fail(*args, **kwargs):
+        raise ImportError
+
+    monkeypatch.setattr(pd, "read_parquet", fail)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    for name, package in (("t.parquet", "pyarrow"), ("saved", "datasets")):
+        with pytest.raises(UserError, match=f"not installed; pip install {package}"):
+            read_table(flags(None, table=str(tmp_path / name)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +309,7 @@ def test_a_run_of_bert_from_a_table(run, root):
     assert list(found) == ["baseline_seed1", "student-emission_0.6-0-0.3-0x3_seed1"]
     for name, record in found.items():
         assert record["task"] == "reviews"
-        assert set(record["metrics"]) == {"accuracy"}
+        assert set(record["metrics"]) == {"accuracy", "macro_f1"}
         assert record["metrics"]["accuracy"] * 13 == pytest.approx(round(record["metrics"]["accuracy"] * 13), abs=1e-4)
         lines = (root / "records" / "BERT" / "reviews" / name / "reviews.tsv").read_text("utf-8").splitlines()
         assert [line.split("\t")[0] for line in lines] == ["index", "0", "1", "2"]
@@ -221,7 +344,7 @@ def test_a_run_of_an_lstm_from_a_table(run, root):
     found = records(root / "records" / "LSTM" / "reviews")
     assert list(found) == ["baseline_seed1", "student-gate_0.9_seed1"]
     for record in found.values():
-        assert set(record["metrics"]) == {"accuracy"}
+        assert set(record["metrics"]) == {"accuracy", "macro_f1"}
         assert sum(entry["rows"] for entry in record["metrics_by_length"]) == 3
         assert record["settings"]["batch_size"] == 256
         assert record["settings"]["train_rows"] == 27
@@ -258,7 +381,7 @@ def test_own_tasks_are_for_the_scripts_of_glue(run, words):
     assert err == (
         "error: --tasks (tasks): unknown task 'reveiws'; did you mean reviews? choose from "
         "cola, sst-2, mrpc, qqp, mnli, qnli, rte, wnli, "
-        "agnews, reviews, or prepare your own with PrepareGlue4Lstm.py --tsv\n"
+        "agnews, reviews, or prepare your own with PrepareGlue4Lstm.py --table\n"
     )
 
 
@@ -279,7 +402,7 @@ def test_other_caches_are_no_own_tasks(run, root):
     assert find_custom_tasks(root / "cache" / "lstm") == find_custom_tasks(root / "nowhere") == {}
     task = read_custom_task(root / "cache" / "bert" / "reviews.safetensors", "")
     assert (task.name, task.text, task.label, task.labels) == ("reviews", ("review",), "stars", ("2", "9", "10"))
-    assert (task.dev, task.test, task.metrics) == (("dev",), ("test",), ("accuracy",))
+    assert (task.dev, task.test, task.metrics) == (("dev",), ("test",), ("accuracy", "macro_f1"))
     assert task.fingerprint
 
 
@@ -326,7 +449,7 @@ CASES = {
     "a folder": (folder(TABLE), P, OWN, ["reviews.tsv: cannot be read (Is a directory)"]),
     "empty": (write(TABLE, ""), P, OWN, ["reviews.tsv: no rows"]),
     "a header alone": (write(TABLE, HEAD), P, OWN, ["reviews.tsv: no rows"]),
-    "few rows": (write(TABLE, HEAD + ROWS[:-7]), P, OWN, ["reviews.tsv: 9 rows are too few", "--dev-tsv"]),
+    "few rows": (write(TABLE, HEAD + ROWS[:-7]), P, OWN, ["reviews.tsv: 9 rows are too few", "--dev-table"]),
     "all are bad": (write(TABLE, HEAD + "a\n"), P, (*OWN, "--skip-bad-rows"), ["reviews.tsv: all 1 rows are bad"]),
     "not UTF-8": (write(TABLE, HEAD.encode() + b"\xff\t1\n"), P, OWN, ["reviews.tsv:2: not UTF-8"]),
     "NUL byte": (write(TABLE, HEAD + "a\0b\t1\n"), L, OWN, ["reviews.tsv:2: a NUL byte"]),
@@ -361,8 +484,8 @@ CASES = {
     "three texts": (nothing, P, (*OWN, "--text", "a,b,c"), ["(text): 3 columns are too many"]),
     "and tasks": (nothing, P, (*OWN, "--tasks", "mrpc"), ["(tsv): --tasks is given too"]),
     "and a download": (nothing, L, (*OWN, "--download"), ["(tsv): --download is given too"]),
-    "columns of nothing": (nothing, P, COLUMNS, ["(text): there is no table that it is of", "--tsv"]),
-    "dev of nothing": (nothing, L, ("--dev-tsv", TABLE), ["(dev_tsv): there is no table", "--tsv"]),
+    "columns of nothing": (nothing, P, COLUMNS, ["(text): there is no table that it is of", "--table"]),
+    "dev of nothing": (nothing, L, ("--dev-tsv", TABLE), ["(dev_tsv): there is no table", "--table"]),
     "a built-in name": (nothing, P, (*OWN, "--name", "MRPC"), ["(name): 'mrpc' is the name of another task", "--name"]),
     "another built-in name": (nothing, L, (*OWN, "--name", "agnews"), ["(name): 'agnews' is the name of another"]),
     "the demo's name": (nothing, P, (*OWN, "--name", "demo"), ["(name): 'demo' is the name of another task"]),

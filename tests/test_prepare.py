@@ -418,3 +418,43 @@ def test_mrpc_from_its_original_files_is_glues(shared):
     made = mrpc_files(parts["train"] + parts["dev"][1:], parts["train"][:1], ids)
     for split, lines in parts.items():
         assert made[split].rstrip("\n").split("\n") == lines
+
+
+@pytest.mark.parametrize("header", ["", "label,title,description\n", "Class Index,Title,Description\n"])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("options", [(), ("--skip-bad-rows",)])
+def test_ag_news_with_classes_from_0_or_1(run, tmp_path, header, first, options):
+    """A test file without the first class says nothing by itself: all files of a folder count alike."""
+    folder = tmp_path / "data" / "ag_news_csv"
+    folder.mkdir(parents=True)
+    for split, classes in (("train", range(4)), ("test", range(1, 3))):
+        rows = "".join(f'{first + label},"the film","it was good {label}"\n' for label in classes for _ in range(5))
+        (folder / f"{split}.csv").write_text(header + rows, encoding="utf-8")
+    code, _, err = run("PrepareAgnews4Lstm", *options)
+    assert code == 0, err
+    vocabulary = read_vocabulary(tmp_path / "cache" / "lstm", "agnews", "")
+    cache = read_cache(tmp_path / "cache" / "lstm", "agnews", "lstm", vocabulary.fingerprint, "")
+    for split in cache.splits.values():
+        for row, label in enumerate(split.labels):
+            assert str(label) in [vocabulary.word(int(number)) for number in split.sentence(row)]
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-bad-rows",)])
+def test_no_class_is_left_out_as_bad_rows(run, tmp_path, options):
+    """Labels of another coding are refused, and no hint says to leave them out; a slip may be."""
+    folder = tmp_path / "data" / "SST-2"
+    folder.mkdir(parents=True)
+
+    def prepare(labels):
+        for split in ("train", "dev"):
+            rows = "".join(f"a good film\t{label}\n" for label in labels)
+            (folder / f"{split}.tsv").write_text(f"sentence\tlabel\n{rows}", encoding="utf-8")
+        return run("PrepareGlue4Lstm", "--tasks", "sst-2", *options)
+
+    code, _, err = prepare([1, -1] * 20)
+    assert code == 2
+    assert "train.tsv:3: unknown label '-1' (expected 0, 1); 20 rows have such labels (-1), too many to leave" in err
+    assert "--skip-bad-rows" not in err
+    code, out, err = prepare([0, 1] * 200 + ["x"])
+    assert (code, "--skip-bad-rows" in err) == ((0, False) if options else (2, True))
+    assert ("(1 bad rows left out)" in out) == bool(options)

@@ -1,42 +1,58 @@
 """AG News: the official ``train.csv`` and ``test.csv``, class, title and description, and where they are fetched."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pruner.data.download import download_files
-from pruner.data.rows import Rows, read_lines
+from pruner.data.rows import Rows, read_csv_rows
 from pruner.data.task import Task
 
 COLUMNS = ("title", "description")
-CLASSES = ("1", "2", "3", "4")  # as the files have them
+CLASSES, FROM_ZERO = ("1", "2", "3", "4"), ("0", "1", "2", "3")  # as the files have them, or copies
+HEADERS = ("label", "class", "class index", "class_index")  # of the first column, in copies that have a header
 
 
 def read_agnews(
     task: Task, folder: Path, split: str, skip_bad_rows: bool = False, columns: Sequence[str] = COLUMNS
 ) -> Rows:
-    """Read a split, bad rows as ``read_tsv`` does; a text is the given columns with a space between, as they come."""
+    """Read a split, bad rows as ``read_tsv`` does; a text is the given columns with a space between, as they come.
+
+    Classes are 1 to 4, as the official files have them, or 0 to 3, as copies made by ``datasets`` do; a header is
+    skipped.
+    """
     path = folder / task.file(split)
     positions = [1 + COLUMNS.index(column) for column in columns]
+    classes = known_classes(task, folder)
     labels: list[float] = []
     rows = Rows([], labels)
-    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
-    while True:
-        place = f"{path}:{reader.line_num + 1}"
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return rows.checked(path)
-        except csv.Error as error:
-            rows.leave_out(f"{place}: not a row of CSV ({error})", skip_bad_rows)
-            continue
-        if len(cells) != 3:
+    for place, cells in read_cells(path):
+        if isinstance(cells, csv.Error):
+            rows.leave_out(f"{place}: not a row of CSV ({cells})", skip_bad_rows)
+        elif len(cells) != 3:
             rows.leave_out(f"{place}: {len(cells)} columns instead of 3 (class, title, description)", skip_bad_rows)
-        elif cells[0] not in CLASSES:
-            rows.leave_out(f"{place}: unknown class {cells[0]!r} (expected {', '.join(CLASSES)})", skip_bad_rows)
+        elif cells[0].strip() not in classes:
+            problem = f"{place}: unknown class {cells[0]!r} (expected {', '.join(classes)})"
+            rows.leave_out_label(cells[0], problem)
         else:
-            labels.append(CLASSES.index(cells[0]))
+            labels.append(classes.index(cells[0].strip()))
             rows.texts.append((" ".join(cells[position] for position in positions),))
+    return rows.checked(path, skip_bad_rows)
+
+
+def known_classes(task: Task, folder: Path) -> tuple[str, ...]:
+    """Return the classes as the files have them: from 0 where any has a 0, and none a 4."""
+    paths = [path for path in (folder / task.file(split) for split in task.splits) if path.is_file()]
+    seen = {cells[0].strip() for path in paths for _, cells in read_cells(path) if isinstance(cells, list) and cells}
+    return FROM_ZERO if "0" in seen and "4" not in seen else CLASSES
+
+
+def read_cells(path: Path) -> Iterator[tuple[str, list[str] | csv.Error]]:
+    """Yield the place and the cells of each row, without a header; the error of a row that is no CSV."""
+    for number, (place, cells) in enumerate(read_csv_rows(path)):
+        is_header = number == 0 and isinstance(cells, list) and cells[:1] and cells[0].strip().casefold() in HEADERS
+        if not is_header:
+            yield place, cells
 
 
 AGNEWS = Task(

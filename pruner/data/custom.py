@@ -1,4 +1,4 @@
-"""A user's own table: a file of tab-separated values with a header, the flags that describe it, the task it becomes."""
+"""A user's own table: the flags that describe it, its classes, and the task it becomes."""
 
 import argparse
 import hashlib
@@ -7,34 +7,47 @@ import math
 import os
 import random
 import shlex
-from collections.abc import Collection, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pruner.data.cache import open_cache
 from pruner.data.rows import Rows, read_tsv
+from pruner.data.tables import TSV, read_cells
 from pruner.data.task import TASKS, Task, is_free_name
 from pruner.utils.errors import SettingError, UserError, listed
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
 MOST_LABELS = 1000  # beyond lie scores and texts, not classes
-METRICS = ("accuracy",)  # no f1: of which of two classes, their names do not tell
+METRICS = ("accuracy", "macro_f1")  # no plain f1: of which of two classes, their names do not tell
+TABS = {"table": "tsv", "dev_table": "dev_tsv", "test_table": "test_tsv"}  # the same, for tables that are TSV for sure
+
+
+def own_file(args: argparse.Namespace, flag: str = "table") -> str | None:
+    """Return the file that ``--table`` names, or ``--tsv`` in its place; the same of ``dev_table``, ``test_table``."""
+    return getattr(args, flag) or getattr(args, TABS[flag])
 
 
 def check_table_flags(args: argparse.Namespace) -> None:
     """Raise a ``UserError`` for flags that do not go together, before anything is read."""
-    if args.tsv is None:
-        for flag in ("text", "label", "name", "dev_tsv", "test_tsv"):
+    for flag, tabs in TABS.items():
+        if None not in (getattr(args, flag), getattr(args, tabs)):
+            raise SettingError(flag, f"--{tabs.replace('_', '-')} is given too; name the file once")
+    main = "table" if args.tsv is None else "tsv"
+    if own_file(args) is None:
+        for flag in ("text", "label", "name", "dev_table", "dev_tsv", "test_table", "test_tsv"):
             if getattr(args, flag) is not None:
-                raise SettingError(flag, "there is no table that it is of; name one with --tsv")
+                raise SettingError(flag, "there is no table that it is of; name one with --table")
         return
     for flag in ("tasks", "download"):
         if flag in args.given:
             problem = f"--{flag} is given too; prepare your own table and other tasks one after the other"
-            raise SettingError("tsv", problem)
+            raise SettingError(main, problem)
     if not args.text or not args.label:
-        raise SettingError("tsv", f"which columns of {args.tsv} are to be used? name them with --text and --label")
+        raise SettingError(main, f"which columns of {own_file(args)} are to be used? name them with --text and --label")
     if len(args.text) > 2:
         raise SettingError("text", f"{len(args.text)} columns are too many; name one, or two for pairs")
     table_name(args)
@@ -42,7 +55,7 @@ def check_table_flags(args: argparse.Namespace) -> None:
 
 def table_name(args: argparse.Namespace) -> str:
     """The task's name: what was given, or that of the file, in lower case."""
-    name = (Path(args.tsv).stem if args.name is None else args.name).lower()
+    name = (Path(own_file(args) or "").stem if args.name is None else args.name).lower()
     if name in TASKS:
         raise SettingError("name", f"{name!r} is the name of another task; give yours a different one with --name")
     if not is_free_name(name):
@@ -53,42 +66,62 @@ def table_name(args: argparse.Namespace) -> str:
 
 def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
     """Read the table that the flags describe -> a task, whose labels are those of the training rows, and its splits."""
-    name, path = table_name(args), Path(args.tsv)
+    name, path = table_name(args), Path(own_file(args) or "")
     task = Task(name, name, tuple(args.text), args.label, (), METRICS)
     ids: dict[str, int] = {}  # of the labels, in the order in which they come
 
-    def read(file: str, flag: str, parse) -> Rows:
+    def read(flag: str, parse: Callable[[str], float] | None) -> Rows:
+        tabs = getattr(args, TABS[flag]) is not None
+        file, used = own_file(args, flag) or "", (TABS[flag] if tabs else flag).replace("_", "-")
         if not os.path.lexists(file):
-            raise UserError(f"{file}: no such file; name one that is there with --{flag}")
-        return read_tsv(task, Path(file), parse, args.skip_bad_rows, "name them with --text and --label")
+            raise UserError(f"{file}: no such file; name one that is there with --{used}")
+        missing_column = "name them with --text and --label"
+        if tabs or Path(file).suffix.lower() in TSV:
+            return read_tsv(task, Path(file), parse, args.skip_bad_rows, missing_column, may_quote=False)
+        return read_cells(task, Path(file), parse, args.skip_bad_rows, missing_column)
 
     def label_id(label: str) -> int:
         if not label.strip():
             raise ValueError("no label")
-        return ids.setdefault(label, len(ids))
+        return ids.setdefault(label.strip(), len(ids))
 
-    rows = {"train": read(args.tsv, "tsv", label_id)}
+    rows = {"train": read("table", label_id)}
     labels = in_order(ids)
-    if not 2 <= len(labels) <= MOST_LABELS:
-        raise UserError(
-            f"{path}: {len(labels)} different labels in column {task.label!r} ({listed(labels)}); name a column of 2 "
-            f"to {MOST_LABELS} classes with --label, or make classes of scores or texts first"
-        )
+    check_labels(path, task, labels)
     print(f"{name}: {len(labels)} classes in column {task.label!r}: {listed(labels)}")
     task = replace(task, labels=tuple(labels))
     new_ids = {ids[label]: new_id for new_id, label in enumerate(labels)}
     rows["train"].labels = [new_ids[int(label)] for label in rows["train"].labels or ()]
 
-    if args.dev_tsv is None:
+    if own_file(args, "dev_table") is None:
         rows = hold_out(rows["train"], path)
         dev, train = (len(rows[split].texts) for split in ("dev", "train"))
-        print(f"{name}: {dev} of {dev + train} rows, drawn at random, held out to evaluate on; --dev-tsv names others")
+        held_out = f"{dev} of {dev + train} rows, of each class its share, held out to evaluate on"
+        print(f"{name}: {held_out}; --dev-table names others")
     else:
-        rows["dev"] = read(args.dev_tsv, "dev-tsv", task.parse_label)
+        rows["dev"] = read("dev_table", lambda label: task.parse_label(label.strip()))
     task = replace(task, fingerprint=fingerprint(task, rows))
-    if args.test_tsv is not None:
-        rows["test"] = read(args.test_tsv, "test-tsv", None)
+    if own_file(args, "test_table") is not None:
+        rows["test"] = read("test_table", None)
     return task, rows
+
+
+def check_labels(path: Path, task: Task, labels: Sequence[str]) -> None:
+    """Raise a ``UserError`` if there are too few or too many classes, or two that are written alike."""
+    if not 2 <= len(labels) <= MOST_LABELS:
+        raise UserError(
+            f"{path}: {len(labels)} different labels in column {task.label!r} ({listed(labels)}); name a column of 2 "
+            f"to {MOST_LABELS} classes with --label, or make classes of scores or texts first"
+        )
+    alike: dict[str, str] = {}
+    for label in labels:
+        key = unicodedata.normalize("NFKC", label).casefold()
+        with suppress(ValueError):
+            key = str(float(key))
+        if key in alike:
+            both = listed([alike[key], label])
+            raise UserError(f"{path}: {both} in column {task.label!r} are one class written in two ways; write one")
+        alike[key] = label
 
 
 def in_order(labels: Collection[str]) -> list[str]:
@@ -101,12 +134,17 @@ def in_order(labels: Collection[str]) -> list[str]:
 
 
 def hold_out(rows: Rows, path: Path) -> dict[str, Rows]:
-    """Split into ``train`` and ``dev``; as many rows always give the same ones of dev, for BERT and the LSTM."""
+    """Split into ``train`` and ``dev``, every class in its share; the same rows always, for BERT and the LSTM."""
     labels, total = rows.labels or [], len(rows.texts)
     if total < HOLD_OUT:
-        problem = f"{total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-tsv"
+        problem = f"{total} rows are too few to hold out a tenth; name rows to evaluate on with --dev-table"
         raise UserError(f"{path}: {problem}")
-    dev = sorted(random.Random(0).sample(range(total), total // HOLD_OUT))
+    order, times = random.Random(0).sample(range(total), total), Counter(labels)
+    # A class's only row is for training, where there are other rows.
+    order = [row for row in order if times[labels[row]] > 1] or order
+    order.sort(key=labels.__getitem__)  # stable: evenly spaced rows are then random ones, of each class its share
+    held = total // HOLD_OUT
+    dev = sorted(order[(2 * number + 1) * len(order) // (2 * held)] for number in range(held))
     parts = {"train": sorted({*range(total)} - {*dev}), "dev": dev}
     splits = {name: Rows([rows.texts[i] for i in part], [labels[i] for i in part]) for name, part in parts.items()}
     splits["train"].skipped = rows.skipped

@@ -11,7 +11,7 @@ import numpy as np
 
 from pruner.data.agnews import AGNEWS, read_agnews
 from pruner.data.cache import Cache, make_cache, write_cache
-from pruner.data.custom import check_table_flags, next_command, read_table
+from pruner.data.custom import check_table_flags, next_command, own_file, read_table
 from pruner.data.download import GLUE_ADDRESS
 from pruner.data.encode import encode, encode_words
 from pruner.data.rows import Rows
@@ -43,7 +43,7 @@ def prepare_bert(args: argparse.Namespace) -> None:
         return cache
 
     prepare_all(read_tasks(args, tasks), prepare, "tokens")
-    if args.tsv is not None:
+    if own_file(args) is not None:
         print(f"\nnext: {next_command(args, 'RunBert4Glue.py')}")
 
 
@@ -55,7 +55,7 @@ def prepare_lstm(args: argparse.Namespace) -> None:
         if not task.labels:
             raise SettingError("tasks", f"{task.name} has scores, not classes; the LSTM is a classifier")
     prepare_all(read_tasks(args, tasks), partial(prepare_words, args), "words")
-    if args.tsv is not None:
+    if own_file(args) is not None:
         print(f"\nnext: {next_command(args, 'RunLstm4Glue.py')}")
 
 
@@ -93,7 +93,7 @@ def read_tasks(args: argparse.Namespace, tasks: Sequence[Task]) -> Iterator[tupl
     With ``--download``, missing files are fetched first; from servers other than GLUE's, only for tasks that the user
     named. It is a ``UserError`` if such a task is not there, or none is.
     """
-    if args.tsv is not None:
+    if own_file(args) is not None:
         yield read_table(args)
         return
     data, named, complete = Path(args.data), "tasks" in args.given, []

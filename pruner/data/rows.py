@@ -1,8 +1,10 @@
 """Readers of text files, which name the line of a bad row."""
 
 import codecs
+import csv
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,8 @@ from pruner.utils.files import cannot_read
 if TYPE_CHECKING:
     from pruner.data.task import Task
 
+# A label that is unknown in so many rows, and in such a share of them, is no slip.
+OFTEN, OFTEN_SHARE = 3, 0.01
 LONGEST_LINE = 1 << 20  # bytes; the longest official ones, with two parses, have some thousands
 
 
@@ -26,6 +30,8 @@ class Rows:
     texts: list[tuple[str, ...]]
     labels: list[float] | None
     skipped: int = 0
+    unknown: Counter = field(default_factory=Counter)  # labels that the task does not know, and how often they occur
+    first_unknown: str = ""  # what is wrong with the first of them, and where
 
     def leave_out(self, problem: str, skip_bad_rows: bool) -> None:
         """Skip a bad row, or raise a ``UserError``; ``problem`` begins with its file and line."""
@@ -33,10 +39,29 @@ class Rows:
             raise UserError(f"{problem}; mend the row or leave such rows out with --skip-bad-rows")
         self.skipped += 1
 
-    def checked(self, path: Path) -> "Rows":
-        """Return the rows; raise a ``UserError`` if none of them is good."""
-        if not self.texts and not self.skipped:
+    def leave_out_label(self, label: str, problem: str) -> None:
+        """Skip a row of an unknown label for now; ``checked`` knows how many there are."""
+        self.unknown[label] += 1
+        self.first_unknown = self.first_unknown or problem
+
+    def checked(self, path: Path, skip_bad_rows: bool) -> "Rows":
+        """Return the rows, when all are read.
+
+        Raises:
+            UserError: none of them is good; or there are unknown labels, unless they are few and to be skipped: a label
+                that comes again and again is a class of another coding, without which the others mean nothing.
+        """
+        if not self.texts and not self.skipped and not self.unknown:
             raise UserError(f"{path}: no rows; copy or download the whole file again")
+        total = len(self.texts) + self.unknown.total()
+        often = [label for label, times in self.unknown.items() if times >= OFTEN and times > OFTEN_SHARE * total]
+        if often:
+            rows = sum(self.unknown[label] for label in often)
+            problem = f"{rows} rows have such labels ({listed(often)}), too many to leave out"
+            raise UserError(f"{self.first_unknown}; {problem}: write the expected ones, or mend the column")
+        if self.unknown:
+            self.leave_out(self.first_unknown, skip_bad_rows)
+            self.skipped += self.unknown.total() - 1
         if len(self.texts) == (self.skipped if self.labels is None else 0):
             raise UserError(f"{path}: all {self.skipped} rows are bad; copy or download the file again")
         return self
@@ -64,6 +89,19 @@ def read_lines(path: Path) -> Iterator[str]:
         raise cannot_read(path, error) from None
 
 
+def read_csv_rows(path: Path) -> Iterator[tuple[str, list[str] | csv.Error]]:
+    """Yield file and line at which each row begins, and its cells, or the error of one that is no CSV."""
+    reader = csv.reader((line + "\n" for line in read_lines(path)), strict=True)
+    while True:
+        place = f"{path}:{reader.line_num + 1}"
+        try:
+            yield place, next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield place, error
+
+
 def check_text(data: bytes, place: str) -> str:
     """Decode a line of text, or raise a ``UserError`` that begins with its ``place``."""
     if len(data) > LONGEST_LINE:
@@ -84,12 +122,18 @@ def read_split(task: "Task", folder: Path, split: str, skip_bad_rows: bool = Fal
 
 
 def read_tsv(
-    task: "Task", path: Path, parse: Callable[[str], float] | None, skip_bad_rows: bool, missing_column: str
+    task: "Task",
+    path: Path,
+    parse: Callable[[str], float] | None,
+    skip_bad_rows: bool,
+    missing_column: str,
+    may_quote: bool = True,
 ) -> Rows:
     """Read the task's columns; ``parse`` makes a number of a label, and is ``None`` where there are none.
 
     A row of the wrong width, or with a label of which ``parse`` raises a ValueError, is a ``UserError`` that names file
     and line, or left out and counted with ``skip_bad_rows``. ``missing_column`` says what to do about such a header.
+    Quotes are text; where no field may be quoted as CSV has it (``may_quote``), one that is is a ``UserError``.
     """
     labels: list[float] = []
     rows = Rows([], labels if parse else None)
@@ -98,7 +142,7 @@ def read_tsv(
     if not header:
         _, line = next(lines, (1, None))
         if line is None:
-            return rows.checked(path)
+            return rows.checked(path, skip_bad_rows)
         header = line.split("\t")
     for column in (*task.text, *([task.label] if parse else [])):
         if column not in header:
@@ -108,16 +152,32 @@ def read_tsv(
     label_column = header.index(task.label) if parse else 0
 
     for number, line in lines:
-        cells, excused = line.split("\t"), skip_bad_rows
-        try:
-            if len(cells) != len(header):
-                excused = skip_bad_rows or task.broken_rows
-                raise ValueError(f"{len(cells)} columns instead of {len(header)}")
-            if parse:
-                labels.append(parse(cells[label_column]))
-            rows.texts.append(tuple(cells[column] for column in text_columns))
-        except ValueError as error:
-            rows.leave_out(f"{path}:{number}: {error}", excused)
+        cells = line.split("\t")
+        fits = len(cells) == len(header)
+        if not may_quote and any(is_quoted(cell, closed) for cell in cells for closed in {True, fits}):
+            raise UserError(f"{path}:{number}: quoted as CSV has it; write the table as .csv and name it with --table")
+        if not fits:
+            problem = f"{path}:{number}: {len(cells)} columns instead of {len(header)}"
+            rows.leave_out(problem, skip_bad_rows or task.broken_rows)
             if not parse:
                 rows.texts.append(("",) * len(text_columns))
-    return rows.checked(path)
+            continue
+        if parse:
+            label = cells[label_column]
+            try:
+                labels.append(parse(label))
+            except ValueError as error:
+                problem = f"{path}:{number}: {error}"
+                if label.strip():
+                    rows.leave_out_label(label, problem)
+                else:
+                    rows.leave_out(problem, skip_bad_rows)
+                continue
+        rows.texts.append(tuple(cells[column] for column in text_columns))
+    return rows.checked(path, skip_bad_rows)
+
+
+def is_quoted(cell: str, closed: bool) -> bool:
+    """Tell whether a cell is quoted as CSV has it; with ``closed`` false, whether its first line may be."""
+    inner = cell[1:].replace('""', "")
+    return cell.startswith('"') and inner.find('"') == (len(inner) - 1 if closed and inner else -1)

@@ -21,6 +21,7 @@ def _correlation(function: Callable, labels: np.ndarray, predictions: np.ndarray
 FUNCTIONS: dict[str, Callable] = {
     "accuracy": accuracy_score,
     "f1": partial(f1_score, zero_division=0),
+    "macro_f1": partial(f1_score, average="macro", zero_division=0),
     "mcc": matthews_corrcoef,
     "pearson": partial(_correlation, pearsonr),
     "spearman": partial(_correlation, spearmanr),

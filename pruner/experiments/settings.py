@@ -81,7 +81,7 @@ def prepared_tasks(args: argparse.Namespace, known: Mapping[str, Task], prepare:
     """
     folder, tasks, named = Path(args.cache), [], "tasks" in args.given
     custom = find_custom_tasks(folder) if with_custom else {}
-    more = (*custom, f"or prepare your own with {prepare} --tsv") if with_custom else ()
+    more = (*custom, f"or prepare your own with {prepare} --table") if with_custom else ()
     for name in args.tasks if named else (*args.tasks, *custom):
         path = custom.get(name.lower())
         task = read_custom_task(path, prepare) if path else find_task(name, known, more)

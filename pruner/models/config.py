@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from pruner.data.tokenizer import check_kind
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json, read_size, short
 
@@ -21,6 +20,8 @@ LARGEST = dict.fromkeys(SHARES, 1.0) | {"initializer_range": 10.0}
 
 def read_config(path: Path) -> dict:
     """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one."""
+    from pruner.data.tokenizer import check_kind  # in here: the converter's --help needs no NumPy
+
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
     check_kind(raw, path)

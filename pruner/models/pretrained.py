@@ -120,7 +120,8 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
         raise UserError(f"{bert}: {sorted(mismatched)[0]} is not of the shape that config.json says; copy it again")
     if absent:
         raise UserError(f"{bert}: {len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them")
-    if any((read_json(folder / "config.json").get("pruning") or {}).get("schedule", ())):
+    pruning = read_json(folder / "config.json").get("pruning")
+    if isinstance(pruning, dict) and any(pruning.get("schedule") or ()):
         say(f"{bert}: a pruned model; its weights are taken, its schedule is not")
     model.trained_head = False
     if not any(key.startswith("classifier.") for key in info["missing_keys"]):

@@ -1,0 +1,125 @@
+"""Tables that are no TSV: CSV, JSON lines, Parquet, and what ``datasets`` has saved."""
+
+import csv
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pruner.data.rows import Rows, read_csv_rows, read_lines
+from pruner.utils.errors import SettingError, UserError, listed
+
+if TYPE_CHECKING:
+    from pruner.data.task import Task
+
+TSV = (".tsv", ".tab", ".txt")
+Values = Iterator[tuple[str, dict[str, Any] | str]]  # the place of a row, and its values by column or what is wrong
+
+
+def read_cells(
+    task: "Task", path: Path, parse: Callable[[str], float] | None, skip_bad_rows: bool, missing_column: str
+) -> Rows:
+    """Read the task's columns of a table, as ``read_tsv`` does of a TSV; bad rows are named by line or number, from 1.
+
+    Texts are taken as they are: ``007``, ``NA`` and ``None`` are words. Numbers and truth values become the text that
+    Python writes of them.
+    """
+    labels: list[float] = []
+    rows = Rows([], labels if parse else None)
+    for place, values in reader(path)(path):
+        if isinstance(values, str):
+            rows.leave_out(f"{place}: {values}", skip_bad_rows)
+            if not parse:
+                rows.texts.append(("",) * len(task.text))
+            continue
+        for column in (*task.text, *([task.label] if parse else [])):
+            if column not in values:
+                columns = f"it has {listed([str(name) for name in values])}"
+                raise UserError(f"{place}: no column {column!r}; {columns}; {missing_column}")
+        texts = tuple(map(as_text, (values[column] for column in task.text)))
+        label = as_text(values[task.label]) if parse else ""
+        if None in texts or (parse and not (label or "").strip()):
+            rows.leave_out(f"{place}: no {'text' if None in texts else 'label'}", skip_bad_rows)
+            if not parse:
+                rows.texts.append(("",) * len(texts))
+            continue
+        try:
+            if parse:
+                labels.append(parse(label or ""))
+            rows.texts.append(tuple(text or "" for text in texts))
+        except ValueError as error:
+            rows.leave_out_label(label or "", f"{place}: {error}")
+    return rows.checked(path, skip_bad_rows)
+
+
+def as_text(value: Any) -> str | None:
+    """Write a value as text; ``None`` where there is none."""
+    if value is None or value != value:  # NaN is what pandas has for nothing
+        return None
+    return value if isinstance(value, str) else str(value)
+
+
+def reader(path: Path) -> Callable[[Path], Values]:
+    """Return the reader of a file by its suffix."""
+    if path.is_dir():
+        return read_saved_dataset
+    readers = {".csv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+    if path.suffix.lower() not in readers:
+        known = ", ".join((*TSV[:1], *readers))
+        raise SettingError("table", f"{path} is none of {known}, by its name; rename or convert it")
+    return readers[path.suffix.lower()]
+
+
+def read_csv(path: Path) -> Values:
+    """Read CSV by Python's own reader: pandas takes rows that are too wide for rows with an index."""
+    header: list[str] | None = None
+    for place, cells in read_csv_rows(path):
+        if isinstance(cells, csv.Error):
+            yield place, f"not a row of CSV ({cells})"
+        elif header is None:
+            header = cells
+        elif len(cells) == len(header):
+            yield place, dict(zip(header, cells, strict=True))
+        elif cells:
+            yield place, f"{len(cells)} columns instead of {len(header)}"
+
+
+def read_jsonl(path: Path) -> Values:
+    for number, line in enumerate(read_lines(path), start=1):
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            values = f"not JSON ({error})"
+        yield f"{path}:{number}", values if isinstance(values, dict | str) else "not an object of columns"
+
+
+def read_parquet(path: Path) -> Values:
+    import pandas as pd
+
+    try:
+        frame = pd.read_parquet(path, dtype_backend="numpy_nullable")  # whole numbers stay so beside empty cells
+    except ImportError:
+        raise UserError(f"{path}: only pyarrow reads Parquet, and it is not installed; pip install pyarrow") from None
+    except Exception as error:  # pyarrow raises its own
+        raise UserError(f"{path}: not Parquet ({' '.join(str(error).split())[:200]}); write it again") from None
+    cells = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return ((f"{path}: row {number}", values) for number, values in enumerate(cells, start=1))
+
+
+def read_saved_dataset(path: Path) -> Values:
+    """Read what ``Dataset.save_to_disk`` has written, classes by their names."""
+    try:
+        import datasets
+    except ImportError:
+        problem = "a folder, which only datasets reads, and it is not installed; pip install datasets"
+        raise UserError(f"{path}: {problem}") from None
+    try:
+        dataset = datasets.load_from_disk(str(path))
+    except Exception as error:  # datasets and pyarrow raise their own
+        raise UserError(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
+    if not isinstance(dataset, datasets.Dataset):
+        raise UserError(f"{path}: has the splits {listed(list(dataset))}; name their folders one by one")
+    classes = {name: kind for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
+    for number, values in enumerate(dataset, start=1):
+        named = {name: kind.int2str(values[name]) for name, kind in classes.items() if values[name] not in (None, -1)}
+        yield f"{path}: row {number}", values | named
