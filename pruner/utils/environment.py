@@ -39,7 +39,10 @@ def cpu_name() -> str:
 
 def git_commit() -> str | None:
     """Return the commit, with ``-dirty`` where tracked files were changed; ``None`` outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None  # installed: Git would name the commit of the project in whose folder the environment lies
     command = "git describe --always --dirty --abbrev=12 --exclude=*".split()
     with suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.check_output(command, cwd=Path(__file__).parent, stderr=subprocess.DEVNULL, text=True).strip()
+        return subprocess.check_output(command, cwd=root, stderr=subprocess.DEVNULL, text=True).strip()
     return None
