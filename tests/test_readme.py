@@ -283,7 +283,8 @@ def test_links_lead_somewhere(name):
             assert file.exists(), target
             assert not anchor or anchor in anchors(file), target
     given = dict(re.findall(r"^\[([^]]+)\]: (https://\S+)$", text, flags=re.MULTILINE))
-    used = set(re.findall(r"\[([^]\[]+)\](?![(:\w])", re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)))
+    prose = re.sub(r"```.*?```|`[^`\n]*`|^\[[^]\n]+\]: ", "", text, flags=re.DOTALL | re.MULTILINE)
+    used = set(re.findall(r"\[([^]\[]+)\](?![(\w])", prose))
     assert not given or given.keys() == used, name
 
 

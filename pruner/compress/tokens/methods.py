@@ -215,7 +215,7 @@ class LearnedPruning(TokenPruning):
 
 @dataclass(kw_only=True)
 class SoftExtractPruning(TokenPruning):
-    """Token pruning whose schedule is found by PoWER-BERT's search, for a budget or by the published penalty."""
+    """Token pruning whose schedule is found by PoWER-BERT's search, for a budget or by that paper's penalty."""
 
     source: str = "soft-extract"
     how: SoftExtractSearch
