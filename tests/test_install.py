@@ -131,3 +131,37 @@ def test_an_installed_copy_has_the_modules_with_a_command(wheel, tmp_path):
 def test_every_script_is_installed():
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert settings["tool"]["setuptools"]["py-modules"] == sorted(path.stem for path in ROOT.glob("*.py"))
+
+
+WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] not in ("tensorflow", "keras", "matplotlib", "tensorboard"):
+            return super().find_spec(name, path, target)
+
+sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+def test_the_optional_packages_are_optional(tmp_path):
+    """Where none of them is installed, both models' runs are there, the words of the LSTM, and tables."""
+    run = tmp_path / "records" / "BERT" / "demo" / "head"
+    run.mkdir(parents=True)
+    (record,) = (ROOT / "records/published/BERT/demo").glob("head_*/record.json")
+    shutil.copy(record, run)
+    code = """
+import runpy
+import pruner.experiments.bert, pruner.experiments.lstm, pruner.data.prepare
+from pruner.data.vocabulary import learn_vocabulary
+assert learn_vocabulary(["A word, a word!"], 10).words == ("word", "a")
+sys.argv = ["report"]
+runpy.run_module("pruner.report", run_name="__main__")
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    python("-c", WITHOUT + code, folder=tmp_path, environment=environment)
+    assert "head" in (tmp_path / "records" / "README.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "records" / "figures").exists()

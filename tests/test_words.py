@@ -122,9 +122,12 @@ def test_odd_texts_have_the_ids_of_tensorflow(text_vectorization):
         check_words(text_vectorization, texts[::2], texts, size)
 
 
-def test_real_texts_have_the_ids_of_tensorflow(text_vectorization, shared):
-    rows = AGNEWS.read(shared / "data" / "ag_news_csv", "test").texts[:1000]
-    check_words(text_vectorization, [text for (text,) in rows[:700]], [text for (text,) in rows], 3000)
+@pytest.mark.parametrize(
+    ("name", "folder", "split"), [("agnews", "ag_news_csv", "test"), ("sst-2", "glue/SST-2", "dev")]
+)
+def test_real_texts_have_the_ids_of_tensorflow(text_vectorization, shared, name, folder, split):
+    texts = [text for (text,) in TASKS[name].read(shared / "data" / folder, split).texts[:1000]]
+    check_words(text_vectorization, texts[:700], texts, 3000)
 
 
 @pytest.mark.slow
