@@ -86,7 +86,7 @@ def test_a_plain_install_is_light(metadata):
     assert not HEAVY & plain.keys()
     for name, versions in SUPPORTED.items():
         assert plain[name].specifier == SpecifierSet(versions), name
-    assert set(metadata.get_all("Provides-Extra")) == {"figures", "tensorboard", "tensorflow", "test"}
+    assert set(metadata.get_all("Provides-Extra")) == {"figures", "tables", "tensorboard", "tensorflow", "test"}
     assert required(metadata, "figures").keys() == {"matplotlib"}
     assert required(metadata, "tensorboard").keys() == {"tensorboard"}
     assert required(metadata, "tensorflow").keys() == {"tensorflow"}
