@@ -156,7 +156,7 @@ def main() -> None:
     from pruner.data.tokenizer import has_capitals
 
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
-    config, data = google_config(config_path), data_files(prefix)
+    data, config = data_files(prefix), google_config(config_path)  # in this order: a SavedModel has no config
     vocabulary_path = config_path.parent / "vocab.txt"
     if not vocabulary_path.is_file():
         raise UserError(f"{vocabulary_path}: no such file; put the checkpoint's vocab.txt beside its config")

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, BertForPreTraining, BertForSequenceClass
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.data.tokenizer import load_tokenizer
-from pruner.models.google import body_weights, head_weights, is_training_state
+from pruner.models.google import body_weights, head_weights, is_training_state, padded_rows
 
 pytest.importorskip("tensorflow", reason="only TensorFlow reads and writes Google's checkpoints")
 
@@ -308,7 +308,22 @@ REFUSALS = {
     "many unknown variables": (
         None,
         {"add": [f"bert/extra_{number}" for number in range(9)]},
-        ["9 variables", "bert/extra_0, bert/extra_1, bert/extra_2, bert/extra_3, bert/extra_4 and 4 more"],
+        ["9 variables", "bert/extra_0, bert/extra_1, bert/extra_2, bert/extra_3, bert/extra_4 and 4 more; give a"],
+    ),
+    "long names": (
+        None,
+        {"drop": [f"bert/encoder/layer_1/attention/output/dense/{part}" for part in ("kernel", "bias")]},
+        ["bert/encoder/layer_1/attention/output/dense/bias, bert/encoder/layer_1/attention/output/dense/kernel"],
+    ),
+    "another model beside it": (
+        None,
+        {"add": ["teacher/bert/pooler/dense/bias"], "slots": False},
+        ["1 variables have no place in a BERT: teacher/bert/pooler/dense/bias"],
+    ),
+    "no layers": (
+        None,
+        {"add": ["a/group_0"], "drop": [name for name in body_weights(CONFIG) if "/layer_" in name], "slots": False},
+        ["no variable of the checkpoint is one of a BERT's layers", ": a/group_0, bert/embeddings/", "and 3 more"],
     ),
     "TF2": (
         None,
@@ -364,6 +379,21 @@ def test_a_table_padded_to_a_multiple_of_8(run, tmp_path, config_is_padded):
     assert load_tokenizer(tmp_path / "bert", 16).size == len(pieces)
 
 
+@pytest.mark.parametrize(
+    ("pieces", "rows", "padded"),
+    [
+        *((14, 16, True), (30522, 30528, True), (30522, 30592, True), (28996, 29056, True)),
+        *((14, 24, False), (16, 16, False), (16, 14, False)),
+        (21090, 21128, False),  # a vocabulary of BERT-Chinese, cut short
+    ],
+)
+def test_padding_ends_at_the_next_multiple(pieces, rows, padded):
+    shapes = {"bert/embeddings/word_embeddings": (rows, 8)}
+    for size in (pieces, rows):
+        assert padded_rows(shapes, {"vocab_size": size}, pieces) == (rows if padded else None)
+    assert padded_rows(shapes, {"vocab_size": rows + 1}, pieces) is None
+
+
 def test_a_head_for_questions_is_left_out_and_named(run, tmp_path):
     write_checkpoint(tmp_path / "source", add=["cls/squad/output_weights", "cls/squad/output_bias"])
     code, out, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
@@ -392,6 +422,7 @@ def test_what_is_converted_truncates_where_positions_end(run, tmp_path):
 
 def test_a_saved_model_of_tensorflow_is_named(run, tmp_path):
     write_checkpoint(tmp_path / "source")
+    (tmp_path / "source" / "bert_config.json").unlink()  # which Keras does not write
     (tmp_path / "source" / "bert_model.ckpt").mkdir()
     write("bert_model.ckpt/saved_model.pb", "")(tmp_path / "source")
     code, _, err = convert(run, tmp_path / "source", tmp_path / "bert" / "model.safetensors")
@@ -513,8 +544,10 @@ runpy.run_path('ConvertBert4Torch.py', run_name='__main__')"
 def test_slots_are_name_endings():
     kernel = "bert/pooler/dense/kernel"
     slots = [f"{kernel}/adam_m", f"{kernel}/LAMB_1", f"{kernel}/bert_adam/v", f"training/Adam/{kernel}/m"]
+    slots += [f"{kernel}/ExponentialMovingAverage", "training/Adam/cls/predictions/output_bias/m"]
     scalars = ["global_step", "loss_scale/current_loss_scale", "good_steps", "beta1_power"]
     weights = ["bert/adam_m/kernel", "cls/predictions/output_bias", "output_bias", "bert/pooler/dense/bias"]
+    weights += [f"teacher/{kernel}"]
     shapes = dict.fromkeys((kernel, *weights, *slots), (2,)) | dict.fromkeys(scalars, ())
     assert [name for name in shapes if is_training_state(name, shapes)] == [*slots, *scalars]
 

@@ -1,16 +1,16 @@
 """Map the variables of google-research/bert to the weights of a BERT of ``transformers``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 from pruner.utils.errors import UserError, listed
 
 SQUAD = re.compile(r"cls/squad/")  # the head of run_squad.py
 TF2 = re.compile(r"\.ATTRIBUTES/|_CHECKPOINTABLE_OBJECT_GRAPH")
-NAMED = 5  # variables that an error names at most
-PADDING = 128  # rows fewer than which a table of word pieces may have been padded by, to a multiple of 8
+PADDED_TO = (8, 16, 32, 64, 128)  # the next multiple of one of these has a table of word pieces that was padded
 
 
 @dataclass(frozen=True)
@@ -82,25 +82,33 @@ def head_weights(config: dict, labels: int) -> dict[str, dict[str, Weight]]:
 def is_training_state(name: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Tell whether a variable is an optimizer's, whichever it was: a count, a scale, or a slot of another variable.
 
-    No weight of a BERT is a single number. Slots are named after what they belong to: ``<variable>/adam_m``,
-    ``<variable>/LAMB_1``, ``training/Adam/<variable>/m``.
+    No weight of a BERT is a single number. Slots are named after what they belong to, with something behind it:
+    ``<variable>/adam_m``, ``<variable>/LAMB_1``, ``training/Adam/<variable>/m``. ``teacher/<variable>`` is a weight of
+    another model.
     """
     parts = name.split("/")
-    starts = [start for start, part in enumerate(parts) if start == 0 or part == "bert"]
-    others = {"/".join(parts[start:end]) for start in starts for end in range(start + 1, len(parts) + 1)} - {name}
-    return shapes[name] == () or not others.isdisjoint(shapes)
+    owners = ("/".join(parts[start:end]) for start, end in combinations(range(len(parts)), 2))
+    return shapes[name] == () or any(owner in shapes for owner in owners)
 
 
 def padded_rows(shapes: Mapping[str, tuple[int, ...]], config: dict, pieces: int) -> int | None:
     """Return the number of word embeddings if they are more than word pieces because the table was padded."""
     rows = shapes.get("bert/embeddings/word_embeddings", (0,))[0]
-    padded = pieces < rows < pieces + PADDING and rows % 8 == 0 and config["vocab_size"] in (rows, pieces)
-    return rows if padded else None
+    padded = rows in {pieces + -pieces % step for step in PADDED_TO} and config["vocab_size"] in (rows, pieces)
+    return rows if padded and rows > pieces else None
+
+
+def named(variables: Collection[str]) -> str:
+    """List five variables at most, by their whole names: those of a BERT differ at their ends."""
+    return listed(sorted(variables), most=5, longest=100)
 
 
 def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tuple[dict[str, Weight], list[str]]:
     """Match each variable to its weight, find the heads that are there; a ``UserError`` names what does not match."""
     layers = len({name[1] for name in map(re.compile(r"bert/encoder/layer_(\d+)/").match, shapes) if name})
+    if not layers:
+        problem = f"no variable of the checkpoint is one of a BERT's layers (bert/encoder/layer_0/...): {named(shapes)}"
+        raise UserError(f"{source}: {problem}; give a checkpoint of google-research/bert")
     if layers != config["num_hidden_layers"]:
         raise UserError(f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {layers}")
     all_heads = head_weights(config, labels=shapes.get("output_weights", (0,))[0])
@@ -108,11 +116,13 @@ def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tup
     weights = body_weights(config)
     for head in heads:
         weights |= all_heads[head]
-    unknown, missing = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
+    unknown, missing = shapes.keys() - weights.keys(), weights.keys() - shapes.keys()
     if unknown:
-        raise UserError(f"{source}: {len(unknown)} variables have no place in a BERT: {listed(unknown, NAMED)}")
+        problem = f"{len(unknown)} variables have no place in a BERT: {named(unknown)}"
+        raise UserError(f"{source}: {problem}; give a checkpoint of pre-training, or of run_classifier.py")
     if missing:
-        raise UserError(f"{source}: {len(missing)} variables are not in the checkpoint: {listed(missing, NAMED)}")
+        problem = f"{len(missing)} variables are not in the checkpoint: {named(missing)}"
+        raise UserError(f"{source}: {problem}; give the whole checkpoint, and the config that came with it")
     for variable, weight in weights.items():
         if shapes[variable] != weight.shape:
             raise UserError(

@@ -56,9 +56,9 @@ def unknown(kind: str, name: object, known: Collection[str]) -> str:
     return f"unknown {kind} {name!r}{did_you_mean(str(name), known) or ';'} choose from {', '.join(known)}"
 
 
-def listed(names: Sequence[str], most: int = 10) -> str:
-    """List names from a file in an error's line: ``most`` of them at most, each shortened and printable."""
-    shown = [repr(name if len(name) <= 40 else f"{name[:37]}...")[1:-1] for name in names[:most]]
+def listed(names: Sequence[str], most: int = 10, longest: int = 40) -> str:
+    """List names from a file in an error's line: ``most`` at most, each printable and cut to ``longest`` letters."""
+    shown = [repr(name if len(name) <= longest else f"{name[: longest - 3]}...")[1:-1] for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
