@@ -420,7 +420,9 @@ def test_mrpc_from_its_original_files_is_glues(shared):
         assert made[split].rstrip("\n").split("\n") == lines
 
 
-@pytest.mark.parametrize("header", ["", "label,title,description\n", "Class Index,Title,Description\n"])
+@pytest.mark.parametrize(
+    "header", ["", "label,title,description\n", "Class Index,Title,Description\n", ",headline,text\n"]
+)
 @pytest.mark.parametrize("first", [0, 1])
 @pytest.mark.parametrize("options", [(), ("--skip-bad-rows",)])
 def test_ag_news_with_classes_from_0_or_1(run, tmp_path, header, first, options):
@@ -437,6 +439,20 @@ def test_ag_news_with_classes_from_0_or_1(run, tmp_path, header, first, options)
     for split in cache.splits.values():
         for row, label in enumerate(split.labels):
             assert str(label) in [vocabulary.word(int(number)) for number in split.sentence(row)]
+
+
+@pytest.mark.parametrize("options", [(), ("--skip-bad-rows",)])
+def test_ag_news_with_classes_0_and_4_is_refused(run, tmp_path, options):
+    """One row of either, in whichever file, leaves open what all the others mean."""
+    folder = tmp_path / "data" / "ag_news_csv"
+    folder.mkdir(parents=True)
+    (folder / "train.csv").write_text("1,a,b\n2,a,b\n3,a,b\n4,a,b\n" * 200, encoding="utf-8")
+    (folder / "test.csv").write_text("1,a,b\n0,a,b\n", encoding="utf-8")
+    code, _, err = run("PrepareAgnews4Lstm", *options)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("error: data/ag_news_csv: classes 0 and 4;")
+    assert "--skip-bad-rows" not in err
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize("options", [(), ("--skip-bad-rows",)])

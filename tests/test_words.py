@@ -211,7 +211,8 @@ def test_bad_rows_of_agnews(tmp_path):
         (3, good + '"1","t"\n', "2 columns instead of 3"),
         (3, good + '"2"x,"t","d"\n', "not a row of CSV"),
         (1, '"2","t","never ends\n', "not a row of CSV"),
-        (1, "class,title,description\n", "unknown class 'class'"),
+        (1, "\n" + good, "0 columns instead of 3"),
+        (2, "class,title,description\nclass,title,description\n" + good, "unknown class 'class'"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=rf"train\.csv:{line}: {problem}.*--skip-bad-rows"):
@@ -221,6 +222,7 @@ def test_bad_rows_of_agnews(tmp_path):
         (good + '"3","t","' + "x" * (1 << 21), ":3: a line of more than"),
         (good + '"3","t","' + "x\n" * 100_000, ":3: not a row of CSV"),
         ("\n", ": no rows"),
+        ("class,title,description\n", ": no rows"),
     ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(UserError, match=rf"train\.csv{problem}"):

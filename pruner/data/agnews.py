@@ -2,15 +2,16 @@
 
 import csv
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from pruner.data.download import download_files
 from pruner.data.rows import Rows, read_csv_rows
 from pruner.data.task import Task
+from pruner.utils.errors import UserError
 
 COLUMNS = ("title", "description")
 CLASSES, FROM_ZERO = ("1", "2", "3", "4"), ("0", "1", "2", "3")  # as the files have them, or copies
-HEADERS = ("label", "class", "class index", "class_index")  # of the first column, in copies that have a header
 
 
 def read_agnews(
@@ -41,18 +42,27 @@ def read_agnews(
 
 
 def known_classes(task: Task, folder: Path) -> tuple[str, ...]:
-    """Return the classes as the files have them: from 0 where any has a 0, and none a 4."""
+    """Return the classes as the files have them: from 0 where any has a 0; a ``UserError`` if any has a 4 then."""
     paths = [path for path in (folder / task.file(split) for split in task.splits) if path.is_file()]
     seen = {cells[0].strip() for path in paths for _, cells in read_cells(path) if isinstance(cells, list) and cells}
-    return FROM_ZERO if "0" in seen and "4" not in seen else CLASSES
+    if {"0", "4"} <= seen:
+        raise UserError(f"{folder}: classes 0 and 4; they are 1 to 4, or 0 to 3 in all files: copy them again")
+    return FROM_ZERO if "0" in seen else CLASSES
 
 
 def read_cells(path: Path) -> Iterator[tuple[str, list[str] | csv.Error]]:
     """Yield the place and the cells of each row, without a header; the error of a row that is no CSV."""
     for number, (place, cells) in enumerate(read_csv_rows(path)):
-        is_header = number == 0 and isinstance(cells, list) and cells[:1] and cells[0].strip().casefold() in HEADERS
-        if not is_header:
+        if number or not isinstance(cells, list) or not is_header(cells):
             yield place, cells
+
+
+def is_header(cells: list[str]) -> bool:
+    """Tell whether a first row is one of names, whichever they are: where others have a class, it has no number."""
+    with suppress(ValueError):
+        float(cells[0] if cells else "0")
+        return False
+    return True
 
 
 AGNEWS = Task(

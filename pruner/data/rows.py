@@ -30,8 +30,9 @@ class Rows:
     texts: list[tuple[str, ...]]
     labels: list[float] | None
     skipped: int = 0
-    unknown: Counter = field(default_factory=Counter)  # labels that the task does not know, and how often they occur
-    first_unknown: str = ""  # what is wrong with the first of them, and where
+    # Labels that the task does not know, how often they occur, and what is wrong with the first of them, and where.
+    unknown: Counter = field(default_factory=Counter, compare=False)
+    first_unknown: str = field(default="", compare=False)
 
     def leave_out(self, problem: str, skip_bad_rows: bool) -> None:
         """Skip a bad row, or raise a ``UserError``; ``problem`` begins with its file and line."""
