@@ -169,19 +169,38 @@ def test_a_tsv_that_is_quoted_as_csv_is_refused(tmp_path, rows):
         read_table(flags(path, skip_bad_rows=True))
 
 
-@pytest.mark.parametrize("text", ['a "good" film', '"good" and "bad"', '"cut off', "it's"])
+@pytest.mark.parametrize("rest", ["two", "", "\nthree"])
+def test_a_quoted_text_of_several_lines_in_the_last_column_is_refused(tmp_path, rest):
+    """Its first line has the right width: only the next one tells."""
+    path = tmp_path / "t.tsv"
+    path.write_text("stars\treview\n" + f'a\tgood\nb\t"one\n{rest}"\n' * 10, encoding="utf-8")
+    with pytest.raises(UserError, match=r"t.tsv:3: quoted as CSV has it; write the table as .csv"):
+        read_table(flags(path, skip_bad_rows=True))
+
+
+@pytest.mark.parametrize("text", ['a "good" film', '"good" and "bad"', '"cut off', "it's", '"', '"""'])
 def test_quotes_of_a_plain_tsv_are_text(tmp_path, text):
     path = tmp_path / "t.tsv"
     path.write_text("review\tstars\n" + f"{text}\ta\n{text}\tb\n" * 10, encoding="utf-8")
     assert read_table(flags(path))[1]["train"].texts[0] == (text,)
 
 
-@pytest.mark.parametrize("pair", [("0", "0.0"), ("1", "01"), ("good", "Good"), ("A", "\uff21")])
+ALIKE = [("0", "0.0"), ("1", "01"), ("0", "-0"), ("1e3", "1000"), ("good", "Good"), ("A", "\uff21"), ("a b", "A  b")]
+
+
+@pytest.mark.parametrize("pair", ALIKE)
 def test_one_class_in_two_ways_is_refused(tmp_path, pair):
     path = tmp_path / "t.tsv"
     path.write_text("review\tstars\n" + "".join(f"x\t{label}\n" for label in (*pair, "c")) * 9, encoding="utf-8")
     with pytest.raises(UserError, match="are one class written in two ways"):
         read_table(flags(path))
+
+
+def test_long_numbers_are_told_apart(tmp_path):
+    """As floats these are the same."""
+    path, ids = tmp_path / "t.tsv", ("9007199254740992", "9007199254740993")
+    path.write_text("review\tstars\n" + "".join(f"x\t{label}\n" for label in ids) * 9, encoding="utf-8")
+    assert read_table(flags(path))[0].labels == ids
 
 
 def test_white_space_around_a_label_is_no_part_of_it(tmp_path):
@@ -203,7 +222,14 @@ def test_white_space_around_a_label_is_no_part_of_it(tmp_path):
         ("t.csv", "review,stars\ngood\n", r"t.csv:2: 1 columns instead of 2"),
         ("t.jsonl", "{\n", r"t.jsonl:1: not JSON"),
         ("t.jsonl", "[1]\n", r"t.jsonl:1: not an object"),
+        ("t.jsonl", '"good"\n', r"t.jsonl:1: not an object"),
         ("t.jsonl", '{"review": null, "stars": 1}\n', r"t.jsonl:1: no text"),
+        ("t.jsonl", '{"review": NaN, "stars": 1}\n', r"t.jsonl:1: no text"),
+        ("t.jsonl", '{"review": "good", "stars": " "}\n', r"t.jsonl:1: no label"),
+        ("t.jsonl", '{"review": ["good"], "stars": 1}\n', r"t.jsonl:1: a text of type list.*--skip-bad-rows"),
+        ("t.jsonl", '{"review": "good", "stars": {"of": 5}}\n', r"t.jsonl:1: a label of type dict"),
+        ("t.jsonl", '{"review": "a\\u0000", "stars": 1}\n', r"t.jsonl:1: a text with a NUL or half"),
+        ("t.jsonl", '{"review": "a\\ud800", "stars": 1}\n', r"t.jsonl:1: a text with a NUL or half"),
         ("t.parquet", "PAR1", r"t.parquet: not Parquet"),
     ],
 )
@@ -211,6 +237,13 @@ def test_tables_that_cannot_be_read(tmp_path, name, content, said):
     (tmp_path / name).write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=said):
         read_table(flags(None, table=str(tmp_path / name)))
+
+
+@pytest.mark.parametrize("cell", [["a", "b"], b"a", {"of": "a"}])
+def test_cells_of_parquet_that_are_no_text(tmp_path, cell):
+    pd.DataFrame({"review": [cell], "stars": [1]}).to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(UserError, match=r"t.parquet: row 1: a text of type .*--skip-bad-rows"):
+        read_table(flags(None, table=str(tmp_path / "t.parquet")))
 
 
 def test_packages_that_a_table_needs_are_named(tmp_path, monkeypatch):

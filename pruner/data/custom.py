@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from pruner.data.cache import open_cache
@@ -113,11 +114,12 @@ def check_labels(path: Path, task: Task, labels: Sequence[str]) -> None:
             f"{path}: {len(labels)} different labels in column {task.label!r} ({listed(labels)}); name a column of 2 "
             f"to {MOST_LABELS} classes with --label, or make classes of scores or texts first"
         )
-    alike: dict[str, str] = {}
+    alike: dict[str | Decimal, str] = {}
     for label in labels:
-        key = unicodedata.normalize("NFKC", label).casefold()
-        with suppress(ValueError):
-            key = str(float(key))
+        key: str | Decimal = "".join(unicodedata.normalize("NFKC", label).casefold().split())
+        with suppress(InvalidOperation):  # exact, unlike a float: long ids are classes too
+            number = Decimal(label)
+            key = number if number.is_finite() else key
         if key in alike:
             both = listed([alike[key], label])
             raise UserError(f"{path}: {both} in column {task.label!r} are one class written in two ways; write one")

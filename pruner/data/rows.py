@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -152,11 +153,16 @@ def read_tsv(
     text_columns = [header.index(column) for column in task.text]
     label_column = header.index(task.label) if parse else 0
 
+    opened = False  # whether the row before may end within a quoted text of several lines
     for number, line in lines:
         cells = line.split("\t")
         fits = len(cells) == len(header)
-        if not may_quote and any(is_quoted(cell, closed) for cell in cells for closed in {True, fits}):
-            raise UserError(f"{path}:{number}: quoted as CSV has it; write the table as .csv and name it with --table")
+        if not may_quote:
+            begun = opened and not fits
+            if begun or any(is_quoted(cell, closed) for cell in cells for closed in {True, fits}):
+                problem = "quoted as CSV has it; write the table as .csv and name it with --table"
+                raise UserError(f"{path}:{number - begun}: {problem}")
+            opened = is_quoted(cells[-1], closed=False)
         if not fits:
             problem = f"{path}:{number}: {len(cells)} columns instead of {len(header)}"
             rows.leave_out(problem, skip_bad_rows or task.broken_rows)
@@ -180,5 +186,4 @@ def read_tsv(
 
 def is_quoted(cell: str, closed: bool) -> bool:
     """Tell whether a cell is quoted as CSV has it; with ``closed`` false, whether its first line may be."""
-    inner = cell[1:].replace('""', "")
-    return cell.startswith('"') and inner.find('"') == (len(inner) - 1 if closed and inner else -1)
+    return bool(re.fullmatch(r'"(?:[^"]|"")*' + '"' * closed, cell))

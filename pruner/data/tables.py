@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,27 +36,34 @@ def read_cells(
             if column not in values:
                 columns = f"it has {listed([str(name) for name in values])}"
                 raise UserError(f"{place}: no column {column!r}; {columns}; {missing_column}")
-        texts = tuple(map(as_text, (values[column] for column in task.text)))
-        label = as_text(values[task.label]) if parse else ""
-        if None in texts or (parse and not (label or "").strip()):
-            rows.leave_out(f"{place}: no {'text' if None in texts else 'label'}", skip_bad_rows)
+        try:
+            texts = tuple(as_text(values[column], "text") for column in task.text)
+            label = as_text(values[task.label], "label") if parse else ""
+        except ValueError as error:
+            rows.leave_out(f"{place}: {error}", skip_bad_rows)
             if not parse:
-                rows.texts.append(("",) * len(texts))
+                rows.texts.append(("",) * len(task.text))
             continue
         try:
             if parse:
-                labels.append(parse(label or ""))
-            rows.texts.append(tuple(text or "" for text in texts))
+                labels.append(parse(label))
+            rows.texts.append(texts)
         except ValueError as error:
-            rows.leave_out_label(label or "", f"{place}: {error}")
+            rows.leave_out_label(label, f"{place}: {error}")
     return rows.checked(path, skip_bad_rows)
 
 
-def as_text(value: Any) -> str | None:
-    """Write a value as text; ``None`` where there is none."""
-    if value is None or value != value:  # NaN is what pandas has for nothing
-        return None
-    return value if isinstance(value, str) else str(value)
+def as_text(value: Any, kind: str) -> str:
+    """Write a ``"text"`` or ``"label"`` as text; a ValueError where there is none, or what no file of text can hold."""
+    if isinstance(value, Sized) and not isinstance(value, str):
+        raise ValueError(f"a {kind} of type {type(value).__name__}, not a text or number")
+    # NaN is what pandas has for nothing.
+    if value is None or value != value or (kind == "label" and not str(value).strip()):
+        raise ValueError(f"no {kind}")
+    text = str(value)
+    if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError(f"a {kind} with a NUL or half a character, which no text has")
+    return text
 
 
 def reader(path: Path) -> Callable[[Path], Values]:
@@ -89,8 +96,9 @@ def read_jsonl(path: Path) -> Values:
         try:
             values = json.loads(line)
         except (ValueError, RecursionError) as error:
-            values = f"not JSON ({error})"
-        yield f"{path}:{number}", values if isinstance(values, dict | str) else "not an object of columns"
+            yield f"{path}:{number}", f"not JSON ({error})"
+        else:
+            yield f"{path}:{number}", values if isinstance(values, dict) else "not an object of columns"
 
 
 def read_parquet(path: Path) -> Values:
