@@ -84,7 +84,7 @@ def about(model: KeptModel, folder: Path, task: str, record: Record | None, run:
     """Say what the page is of: model, task and method; of a recorded run also its metrics, what it saves and where."""
     pruning = model.model.pruning
     schedule = schedule_text(pruning.schedule)
-    told = {"model": f"{model.model.config.model_type}, {folder}", "task": task}
+    told = {"model": f"{model.model.plain_class.config_class.model_type}, {folder}", "task": task}
     if record is None:
         return told | {"method": f"{pruning.method}, {schedule}"}
     told |= {"method": f"{record.title}, {record.variant}", "schedule": schedule, "seed": str(record.seed)}
