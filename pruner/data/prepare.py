@@ -35,7 +35,7 @@ def prepare_bert(args: argparse.Namespace) -> None:
     print(f"tokenizer: {type(tokenizer.stock).__name__} of {args.bert}, {tokenizer.size} word pieces")
 
     def prepare(task: Task, rows: Splits) -> Cache:
-        check_pairs(folder, tokenizer, [task])
+        check_pairs(folder, tokenizer, task)
         splits = {name: encode(split, task, tokenizer) for name, split in rows.items()}
         cache = make_cache(task, splits, tokenizer.size, args.max_length)
         path = write_cache(Path(args.cache), cache, "bert", tokenizer.fingerprint)

@@ -35,11 +35,13 @@ class Rows:
     unknown: Counter = field(default_factory=Counter, compare=False)
     first_unknown: str = field(default="", compare=False)
 
-    def leave_out(self, problem: str, skip_bad_rows: bool) -> None:
-        """Skip a bad row, or raise a ``UserError``; ``problem`` begins with its file and line."""
+    def leave_out(self, problem: str, skip_bad_rows: bool, columns: int = 1) -> None:
+        """Skip a bad row of so many text ``columns``, or raise a ``UserError``; ``problem`` begins with its place."""
         if not skip_bad_rows:
             raise UserError(f"{problem}; mend the row or leave such rows out with --skip-bad-rows")
         self.skipped += 1
+        if self.labels is None:
+            self.texts.append(("",) * columns)
 
     def leave_out_label(self, label: str, problem: str) -> None:
         """Skip a row of an unknown label for now; ``checked`` knows how many there are."""
@@ -165,9 +167,7 @@ def read_tsv(
             opened = is_quoted(cells[-1], closed=False)
         if not fits:
             problem = f"{path}:{number}: {len(cells)} columns instead of {len(header)}"
-            rows.leave_out(problem, skip_bad_rows or task.broken_rows)
-            if not parse:
-                rows.texts.append(("",) * len(text_columns))
+            rows.leave_out(problem, skip_bad_rows or task.broken_rows, len(text_columns))
             continue
         if parse:
             label = cells[label_column]

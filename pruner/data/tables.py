@@ -28,9 +28,7 @@ def read_cells(
     rows = Rows([], labels if parse else None)
     for place, values in reader(path)(path):
         if isinstance(values, str):
-            rows.leave_out(f"{place}: {values}", skip_bad_rows)
-            if not parse:
-                rows.texts.append(("",) * len(task.text))
+            rows.leave_out(f"{place}: {values}", skip_bad_rows, len(task.text))
             continue
         for column in (*task.text, *([task.label] if parse else [])):
             if column not in values:
@@ -40,9 +38,7 @@ def read_cells(
             texts = tuple(as_text(values[column], "text") for column in task.text)
             label = as_text(values[task.label], "label") if parse else ""
         except ValueError as error:
-            rows.leave_out(f"{place}: {error}", skip_bad_rows)
-            if not parse:
-                rows.texts.append(("",) * len(task.text))
+            rows.leave_out(f"{place}: {error}", skip_bad_rows, len(task.text))
             continue
         try:
             if parse:

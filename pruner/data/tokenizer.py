@@ -51,10 +51,14 @@ class BertTokenizer:
     fingerprint: str
     size: int  # ids are below it
 
+    @property
+    def typed(self) -> bool:
+        """Whether the model is told which tokens are of a second segment."""
+        return "token_type_ids" in self.stock.model_input_names
+
     def second(self, encoding: Any) -> int:
         """Return where the second segment of an encoding begins; its end, where the model is not told of segments."""
-        typed = "token_type_ids" in self.stock.model_input_names
-        return len(encoding.ids) - (sum(encoding.type_ids) if typed else 0)
+        return len(encoding.ids) - (sum(encoding.type_ids) if self.typed else 0)
 
     def piece(self, number: int) -> str:
         return self.stock.convert_ids_to_tokens(number)
@@ -108,15 +112,13 @@ def check_kind(config: dict, place: object) -> None:
             raise UserError(f"{place}: {key} is true, a decoder; this project runs BERTs that are encoders")
 
 
-def check_pairs(folder: Path, tokenizer: BertTokenizer, tasks: Iterable[Task]) -> None:
+def check_pairs(folder: Path, tokenizer: BertTokenizer, task: Task) -> None:
     """Raise a ``UserError`` if a task has pairs of sentences, and the model cannot tell the first from the second."""
     path = folder / "config.json"
     types = read_size(read_json(path, missing_ok=True), "type_vocab_size", path)
-    if types == 1 and "token_type_ids" in tokenizer.stock.model_input_names:
-        for task in tasks:
-            if len(task.text) == 2:
-                problem = f"{task.name} has pairs of sentences, and type_vocab_size is 1"
-                raise UserError(f"{path}: {problem}; choose tasks of single sentences with --tasks, or another BERT")
+    if types == 1 and tokenizer.typed and len(task.text) == 2:
+        problem = f"{task.name} has pairs of sentences, and type_vocab_size is 1"
+        raise UserError(f"{path}: {problem}; choose tasks of single sentences with --tasks, or another BERT")
 
 
 def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:

@@ -32,6 +32,6 @@ def run_bert(options: Namespace) -> None:
     for task in prepared_tasks(options, TASKS, PREPARE, with_custom=not options.demo):
         cache = read_cache(cache_folder, task.name, "bert", tokenizer.fingerprint, PREPARE)
         check_max_length(folder, cache.max_length)
-        check_pairs(folder, tokenizer, [task])
+        check_pairs(folder, tokenizer, task)
         prepared.append((task, cache, train_settings(options, options.batch_size)))
     run_tasks(options, backbone, prepared, steady)

@@ -32,10 +32,13 @@ SPELLINGS: tuple[Callable[[str], str], ...] = (str, case_free, letters_only)
 def match_classes(own: Sequence[str], task: Task) -> list[int] | None:
     """Find the task's classes among a model's ``own``: the number of each there, or ``None`` where names differ.
 
-    Classes that are only numbered (``LABEL_k``) are the task's in its order, which is that of GLUE's numbers.
+    Classes that are only numbered (``LABEL_k``) are the task's in its order, which is that of GLUE's numbers. A
+    regression has one score, whatever it is called.
     """
-    if len(own) != len(task.labels):
+    if len(own) != task.num_labels:
         return None
+    if not task.labels:
+        return [0]
     names = list(zip(task.labels, task.names or task.labels, strict=True))
     for spelled in SPELLINGS:
         numbers = {spelled(name): number for number, name in enumerate(own)}

@@ -77,9 +77,8 @@ def check_dtypes(files: list[Path]) -> None:
                         raise ValueError(f"{name} is of type {dtype}")
 
 
-def own_classes(folder: Path, rows: int) -> list[str]:
-    """Return the names that a model's config has for the ``rows`` of its classifier; ``LABEL_k`` where it has none."""
-    names: Any = read_json(folder / "config.json").get("id2label")
+def own_classes(names: Any, rows: int) -> list[str]:
+    """Return the classes of a classifier's ``rows`` by a config's ``id2label``; ``LABEL_k`` where that is none."""
     try:
         by_number = {int(number): str(name) for number, name in names.items()}
     except (AttributeError, TypeError, ValueError):
@@ -120,29 +119,29 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
         raise UserError(f"{bert}: {sorted(mismatched)[0]} is not of the shape that config.json says; copy it again")
     if absent:
         raise UserError(f"{bert}: {len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them")
-    pruning = read_json(folder / "config.json").get("pruning")
+    own_config = read_json(folder / "config.json")  # of which ``config`` has but the sizes
+    pruning = own_config.get("pruning")
     if isinstance(pruning, dict) and any(pruning.get("schedule") or ()):
         say(f"{bert}: a pruned model; its weights are taken, its schedule is not")
     model.trained_head = False
     if not any(key.startswith("classifier.") for key in info["missing_keys"]):
-        own = own_classes(folder, shapes.get("classifier.weight", model.classifier.weight.shape)[0])
+        rows = shapes.get("classifier.weight", model.classifier.weight.shape)[0]
+        own = own_classes(own_config.get("id2label"), rows)
         take_head(model, bert, own, task, say)
     return model
 
 
 def take_head(model: Any, bert: str, own: Sequence[str], task: Task, say: Callable[[str], None]) -> None:
     """Put the rows of a classifier for the classes ``own`` into the task's order, or make a fresh classifier."""
-    order = match_classes(own, task) if task.labels else ([0] if len(own) == 1 else None)
-    line = explain(bert, own, task, order) if task.labels or order is None else None
-    if line:
+    order = match_classes(own, task)
+    if line := explain(bert, own, task, order):
         say(line)
     head = model.classifier
     model.trained_head = order is not None
-    if order is not None:
-        with torch.no_grad():
-            head.weight.copy_(head.weight[order].clone())
-            head.bias.copy_(head.bias[order].clone())
-    else:
-        with torch.no_grad():
+    with torch.no_grad():
+        if order is not None:
+            head.weight.copy_(head.weight[order])
+            head.bias.copy_(head.bias[order])
+        else:
             head.weight.normal_(std=model.config.initializer_range)
             head.bias.zero_()

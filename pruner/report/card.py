@@ -116,8 +116,6 @@ def snippet(record: Record, task: Task, model: Any, folder: Path) -> str:
     auto = ["AutoTokenizer", "pipeline"] + ([] if own else [name])
     for_pipeline: Any = dict(zip(("text", "text_pair"), texts, strict=False)) if len(texts) == 2 else texts[0]
     template, text = (LSTM, texts) if record.model == "lstm" else (BERT, for_pipeline)
-    length, (place, text) = (
-        record.settings["max_length"],
-        (json.dumps(value, ensure_ascii=False) for value in (folder.as_posix(), text)),
-    )
-    return template.format(auto=", ".join(auto), own=own, name=name, folder=place, text=text, length=length)
+    values = {"folder": folder.as_posix(), "text": text, "length": record.settings["max_length"]}
+    written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    return template.format(auto=", ".join(auto), own=own, name=name, **written)

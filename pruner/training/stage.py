@@ -167,9 +167,9 @@ class Stages:
                 remove_folder(self.checkpoints(stage))
         return Trained(*stage.recipe.finish(model), loss)
 
-    def _tell(self, stage: Stage) -> Say:
+    def _tell(self, stage: Stage) -> Say | None:
         """Return who hears how a stage's model is built: the user, where it is the plain fine-tuning, else nobody."""
-        return self.say if stage.shared and not stage.start and is_main() else quiet
+        return self.say if stage.shared and not stage.start and is_main() else None
 
     def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
         context, collate = stage.context, stage.recipe.collate(stage.context)
@@ -208,7 +208,7 @@ class Stages:
             weights = load_file(folder / WEIGHTS)
         except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise damaged(folder, error) from None
-        model = build(stage, kept["told"], quiet)
+        model = build(stage, kept["told"])
         try:
             model.load_state_dict(weights)
         except RuntimeError as error:
@@ -221,16 +221,15 @@ def damaged(folder: Path, error: Exception) -> UserError:
     return UserError(f"{folder}: not a finished stage ({reason}); remove the folder")
 
 
-def quiet(line: str) -> None:
-    """Say nothing of how a model was built: it was said when it was trained."""
+def build(stage: Stage, told: dict, say: Say | None = None, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """Make a stage's model before training, ``weights`` being those of the stage that it starts from.
 
-
-def build(stage: Stage, told: dict, say: Say, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
-    """Make a stage's model before training, ``weights`` being those of the stage that it starts from."""
+    With ``say``, the user is told what there is to know of the model, a classifier that is trained already is tried.
+    """
     context = stage.context
     transformers.set_seed(context.seed)
-    model = context.backbone.build(context.task, say)
-    if getattr(model, "trained_head", False) and say is not quiet:
+    model = context.backbone.build(context.task, say or (lambda line: None))
+    if say and getattr(model, "trained_head", False):
         context.try_trained_head(model.to(training_device()), say)
     if weights is not None:
         model.load_state_dict(weights)
