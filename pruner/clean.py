@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruner.utils.errors import UserError, run_script
-from pruner.utils.files import megabytes, remove_folder
+from pruner.utils.files import is_there, megabytes
 from pruner.utils.flags import parse_flags
+from pruner.utils.folders import own_files, remove_own
 from pruner.utils.locks import Lock
 
 cache = "cache"  # the folder in which the run scripts' cache folders lie
@@ -17,6 +18,8 @@ yes = False  # do not ask
 
 PLANS = "plans"  # what experiments/plan.py has written, in the folder of the stages
 FILES = "stage.json", "step.json", "config.json"  # one of them is in the folder of a stage, an old one or a model
+# What else is in the folders of trainings, and of what older versions have kept without checksums.
+OWN = "checkpoint-*", "model.safetensors", "vocab.txt", "tokenizer*.json", "special_tokens_map.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def unfinished_cells(stages: Path) -> dict[str, set[str]]:
         try:
             for cell in json.loads(path.read_text(encoding="utf-8")):
                 record = Path(cell["record"])
-                if not (record / "record.json").is_file() or (record / "outdated").is_file():
+                if not is_there(record / "record.json") or is_there(record / "outdated"):
                     for place in cell["stages"]:
                         cells.setdefault(place, set()).add(cell["record"])
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -62,7 +65,7 @@ def remove(kept: Kept) -> bool:
     if not lock.take(wait=False):
         print(f"left {kept.folder}: another process is at work on it")
         return False
-    remove_folder(kept.folder)
+    remove_own(kept.folder, [*FILES, *OWN, *own_files(kept.folder)])
     lock.release()
     return True
 

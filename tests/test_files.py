@@ -46,13 +46,14 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     code = "from pruner.utils.files import whole\nwith whole(Path('file')) as name: name.write_bytes(b'half'); die()"
     killed(tmp_path, code)
     killed(tmp_path, code.replace("'file'", "'other'"))
-    assert [name.rsplit(".", 2)[::2] for name in names(tmp_path)] == [["file", "tmp"], ["other", "tmp"]]
-    running = f"file.{os.getppid()}.tmp"  # another process is still writing this one
-    for name in (running, "file..tmp", f"file.{10**30}.tmp"):
+    assert [name.split(".")[1::3] for name in names(tmp_path)] == [["file", "tmp"], ["other", "tmp"]]
+    running = f".file.{os.getppid()}.{'0' * 16}.tmp"  # another process is still writing this one
+    users = "file.17.tmp", ".file..tmp"
+    for name in (running, *users, f".file.{10**30}.{'0' * 16}.tmp"):
         (tmp_path / name).write_bytes(b"half")
     write_whole(tmp_path / "file", b"whole")
-    assert [name for name in names(tmp_path) if not name.startswith("other")] == ["file", "file..tmp", running]
-    assert len(names(tmp_path)) == 4
+    assert [name for name in names(tmp_path) if not name.startswith(".other")] == sorted(["file", *users, running])
+    assert len(names(tmp_path)) == 5
 
 
 WRITE = """

@@ -1,6 +1,7 @@
 """RunBert4Glue.py with a budget in place of a schedule; trainings that are shared, interrupted and resumed."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -155,13 +156,15 @@ def test_a_spoilt_stage_is_named(run, prepared):  # noqa: F811
     options = (*QUICK, "--target-flops-reduction", "2", "--methods", "random")
     assert run("RunBert4Glue", *options)[0] == 0
     (stage,) = (prepared / "cache/bert/stages/mrpc").glob("baseline*")
-    (stage / "model.safetensors").write_bytes(b"0" * 100)
+    weights = bytearray((stage / "model.safetensors").read_bytes())
+    weights[-1] ^= 1  # a number that is hardly another
+    (stage / "model.safetensors").write_bytes(weights)
     for path in (prepared / "records").rglob("random*/record.json"):
         path.unlink()
     code, _, err = run("RunBert4Glue", *options)
     assert code == 2
-    assert err.startswith(f"error: {stage.relative_to(prepared)}: not a finished stage")
-    assert err.count("\n") == 1
+    where = rf"{stage.relative_to(prepared)}/model\.safetensors: not as it was written, by SHA256SUMS beside it"
+    assert re.fullmatch(rf"error: mrpc, random_\S+: {where}; remove the folder, and .* again\n", err)
 
 
 def test_being_unlike_the_teacher_by_hand():

@@ -9,7 +9,7 @@ from pruner.data.rows import Rows
 from pruner.data.task import Task
 from pruner.data.tokenizer import load_tokenizer
 from pruner.data.vocabulary import Vocabulary, write_words
-from pruner.utils.files import whole_folder
+from pruner.utils.folders import whole_folder, write_sums
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 MAX_LENGTH = 64
@@ -81,9 +81,10 @@ def make_demo(folder: Path) -> None:
             intermediate_size=256,
             max_position_embeddings=MAX_LENGTH,
         )
-        with whole_folder(bert) as new:
+        with whole_folder(bert, last="config.json") as new:
             BertModel(config).save_pretrained(new)
             (new / "vocab.txt").write_text("\n".join((*SPECIAL, *WORDS)) + "\n", encoding="utf-8")
+            write_sums(new)
         tokenizer = load_tokenizer(bert, MAX_LENGTH)
         splits = {split: encode(rows, SAMPLE, tokenizer) for split, rows in SAMPLE.read_splits(folder).items()}
         write_cache(folder, make_cache(SAMPLE, splits, tokenizer.size, MAX_LENGTH), "bert", tokenizer.fingerprint)

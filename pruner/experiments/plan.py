@@ -13,7 +13,8 @@ from torch import Tensor
 from pruner.experiments.cell import Cell, Grid
 from pruner.report.records import Record
 from pruner.training.stage import Stage, unique
-from pruner.utils.files import megabytes, remove_folder, write_whole
+from pruner.utils.files import megabytes, write_whole
+from pruner.utils.folders import remove_own
 
 PLANS = "plans"
 FLOAT32 = 4  # bytes of a parameter
@@ -33,7 +34,7 @@ def write_plan(grid: Grid, cells: Sequence[Cell], finished: Sequence[Record | No
 def drop_plans(grid: Grid) -> None:
     """Remove the plans where there is no stage, finished or begun."""
     if not any(path.is_dir() for path in grid.stages.root.glob("*/*")):
-        remove_folder(grid.stages.root / PLANS)
+        remove_own(grid.stages.root / PLANS, ["*.json"])
 
 
 def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:

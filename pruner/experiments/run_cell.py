@@ -12,6 +12,7 @@ from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
+from pruner.models.pretrained import check_finite
 from pruner.report.card import card
 from pruner.report.records import Log, Record, finite, write_record
 from pruner.report.tables import metric_text, one_answer
@@ -19,7 +20,8 @@ from pruner.training.train import training_device
 from pruner.utils.distributed import is_main
 from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
-from pruner.utils.files import whole_folder, write_whole
+from pruner.utils.files import is_there, write_whole
+from pruner.utils.folders import SUMS, check_sums, whole_folder, write_sums
 
 EXAMPLES = 3  # sentences whose surviving words are in a record; the first is shown too
 
@@ -81,7 +83,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
     files = predictions(grid, cell, model) if grid.options.predict_test else {}
     report(record, log)
     log(f"-> {grid.folder(cell)}")
-    write_record(grid.folder(cell), record, log, files)
+    write_record(grid.folder(cell), record, log, files, context.task.submission_files.values())
     for stage in cell.stages:
         if not stage.shared:
             grid.stages.remove(stage)
@@ -94,10 +96,11 @@ def keep_model(grid: Grid, model: nn.Module, cell: Cell, record: Record) -> str 
     if folder is None:
         return None
     try:
-        with whole_folder(folder) as temporary:
+        with whole_folder(folder, last=SUMS) as temporary:
             cell.context.backbone.save(model, cell.context.task, temporary)
             text = card(record, cell.context.task, model, folder)
             (temporary / "README.md").write_text(text, encoding="utf-8", errors="replace", newline="")
+            write_sums(temporary)
     except UserError as error:
         grid.log(f"the model is not kept: {error}")
         return None
@@ -115,17 +118,19 @@ def predictions(grid: Grid, cell: Cell, model: nn.Module) -> dict[str, str]:
 def predict_finished(grid: Grid, cell: Cell) -> None:
     """Predict the test sets with the kept model of a cell that was finished without."""
     folder, kept = grid.folder(cell), grid.model_folder(cell)
-    if all((folder / name).is_file() for name in submission_names(cell.context.task, cell.context.cache).values()):
+    if all(is_there(folder / name) for name in submission_names(cell.context.task, cell.context.cache).values()):
         return
-    if kept is None or not kept.is_dir():
+    if kept is None or not is_there(kept):
         raise UserError(
             f"{folder}: finished without predictions, and its model was not kept{f' in {kept}' if kept else ''}; "
             "name its folder with --save-models, or run it again with --force"
         )
+    check_sums(kept, "remove the folder and run with --force")
     try:
         model = cell.method.load(kept, cell.context).to(training_device())
     except Exception as error:  # safetensors, pickle, JSON and torch each raise their own
         raise UserError(f"{kept}: not a kept model ({error}); remove it and run with --force") from None
+    check_finite(model, kept)
     for name, content in predictions(grid, cell, model).items():
         write_whole(folder / name, content.encode())
         print(f"-> {folder / name}")

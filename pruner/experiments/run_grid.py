@@ -1,10 +1,12 @@
 """Runs a grid, cell by cell: those that are finished are not run again, and other processes may share the work."""
 
-import shutil
+import os
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from traceback import format_exception
 
 from pruner import STOPPED
 from pruner.data.cache import Cache
@@ -20,8 +22,8 @@ from pruner.training.context import Context
 from pruner.training.stage import Stages
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import from_main, is_main, num_processes
-from pruner.utils.errors import CellError
-from pruner.utils.files import check_writable
+from pruner.utils.errors import NO_MEMORY, CellError, SettingError, UserError, flag_name
+from pruner.utils.files import check_writable, write_whole
 from pruner.utils.locks import Lock
 from pruner.utils.progress import close_bars, duration
 
@@ -35,10 +37,27 @@ def run_tasks(options: Namespace, backbone: Backbone, prepared: Prepared, steady
         for task, cache, settings in prepared
         for seed in options.seeds
     ]
+    for context in contexts:
+        if not any(context.dev_lengths):
+            name = context.task.name
+            raise UserError(f"{name}: no sentence of its dev set has a word of the vocabulary; prepare {name} again")
     cells = [cell for context in contexts for cell in make_cells(context, options)]
     log, curves = Log(), Path(options.tensorboard) if options.tensorboard else None
     grid = Grid(options, Stages(Path(options.cache) / "stages", log, curves), steady, log)
+    check_places(grid)
     (print_plan if options.dry_run else run_grid)(grid, cells)
+
+
+def check_places(grid: Grid) -> None:
+    """Refuse one folder for two things: each would take what the other keeps for its own."""
+    options = grid.options
+    places = {"records": grid.records, "save_models": grid.models, "tensorboard": grid.stages.tensorboard}
+    taken = {os.path.realpath(grid.stages.root): "cache"}
+    for name, place in places.items():
+        if place and not (name == "save_models" and options.discard_models):
+            other = taken.setdefault(os.path.realpath(place), name)
+            if other != name:
+                raise SettingError(name, f"{place} is a folder of {flag_name(other)} too; choose another")
 
 
 def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
@@ -62,8 +81,10 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
             print("\n" + markdown(table))
         report_grid(grid.records)
     if failed:
-        more = f" (and {len(failed) - 1} more cells)" if len(failed) > 1 else ""
-        raise CellError(next(iter(failed.values())) + more)
+        idle = sum(record is None for record in finished) - len(failed)
+        counts = {"more cells": len(failed) - 1, "cells not run, for want of their baseline": idle}
+        more = " and ".join(f"{number} {what}" for what, number in counts.items() if number)
+        raise CellError(next(iter(failed.values())) + (f" (and {more})" if more else ""))
 
 
 def run_cells(grid: Grid, cells: Sequence[Cell], finished: list[Record | None], failed: dict[int, str]) -> None:
@@ -84,16 +105,31 @@ def run_cells(grid: Grid, cells: Sequence[Cell], finished: list[Record | None], 
             if not grid.options.force:
                 raise
             raise KeyboardInterrupt(STOPPED.replace("again", "again without --force")) from None
-        except CellError as error:
+        except Exception as error:  # whatever it is, the other cells can be run
             if num_processes() > 1:  # the processes may be at different places now
                 raise
-            failed[index] = f"{cell.task}, {cell.name}: {error}"
-            grid.log(failed[index])
+            failed[index] = failure(grid, cell, error)
         finally:
             if is_main():
                 locks[index].release()
                 drop_plans(grid)
         done += 1
+
+
+def failure(grid: Grid, cell: Cell, error: Exception) -> str:
+    """Say in a line what has ended a cell; where nobody has foreseen it, with the file that says where it was."""
+    if isinstance(error, MemoryError):
+        what = NO_MEMORY
+    elif isinstance(error, UserError | OSError):
+        what = str(error)
+    else:
+        path = grid.stages.root / f"{cell.task}/{cell.name}.error.txt"
+        what = f"{type(error).__name__}: {error}; where that was is in {path}"
+        with suppress(UserError):
+            write_whole(path, "".join(format_exception(error)).encode(errors="backslashreplace"))
+    line = f"{cell.task}, {cell.name}: {' '.join(what.split())}"
+    grid.log(line)
+    return line
 
 
 def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
@@ -114,10 +150,7 @@ def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
 
 
 def tidy(grid: Grid, cells: Sequence[Cell]) -> None:
-    """Remove what killed processes have left that nothing else in a run would come upon."""
-    for root in (grid.records, grid.models, grid.stages.root):
-        for old in root.glob("*/.*.old"):
-            shutil.rmtree(old, ignore_errors=True)
+    """Remove the locks that killed processes have left."""
     folders = {folder for cell in cells for folder in (grid.folder(cell), *map(grid.stages.folder, cell.lineage))}
     for lock in map(Lock, folders):
         if lock.file.is_file() and lock.take(wait=False):
@@ -128,7 +161,7 @@ def take_cell(
     grid: Grid,
     cells: Sequence[Cell],
     finished: list[Record | None],
-    failed: Mapping[int, str],
+    failed: dict[int, str],
     locks: Sequence[Lock],
 ) -> int | None:
     """Return the next cell to run, whose lock is ours now; ``None`` if all are finished that can be.
@@ -145,9 +178,13 @@ def take_cell(
             if not locks[index].take(wait=False):
                 busy.append(index)
                 continue
-            finished[index] = grid.finished(cell)
-            if finished[index] is None:
-                return index
+            try:
+                finished[index] = grid.finished(cell)
+            except UserError as error:
+                failed[index] = failure(grid, cell, error)
+            else:
+                if finished[index] is None:
+                    return index
             locks[index].release()
         if not busy:
             return None

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from pruner.compress.tokens.schedule import SEED, SIZE
 from pruner.data.cache import cache_path
 from pruner.data.custom import find_custom_tasks, read_custom_task
 from pruner.data.task import Task, find_task
@@ -17,10 +18,9 @@ from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import join
 from pruner.utils.errors import SettingError, UserError
 
-SIZE = (1, 10_000)  # of a width, and of the number of layers: beyond lies a slip, not a model
 # The least and the largest value of whole numbers; bounds of others, which are not among their values.
 RANGES: dict[str, tuple[float, float]] = {
-    "seeds": (0, 2**32 - 1),
+    "seeds": SEED,
     **dict.fromkeys(("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows"), (1, 2**31 - 1)),
     **dict.fromkeys(("batch_sizes", "repeats"), (1, 100_000)),
     **dict.fromkeys(("student_widths", "embedding_size", "hidden_size", "num_layers", "head_size"), SIZE),
@@ -38,6 +38,7 @@ def check_settings(args: argparse.Namespace) -> None:
     for name, value in vars(args).items():
         if value == [] and name in NOT_EMPTY:
             raise SettingError(name, "the list is empty; give one value or more")
+        check_text(name, value)
         for number in value if isinstance(value, list) else [value]:
             if name not in RANGES or number is None:
                 continue
@@ -50,6 +51,14 @@ def check_settings(args: argparse.Namespace) -> None:
                 fits = isinstance(number, int | float) and low < number < high
             if not fits:
                 raise SettingError(name, f"{number!r} is out of range; use {use}")
+
+
+def check_text(name: str, value: object) -> None:
+    """Refuse a name of a file that is no text: records could not name it."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        raise SettingError(name, f"{value!r} is not UTF-8; give the folder or file another name") from None
 
 
 def start_run() -> bool:

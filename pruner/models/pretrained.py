@@ -1,13 +1,13 @@
 """Load a pretrained BERT; check its config and weights."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
+from torch import nn
 from transformers import BertConfig
 from transformers.activations import ACT2FN
 
@@ -16,7 +16,8 @@ from pruner.data.tokenizer import bert_folder
 from pruner.models.classes import explain, match_classes
 from pruner.models.config import WEIGHTS, read_config
 from pruner.utils.errors import UserError
-from pruner.utils.files import read_json, short
+from pruner.utils.files import is_there, read_json, short
+from pruner.utils.folders import SUMS, check_sums
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -43,10 +44,25 @@ def weights_fingerprint(bert: str) -> str | None:
     return digest.hexdigest()[:16] if files else None
 
 
+def check_size(folder: Path, files: Sequence[Path], parameters: int) -> None:
+    """Refuse a config that tells of more parameters than the weights can be, before a model of that size is made."""
+    size = sum(path.stat().st_size for path in files)
+    if parameters > size:  # each takes a byte at least
+        what = f"{size} bytes for {parameters:.3g} parameters by config.json"
+        raise UserError(f"{folder}: the weights cannot be loaded ({what}); copy the model again")
+
+
+def check_finite(model: nn.Module, place: str | Path) -> None:
+    """Refuse weights that are no numbers: no training mends them."""
+    for name, weights in model.state_dict().items():
+        if not bool(weights.isfinite().all()):
+            raise UserError(f"{place}: {name} holds numbers that are not finite; copy the model again")
+
+
 def check_bert(bert: str, folder: Path) -> BertConfig:
     """Read a BERT's config; a ``UserError`` if the folder has none, no weights or another kind of model."""
     path = folder / "config.json"
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
     config = BertConfig(**read_config(path))
     if config.hidden_act not in ACT2FN:
@@ -56,13 +72,11 @@ def check_bert(bert: str, folder: Path) -> BertConfig:
         files = weight_files(folder)
         if not files:
             raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
-        # Before a model of that size is made: each parameter takes a byte at least.
-        d, size = config.hidden_size, sum(path.stat().st_size for path in files)
+        check_sums(folder, f"copy the model again, or remove {SUMS} if you have changed it yourself")
+        d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
         parameters = d * rows + config.num_hidden_layers * d * (4 * d + 2 * config.intermediate_size)
-        if parameters > size:
-            what = f"{size} bytes for {parameters} parameters by config.json"
-            raise UserError(f"{folder}: the weights cannot be loaded ({what}); copy the model again")
+        check_size(folder, files, parameters)
     return config
 
 
@@ -119,6 +133,7 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
         raise UserError(f"{bert}: {sorted(mismatched)[0]} is not of the shape that config.json says; copy it again")
     if absent:
         raise UserError(f"{bert}: {len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them")
+    check_finite(model, bert)
     own_config = read_json(folder / "config.json")  # of which ``config`` has but the sizes
     pruning = own_config.get("pruning")
     if isinstance(pruning, dict) and any(pruning.get("schedule") or ()):

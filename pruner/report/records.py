@@ -4,7 +4,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +17,8 @@ from pruner.report.schema import SCHEMA, VERSION, fits
 from pruner.report.upgrade import upgrade
 from pruner.training.context import identity
 from pruner.utils.errors import NotFiniteError, UserError
-from pruner.utils.files import cannot_read, whole_folder
+from pruner.utils.files import cannot_read, is_there
+from pruner.utils.folders import whole_folder
 
 OUTDATED = "outdated"  # a file beside a record that is to be replaced
 NOT_OURS = "published", "speed"  # in a folder named records: what came with the code
@@ -96,18 +98,25 @@ class Log:
         self.lines = []
 
 
-def write_record(folder: Path, record: Record, log: Log, files: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Write ``record.json``, ``run.log`` and other ``files`` into ``folder``: all, or none and raise a UserError."""
-    with whole_folder(folder) as temporary:
+def write_record(
+    folder: Path, record: Record, log: Log, files: Mapping[str, str] = MappingProxyType({}), stale: Iterable[str] = ()
+) -> None:
+    """Write ``record.json``, ``run.log`` and other ``files`` into ``folder``: all, or none and raise a UserError.
+
+    Files of ``stale`` names go, if they are an earlier record's; what else lies there stays.
+    """
+    with whole_folder(folder, last="record.json", stale=stale) as temporary:
         text = json.dumps(record.to_json(), indent=1, ensure_ascii=False)
         for file, content in {"record.json": f"{text}\n", "run.log": "\n".join(log.lines) + "\n", **files}.items():
             (temporary / file).write_text(content, encoding="utf-8", newline="")
+    with suppress(FileNotFoundError):
+        (folder / OUTDATED).unlink()
 
 
 def read_record(folder: Path) -> Record | None:
-    """Return the record of a finished cell; ``None`` of another. Raise a UserError if the file is no record."""
+    """Return the record of a finished cell; ``None`` of another. Raise a UserError if that cannot be told."""
     path = folder / "record.json"
-    if not os.path.lexists(path) or (folder / OUTDATED).is_file():
+    if not is_there(path) or is_there(folder / OUTDATED):
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -134,7 +143,7 @@ def finished_record(folder: Path, settings: dict) -> Record | None:
 
 def mark_outdated(folder: Path) -> None:
     """Let the cell be run again; its record stays until then."""
-    if (folder / "record.json").is_file():
+    if is_there(folder / "record.json"):
         (folder / OUTDATED).touch()
 
 
@@ -163,7 +172,7 @@ def read_records(root: Path) -> tuple[dict[str, Record], list[str]]:
                 record = None
             if record:
                 records[name] = record
-            elif not (place / OUTDATED).is_file():
+            elif not is_there(place / OUTDATED):
                 skipped.append(f"{name}/record.json")
         visited.add(real_place)
     return records, skipped

@@ -12,14 +12,16 @@ import numpy as np
 import torch
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification
+from pruner.compress.tokens.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator, Collate, LstmCollator
 from pruner.data.rows import read_lines
 from pruner.data.tokenizer import BertTokenizer, load_tokenizer
 from pruner.data.vocabulary import Vocabulary
+from pruner.models.pretrained import check_bert, check_finite, check_size, weight_files
 from pruner.utils.errors import UserError
 from pruner.utils.files import read_json
+from pruner.utils.folders import check_sums
 
 Word = tuple[str, Sequence[int]]  # its text, and the positions of its pieces
 
@@ -57,7 +59,8 @@ class KeptModel(ABC):
     tokenizer: BertTokenizer | Vocabulary
     collates: tuple[Collate, Collate]  # of the unpruned model and of the pruned one
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, folder: Path) -> None:
+        check_finite(model, folder)
         self.model = model.float().eval()
         self.unpruned = self.model.unpruned_twin()
 
@@ -100,7 +103,9 @@ class KeptBert(KeptModel):
     tokenizer: BertTokenizer
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
-        super().__init__(PrunedBertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa"))
+        check_bert(str(folder), folder)
+        model = PrunedBertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
+        super().__init__(model, folder)
         positions = self.model.config.max_position_embeddings
         self.tokenizer = load_tokenizer(folder, min(max_length or positions, positions))
         self.layers = [f"layer {number}" for number in range(1, self.model.config.num_hidden_layers + 1)]
@@ -136,7 +141,10 @@ class KeptLstm(KeptModel):
     tokenizer: Vocabulary
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
-        super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder))
+        config = PrunedLstmConfig.from_pretrained(folder)
+        weights = config.vocab_size * config.embedding_size + config.num_layers * 4 * config.hidden_size**2
+        check_size(folder, weight_files(folder), weights)
+        super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder), folder)
         self.tokenizer, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
 
     def read(self, text: str, second: str | None = None) -> Sentence:
@@ -164,6 +172,7 @@ def load_kept(folder: Path, max_length: int | None) -> KeptModel:
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")
+    check_sums(folder, "run it again with --force")
     try:
         return kinds[kind](folder, max_length)
     except UserError:

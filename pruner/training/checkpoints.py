@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerState
 
 from pruner.utils.distributed import from_main
 from pruner.utils.errors import UserError
-from pruner.utils.files import read_json
+from pruner.utils.files import is_there, remove
+from pruner.utils.folders import SUMS, check_sums, write_sums
 
+CHECKPOINTS = "checkpoint-*"
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
 CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
@@ -45,15 +46,33 @@ def readable(load: Callable) -> Callable:
     return load_or_raise
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """Find the newest whole checkpoint in a training's folder."""
-    checkpoints = [path for path in folder.glob("checkpoint-*") if is_whole(path)]
-    return str(max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))) if checkpoints else None
+def seal(checkpoint: Path) -> None:
+    """Mark a checkpoint as whole, by its checksums; those before it go."""
+    write_sums(checkpoint)
+    for other in checkpoint.parent.glob(CHECKPOINTS):
+        if other != checkpoint:
+            remove(other)
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Tell whether all files are there; the one that names the step is written last."""
-    if all((checkpoint / name).is_file() for name in CHECKPOINT_FILES) and any(checkpoint.glob("rng_state*")):
-        with suppress(UserError):
-            return checkpoint.name == f"checkpoint-{read_json(checkpoint / 'trainer_state.json').get('global_step')}"
-    return False
+def last_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
+    """Find the newest whole checkpoint in a training's folder; those that are not are named."""
+    whole = []
+    for path in folder.glob(CHECKPOINTS):
+        number = path.name.rpartition("-")[2]
+        try:
+            check_whole(path)
+            whole.append((int(number), str(path)))
+        except (UserError, ValueError, TypeError, LookupError) as error:
+            say(f"{path}: cut short or damaged, training goes on without it ({error})")
+    return max(whole)[1] if whole else None
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Raise an error unless all files of a checkpoint are there, as they were written, for the step in its name."""
+    for name in (*CHECKPOINT_FILES, SUMS):
+        if not is_there(checkpoint / name):
+            raise UserError(f"no {name}")
+    check_sums(checkpoint, "it is not used")
+    step = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).global_step
+    if checkpoint.name != f"checkpoint-{step}":
+        raise UserError(f"made at step {step}")

@@ -1,7 +1,8 @@
 """Stages: the trainings of which cells are made, each run once, resumed after an interruption, kept for others.
 
 A stage is kept as a folder ``<task>/<name>-<hash of its settings and of its parents>`` with the weights and
-``stage.json``, written whole or not at all; beside it, while it is trained, ``....training`` with the checkpoints.
+``stage.json``, written whole or not at all, with checksums; beside it, while it is trained, ``....training`` with the
+checkpoints.
 """
 
 import hashlib
@@ -20,16 +21,19 @@ from transformers import TrainerCallback
 
 from pruner.data.collate import Collate, SplitDataset
 from pruner.evaluation.predict import predict
+from pruner.training.checkpoints import CHECKPOINTS
 from pruner.training.context import Context, identity
 from pruner.training.curves import Curves
 from pruner.training.train import train, training_device
 from pruner.utils.distributed import from_main, is_main, locked
 from pruner.utils.errors import UserError
-from pruner.utils.files import remove_folder, whole_folder
+from pruner.utils.files import is_there
+from pruner.utils.folders import check_sums, own_files, remove_own, whole_folder, write_sums
 from pruner.utils.locks import Lock
 
 Say = Callable[[str], None]
 WEIGHTS, RESULT = "model.safetensors", "stage.json"
+REMOVE = "remove the folder, and the stage is trained again"
 
 
 @dataclass(frozen=True)
@@ -125,19 +129,23 @@ class Stages:
 
     def state(self, stage: Stage) -> str:
         """Say how far a stage is, for ``--dry-run``."""
-        if self.folder(stage).is_dir():
+        if self.finished(stage):
             return "finished"
-        names = [path.name.removeprefix("checkpoint-") for path in self.checkpoints(stage).glob("checkpoint-*")]
+        names = [path.name.removeprefix("checkpoint-") for path in self.checkpoints(stage).glob(CHECKPOINTS)]
         steps = [int(name) for name in names if name.isdigit()]
         return f"begun, at step {max(steps)}" if steps else "to do"
+
+    def finished(self, stage: Stage) -> bool:
+        """Tell whether a stage is kept; raise a ``UserError`` where that cannot be known."""
+        return is_there(self.folder(stage) / RESULT)
 
     def remove(self, stage: Stage) -> None:
         """Forget a stage, finished or interrupted, unless another process is at work on it."""
         folder = self.folder(stage)
         lock = Lock(folder)
         if folder.parent.is_dir() and lock.take(wait=False):
-            remove_folder(folder)
-            remove_folder(self.checkpoints(stage))
+            remove_own(folder, [RESULT, WEIGHTS, *own_files(folder)])
+            remove_own(self.checkpoints(stage), [CHECKPOINTS])
             lock.release()
 
     def obtain(self, stage: Stage, quiet: bool = False) -> Trained:
@@ -149,7 +157,7 @@ class Stages:
         """
         context, folder = stage.context, self.folder(stage)
         with locked(folder, self.say):
-            if from_main(folder.is_dir):
+            if from_main(lambda: self.finished(stage)):
                 if not quiet:
                     self.say(f"stage {stage.name}: as it was kept in {folder}")
                 return self._read(stage)
@@ -161,11 +169,13 @@ class Stages:
             self.say(f"stage {stage.name}: training, {context.train_settings.epochs:g} epochs")
             loss = self._train(stage, model, data)
             if is_main():
-                with whole_folder(folder) as temporary:
+                with whole_folder(folder, last=RESULT) as temporary:
                     save_file({name: x.contiguous() for name, x in model.state_dict().items()}, temporary / WEIGHTS)
                     (temporary / RESULT).write_text(json.dumps({"loss": loss, "told": told}), encoding="utf-8")
-                remove_folder(self.checkpoints(stage))
-        return Trained(*stage.recipe.finish(model), loss)
+                    write_sums(temporary)
+                remove_own(self.checkpoints(stage), [CHECKPOINTS])
+        # As it is read when it was kept: training leaves traces, in the config for one.
+        return rebuilt(stage, told, model.state_dict(), loss)
 
     def _tell(self, stage: Stage) -> Say | None:
         """Return who hears how a stage's model is built: the user, where it is the plain fine-tuning, else nobody."""
@@ -201,6 +211,7 @@ class Stages:
 
     def _read(self, stage: Stage) -> Trained:
         folder = self.folder(stage)
+        check_sums(folder, REMOVE)
         try:
             kept = json.loads((folder / RESULT).read_text(encoding="utf-8"))
             if not isinstance(kept["loss"], list) or not isinstance(kept["told"], dict):
@@ -208,17 +219,22 @@ class Stages:
             weights = load_file(folder / WEIGHTS)
         except (OSError, LookupError, TypeError, ValueError, RecursionError, SafetensorError) as error:
             raise damaged(folder, error) from None
-        model = build(stage, kept["told"])
         try:
-            model.load_state_dict(weights)
+            return rebuilt(stage, kept["told"], weights, kept["loss"])
         except RuntimeError as error:
             raise damaged(folder, error) from None
-        return Trained(*stage.recipe.finish(model.to(training_device())), kept["loss"])
+
+
+def rebuilt(stage: Stage, told: dict, weights: Mapping[str, Tensor], loss: list[dict]) -> Trained:
+    """Return a stage's model of its weights alone; raise a RuntimeError if they are not such a model's."""
+    model = build(stage, told)
+    model.load_state_dict(weights)
+    return Trained(*stage.recipe.finish(model.to(training_device())), loss)
 
 
 def damaged(folder: Path, error: Exception) -> UserError:
     reason = str(error).split("\n")[0]
-    return UserError(f"{folder}: not a finished stage ({reason}); remove the folder")
+    return UserError(f"{folder}: not a finished stage ({reason}); {REMOVE}")
 
 
 def build(stage: Stage, told: dict, say: Say | None = None, weights: Mapping[str, Tensor] | None = None) -> nn.Module:

@@ -13,11 +13,11 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from pruner.data.collate import Collate, SplitDataset
-from pruner.training.checkpoints import CheckpointCallback, last_checkpoint
+from pruner.training.checkpoints import CHECKPOINTS, CheckpointCallback, last_checkpoint
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
 from pruner.utils.errors import CellError, NotFiniteError
-from pruner.utils.files import remove_folder
+from pruner.utils.folders import remove_own
 from pruner.utils.progress import SECONDS
 
 
@@ -112,7 +112,6 @@ def train(
         logging_steps=max(1, steps // 50),
         logging_nan_inf_filter=False,
         save_strategy="no",  # see CheckpointCallback
-        save_total_limit=1,
         log_level="error",
         log_level_replica="error",
         ddp_broadcast_buffers=False,  # they are the same everywhere
@@ -129,14 +128,14 @@ def train(
     )
     for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
         trainer.add_callback(callback)
-    checkpoint = from_main(lambda: last_checkpoint(folder))
+    checkpoint = from_main(lambda: last_checkpoint(folder, say))
     if checkpoint:
         say(f"training resumes from {checkpoint}")
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.check_last_step()
     except NotFiniteError:
-        remove_folder(folder)  # there is nothing to resume from
+        remove_own(folder, [CHECKPOINTS])  # there is nothing to resume from
         raise
     except torch.OutOfMemoryError:
         parts, size = settings.accumulation_steps, settings.batch_size

@@ -16,10 +16,10 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from pruner.training.checkpoints import readable
+from pruner.training.checkpoints import readable, seal
 from pruner.training.distillation import logits_loss
 from pruner.utils.errors import NotFiniteError
-from pruner.utils.files import cannot_write, remove_folder
+from pruner.utils.files import cannot_write, remove
 
 
 @dataclass(frozen=True)
@@ -163,11 +163,14 @@ class PruningTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial):
         self.check_last_step()
+        folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
         try:
             super()._save_checkpoint(model, trial)
+            self.accelerator.wait_for_everyone()  # each process writes its random generators' states
+            if self.args.should_save:
+                seal(folder)
         except (OSError, RuntimeError, SafetensorError) as error:
-            folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
-            remove_folder(folder)
+            remove(folder)
             raise cannot_write(folder, error) from None
 
     _load_from_checkpoint = readable(Trainer._load_from_checkpoint)

@@ -17,6 +17,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from pruner.utils.errors import UserError
 from pruner.utils.locks import Lock
 
 T = TypeVar("T")
@@ -33,8 +34,26 @@ def is_main() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+def check_environment() -> None:
+    numbers = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
+    if not numbers["WORLD_SIZE"] or numbers["WORLD_SIZE"] == "1":
+        numbers = {name: text for name, text in numbers.items() if text}
+    elif "MASTER_ADDR" not in os.environ:
+        raise UserError("WORLD_SIZE: set, but not MASTER_ADDR; start several processes with torchrun, or unset it")
+    for name, text in numbers.items():
+        if not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise UserError(
+                f"{name}: {text!r} is no number; start several processes with torchrun, or unset WORLD_SIZE"
+            )
+
+
 def join() -> None:
-    """Join the other processes; from now on only the main one prints."""
+    """Join the other processes; from now on only the main one prints.
+
+    Raises:
+        UserError: the environment says of processes what ``torchrun`` does not say.
+    """
+    check_environment()
     if num_processes() == 1:
         return
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)  # transformers gives it

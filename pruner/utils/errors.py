@@ -17,6 +17,7 @@ from pruner.utils.progress import close_bars
 OLDEST_PYTHON = (3, 11)
 # Versions that the tests have run on, and later ones that their authors' numbering promises to be compatible.
 SUPPORTED = {"torch": ">=2.11,<3", "transformers": ">=5.17,<6"}
+NO_MEMORY = "out of memory; close other programs, or use a machine with more"
 # The flags that are not named after their constant.
 FLAGS = {"pruning_schedule": "--schedule", "pruning_methods": "--methods"}
 
@@ -90,7 +91,7 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
         print_line(f"error: {error}")
         return 2
     except MemoryError:
-        print_line("error: out of memory; close other programs, or use a machine with more")
+        print_line(f"error: {NO_MEMORY}")
         return 2
     except KeyboardInterrupt as stop:
         print_line(str(stop) or STOPPED)

@@ -1,8 +1,9 @@
-"""Atomic writing of files and folders, careful reading of JSON that others wrote; what fails is a ``UserError``."""
+"""Atomic writing of files, careful reading of JSON that others wrote; what fails is a ``UserError``."""
 
-import glob
 import json
 import os
+import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,28 +14,70 @@ from safetensors import SafetensorError
 
 from pruner.utils.errors import UserError
 
+UMASK = os.umask(0o077)  # to ask for it is to set it
+os.umask(UMASK)
+FILE_MODE = 0o666 & ~UMASK  # libraries write files that their owner alone may read
+
 
 def cannot_write(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: cannot be written ({error}); free the place or choose another folder")
 
 
-def cannot_read(path: Path, error: OSError) -> UserError:
-    return UserError(f"{path}: cannot be read ({error.strerror}); allow reading it, or copy the file again")
+def cannot_read(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"{path}: cannot be read ({reason}); allow reading it, or move away what is in its place")
+
+
+def is_there(path: Path) -> bool:
+    """Tell whether there is something, be it a link to nowhere; raise a ``UserError`` where that cannot be known."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    except (OSError, ValueError) as error:  # a folder that may not be entered, a file in a folder's place
+        raise cannot_read(path, error) from None
+    return True
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder, before hours of work whose result is to be written into it."""
+    """Check that something can be written there, before hours of work whose result it is; makes no folder."""
+    there = next((parent for parent in (folder, *folder.parents) if is_there(parent)), folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
+        tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise cannot_write(folder, error) from None
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside ``path`` that nobody else knows, with the number of this process."""
+    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what lies under temporary names of ``path`` whose processes have ended."""
+    ours = re.compile(re.escape(f".{path.name}.") + r"(\d+)\.[0-9a-f]{16}\.tmp")
+    for name in path.parent.iterdir() if os.name == "posix" else ():  # elsewhere signal 0 does not ask
+        if match := ours.fullmatch(name.name):
+            with suppress(OSError):  # another user's process, or what another one has removed
+                try:
+                    os.kill(int(match[1]), 0)
+                except (ProcessLookupError, OverflowError):
+                    remove(name)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, as far as that can be."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``, removed in the end, as what killed processes left; folders are made."""
-    name = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    name = temporary_name(path)
     missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,8 +86,7 @@ def temporary(path: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise cannot_write(path, error) from None
     finally:
-        with suppress(OSError):
-            name.unlink()
+        remove(name)
         with suppress(OSError):  # folders that hold something by now stay
             for parent in missing:
                 parent.rmdir()
@@ -55,6 +97,8 @@ def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``, which is renamed to it when all is written without an error."""
     with temporary(path) as name:
         yield name
+        with suppress(PermissionError):  # of file systems that have no modes
+            name.chmod(FILE_MODE)
         os.replace(name, path)
 
 
@@ -64,47 +108,9 @@ def write_whole(path: Path, content: bytes) -> None:
         name.write_bytes(content)
 
 
-def remove_abandoned(path: Path) -> None:
-    """Remove temporary files of ``path`` whose processes have ended."""
-    for name in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
-        number = name.name.split(".")[-2]
-        if os.name == "posix" and number.isdecimal():  # elsewhere signal 0 does not ask
-            with suppress(OSError):  # another user's process, or a file that another one has removed
-                try:
-                    os.kill(int(number), 0)
-                except (ProcessLookupError, OverflowError):
-                    name.unlink()
-
-
-def remove_folder(folder: Path) -> None:
-    """Rename a folder, if it exists, then remove it: one that is half removed must not pass for whole."""
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    with suppress(OSError):
-        folder.replace(old)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder, which replaces ``folder`` when all is written."""
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    try:
-        # What a killed process has left: a folder is written by one process at a time.
-        for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        new.mkdir(parents=True)
-        yield new
-        remove_folder(folder)
-        new.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise cannot_write(folder, error) from None
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
-
-
 def read_json(path: Path, missing_ok: bool = False) -> dict:
     """Read a JSON object, with ``missing_ok`` an empty one where there is no file; a link to nowhere is an error."""
-    if missing_ok and not os.path.lexists(path):
+    if missing_ok and not is_there(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -2,7 +2,8 @@
 
 import math
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -13,7 +14,7 @@ from pruner.compress.tokens.schedule import Pruning, check_rate, make_pruning
 from pruner.compress.tokens.scores import SCORERS, scorer_names
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.training.context import Context
-from pruner.utils.errors import SettingError
+from pruner.utils.errors import SettingError, UserError
 
 
 def check_budgets(options: Namespace) -> None:
@@ -104,8 +105,23 @@ class Schedules:
     make: Callable[[Pruning, Namespace, Context, dict], list[Method]]
 
 
+@contextmanager
+def _of_method(pruning: Pruning, context: Context) -> Iterator[None]:
+    """Name the task and the method of a budget that they cannot meet."""
+    try:
+        yield
+    except SettingError as error:
+        raise UserError(f"{context.task.name}, {pruning.method}: {error}") from None
+
+
 def _learned(unknown: Pruning, options: Namespace, context: Context, shared: dict) -> list[Method]:
-    return [LearnedPruning(unknown, target=budget, **shared) for budget in options.target_flops_reduction]
+    methods: list[Method] = []
+    for budget in options.target_flops_reduction:
+        method = LearnedPruning(unknown, target=budget, **shared)
+        with _of_method(unknown, context):
+            next(method.candidates(context))  # before hours of training
+        methods.append(method)
+    return methods
 
 
 def _soft_extract(unknown: Pruning, options: Namespace, context: Context, shared: dict) -> list[Method]:
@@ -118,7 +134,8 @@ def _soft_extract(unknown: Pruning, options: Namespace, context: Context, shared
 def _fitted(way: str, unknown: Pruning, options: Namespace, context: Context, shared: dict) -> list[Method]:
     family = SCHEDULE_FAMILIES[way](len(unknown.schedule))
     methods = [TokenPruning(unknown, way, budget, **shared) for budget in options.target_flops_reduction]
-    return [replace(method, pruning=unknown.with_schedule(method.fit(family, context))) for method in methods]
+    with _of_method(unknown, context):
+        return [replace(method, pruning=unknown.with_schedule(method.fit(family, context))) for method in methods]
 
 
 ANY_START = ("pretrained", "finetuned", "sampled")

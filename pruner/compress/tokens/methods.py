@@ -1,6 +1,6 @@
 """Token pruning as methods: every scorer, with a schedule that is given or made for a budget."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from pruner.compress.tokens.budget import ScheduleFamily, fit_schedule, path_fam
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.lstm import PrunedLstmForSequenceClassification, RateRamp
 from pruner.compress.tokens.measures import count_tokens, rank_correlation, shorten
-from pruner.compress.tokens.sampled import SampleSchedules, choose_schedule, in_all_layers
+from pruner.compress.tokens.sampled import SampleSchedules, candidates, in_all_layers
 from pruner.compress.tokens.schedule import Pruning, schedule_name, schedule_text
 from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.data.collate import Collate, make_batch
@@ -193,6 +193,10 @@ class LearnedPruning(TokenPruning):
     def schedule_names(self) -> tuple[str, str]:
         return f"learned for {self.target:g}x", f"learned-{self.target:g}x"
 
+    def candidates(self, context: Context) -> Iterator[list[float]]:
+        """Yield the schedules that meet the budget; raise a ``UserError`` if none does."""
+        return candidates(len(self.pruning.schedule), lambda family: self.fit(family, context))
+
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         """Choose the schedule with which the model is most like the dense one, on training sentences."""
         model: Any = trained[-1].model
@@ -206,7 +210,7 @@ class LearnedPruning(TokenPruning):
             progress.update()
             return logits_loss(torch.from_numpy(predict(model, split, batch_size, collate)), teacher_logits).item()
 
-        schedule, least = choose_schedule(model.num_layers, lambda family: self.fit(family, context), unlikeness)
+        least, schedule = min((unlikeness(schedule), schedule) for schedule in self.candidates(context))
         progress.close()
         say(f"chosen of {progress.n} schedules; unlike the dense model by {least:.4f}")
         say(f"schedule: {schedule_text(schedule)}")

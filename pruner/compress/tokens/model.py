@@ -37,7 +37,9 @@ class PrunedModel(PreTrainedModel):
         self.register_buffer("token_counts", None)
         saved = getattr(config, "pruning", None)
         if saved is not None:
-            self._apply_pruning(Pruning.from_dict(saved))
+            pruning = Pruning.from_dict(saved)
+            check_schedule(pruning.schedule, self.num_layers)
+            self._apply_pruning(pruning)
         self.post_init()
 
     @classmethod

@@ -5,7 +5,7 @@ search. Here a schedule has two numbers, how much it drops and how much more of 
 among them does not fit itself to the sentences on which it is made.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -65,21 +65,15 @@ class SampleSchedules(TrainerCallback):
         self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
 
 
-def choose_schedule(
-    layers: int, fit: Callable[[ScheduleFamily], list[float]], cost: Callable[[Sequence[float]], float]
-) -> tuple[list[float], float]:
-    """Return the schedule of least ``cost`` among those of all steepnesses that ``fit`` a budget, and the cost.
-
-    The last ``UserError`` of ``fit`` is raised if none does.
-    """
-    choices: list[tuple[float, list[float]]] = []
+def candidates(layers: int, fit: Callable[[ScheduleFamily], list[float]]) -> Iterator[list[float]]:
+    """Yield the schedules of all steepnesses that ``fit`` a budget; if none does, raise its last ``UserError``."""
+    found = False
     for steepness in CANDIDATES:
         try:
             schedule = fit(steep_family(layers, steepness))
         except UserError:
-            if steepness == CANDIDATES[-1] and not choices:
+            if steepness == CANDIDATES[-1] and not found:
                 raise
         else:
-            choices.append((cost(schedule), schedule))
-    least, schedule = min(choices)
-    return schedule, least
+            found = True
+            yield schedule

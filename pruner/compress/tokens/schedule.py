@@ -12,6 +12,8 @@ from pruner.compress.tokens.select import keep_counts
 from pruner.utils.errors import SettingError, UserError, unknown
 
 COUNTS = ("real", "padded")
+SIZE = (1, 10_000)  # of a width, and of the number of layers: beyond lies a slip, not a model
+SEED, LENGTH = (0, 2**32 - 1), (1, 2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,26 @@ class Pruning:
     seed: int = 0
     student_widths: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        numbers = [("seed", self.seed, SEED), *(("student_widths", width, SIZE) for width in self.student_widths)]
+        if self.padded_length is not None:
+            numbers.append(("padded_length", self.padded_length, LENGTH))
+        for name, number, (low, high) in numbers:
+            if type(number) is not int or not low <= number <= high:
+                raise SettingError(name, f"{number!r:.60} is out of range; use a whole number from {low} to {high}")
+
     def to_dict(self) -> dict:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, saved: dict) -> "Pruning":
-        """Read the pruning of a saved model; raise a ``UserError`` if a scorer of it is not registered."""
-        fields: dict[str, Any] = {k: tuple(value) if isinstance(value, list) else value for k, value in saved.items()}
-        pruning = cls(**fields)
+        """Read the pruning of a saved model; raise a ``UserError`` if it cannot be run, or has unregistered scorers."""
+        try:
+            fields: dict[str, Any] = {k: tuple(x) if isinstance(x, list) else x for k, x in saved.items()}
+            pruning = cls(**fields)
+            check_schedule(pruning.schedule, len(pruning.methods))
+        except (TypeError, AttributeError) as error:
+            raise UserError(f"pruning: not of a pruned model's config.json ({error}); copy it again") from None
         for name in (*pruning.methods, pruning.teacher):
             if name and name not in SCORERS:
                 raise UserError(f"pruning: {name!r} is not a registered scorer; register it before loading the model")
@@ -127,6 +141,8 @@ def make_pruning(
         padded_length = None
     elif padded_length is None:
         raise SettingError("count", '"padded" needs the length that sentences were padded to (padded_length)')
+    if isinstance(student_widths, str) or not isinstance(student_widths, Sequence):
+        raise SettingError("student_widths", f"{student_widths!r} is not a list; give one width per hidden layer")
     return Pruning(rates, tuple(chosen), teacher, count, padded_length, seed, tuple(student_widths))
 
 
@@ -134,8 +150,8 @@ def check_rate(rate: float | str, name: str, where: str = "") -> float:
     """Check a share of the tokens, ``0 <= rate < 1``, of the constant ``name``; raise a ``UserError`` for others."""
     try:
         value = float(rate)
-    except (TypeError, ValueError):
-        raise SettingError(name, f"{rate!r}{where} is not a number; use rates of at least 0 and below 1") from None
+    except (TypeError, ValueError, OverflowError):
+        raise SettingError(name, f"{rate!r:.60}{where} is not a number; use rates of at least 0 and below 1") from None
     if not 0 <= value < 1:  # nor is nan
         raise SettingError(name, f"rate {rate}{where} is out of range; use rates of at least 0 and below 1")
     return value
@@ -164,6 +180,10 @@ def _layer_methods(methods: str | Sequence[str | None], schedule: Sequence[float
             raise SettingError("pruning_methods", f"{problem}; give one method, or one per pruned layer joined by +")
         remaining = cycle(names)
         return [next(remaining) if rate > 0 else None for rate in schedule]
+    if not isinstance(methods, Sequence):
+        raise SettingError(
+            "pruning_methods", f"{methods!r:.60} is not a method; give one by its name, or one per layer"
+        )
     if len(methods) != len(schedule):
         problem = f"{len(methods)} methods for {len(schedule)} layers"
         raise SettingError("pruning_methods", f"{problem}; give one per layer, or one")
