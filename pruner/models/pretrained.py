@@ -62,6 +62,8 @@ def check_finite(model: nn.Module, place: str | Path) -> None:
 def check_bert(bert: str, folder: Path) -> BertConfig:
     """Read a BERT's config; a ``UserError`` if the folder has none, no weights or another kind of model."""
     path = folder / "config.json"
+    if Path(bert).is_dir():
+        check_sums(folder, f"copy the model again, or remove {SUMS} if you have changed it yourself")
     if not is_there(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
     config = BertConfig(**read_config(path))
@@ -72,7 +74,6 @@ def check_bert(bert: str, folder: Path) -> BertConfig:
         files = weight_files(folder)
         if not files:
             raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
-        check_sums(folder, f"copy the model again, or remove {SUMS} if you have changed it yourself")
         d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
         parameters = d * rows + config.num_hidden_layers * d * (4 * d + 2 * config.intermediate_size)

@@ -169,10 +169,10 @@ def load_kept(folder: Path, max_length: int | None) -> KeptModel:
     # Pruned models were of the plain ones' types in older versions.
     kinds: dict[str, type[KeptBert | KeptLstm]] = dict.fromkeys(("bert", "pruned_bert"), KeptBert)
     kinds |= dict.fromkeys(("lstm", "pruned_lstm"), KeptLstm)
+    check_sums(folder, "run it again with --force")
     kind = read_json(folder / "config.json").get("model_type", "")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")
-    check_sums(folder, "run it again with --force")
     try:
         return kinds[kind](folder, max_length)
     except UserError:

@@ -35,16 +35,17 @@ def is_main() -> bool:
 
 
 def check_environment() -> None:
+    """Raise a ``UserError`` where the environment does not say of processes what ``torchrun`` says."""
     numbers = {name: os.environ.get(name, "") for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
-    if not numbers["WORLD_SIZE"] or numbers["WORLD_SIZE"] == "1":
-        numbers = {name: text for name, text in numbers.items() if text}
-    elif "MASTER_ADDR" not in os.environ:
-        raise UserError("WORLD_SIZE: set, but not MASTER_ADDR; start several processes with torchrun, or unset it")
+    several, advice = (
+        numbers["WORLD_SIZE"] not in ("", "1"),
+        "start several processes with torchrun, or unset WORLD_SIZE",
+    )
     for name, text in numbers.items():
-        if not (text.isascii() and text.isdecimal() and len(text) < 10):
-            raise UserError(
-                f"{name}: {text!r} is no number; start several processes with torchrun, or unset WORLD_SIZE"
-            )
+        if (text or several) and not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise UserError(f"{name}: {text!r:.60} is no number; {advice}")
+    if several and "MASTER_ADDR" not in os.environ:
+        raise UserError(f"MASTER_ADDR: not set; {advice}")
 
 
 def join() -> None:
