@@ -23,6 +23,7 @@ from pruner.data.tokenizer import load_tokenizer
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.models.pretrained import load_model, weights_fingerprint
 from pruner.training.trainer import PruningTrainer
+from pruner.utils.folders import SUMS, write_sums
 
 PREPARE, RUN = "PrepareGlue4Bert", "RunBert4Glue"
 LSTM_PREPARE, LSTM_RUN = "PrepareGlue4Lstm", "RunLstm4Glue"
@@ -290,6 +291,7 @@ CASES = {
     "bert: unknown start": (nothing, RUN, (*SCHEDULE, "--start", "scratch"), ["(start): unknown value 'scratch'"]),
     "bert: teacher on sampled schedules": (nothing, RUN, (*SCHEDULE, "--start", "sampled", "--methods", "emission"), ["(pruning_methods): 'emission' cannot be trained with sampled"]),
     "bert: negative penalty": (nothing, RUN, ("--search-penalty", "-1"), ["(search_penalty): -1.0"]),
+    "bert: huge penalty": (nothing, RUN, ("--search-penalty", "1e308"), ["(search_penalty): 1e+308 is out of range; use 0 to 1e+06"]),
     "bert: unknown dtype": (nothing, RUN, (*SCHEDULE, "--train-dtype", "int8"), ["(train_dtype): unknown value 'int8'"]),
     "bert: endless penalty": (nothing, RUN, ("--search-penalty", "inf"), ["(search_penalty): inf"]),
     "bert: endless reach": (nothing, RUN, (*SCHEDULE, "--search-reach", "1e999"), ["(search_reach): inf is out of range"]),
@@ -473,6 +475,8 @@ def test_no_pickle_is_loaded(run, interrupted, tmp_path, change, name, expected,
     change(tmp_path)
     (path,) = list(tmp_path.glob(name)) or [tmp_path / name]
     path.write_bytes(bomb(tmp_path / "exploded"))
+    if (path.parent / SUMS).is_file():  # whoever makes such a file can count its sum too
+        write_sums(path.parent)
     code, _, err = run(RUN, *FINETUNED)
     assert not (tmp_path / "exploded").exists()
     lines = [line for line in err.splitlines() if line.startswith("error: ")]

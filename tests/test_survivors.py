@@ -484,7 +484,7 @@ def test_a_model_that_cannot_be_kept_costs_no_result(run, prepared):  # noqa: F8
         (["model", "--dev", "0"], "--dev: 0 sentences; use 1 or more"),
         (["model"], "no such file; run PrepareGlue4Bert.py, or name the cache folder with --cache first"),
         (["mrpc/model", "--sentence", "a"], "--second: 1 first sentences and 0 second ones; give one of each"),
-        (["broken", "--sentence", "a"], "broken: the model cannot be loaded"),
+        (["broken", "--sentence", "a"], "broken: the weights cannot be loaded"),
         (["other", "--sentence", "a"], "other: not a model that a run has kept"),
         (["list", "--sentence", "a"], "list/config.json: not a JSON object"),
     ],

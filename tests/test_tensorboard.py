@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from pruner.data.cache import read_cache
 from pruner.data.collate import LstmCollator, SplitDataset
 from pruner.data.tokenizer import load_tokenizer
 from pruner.training.context import Context
-from pruner.training.curves import Curves
+from pruner.training.curves import Curves, check_tensorboard
 from pruner.training.train import train
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.errors import CellError, UserError
@@ -292,6 +293,21 @@ def test_a_disk_that_is_full_later_is_one_line(tmp_path, read):
     curves.tb_writer = Full()
     with pytest.raises(UserError, match=r"curves: cannot be written \(.*No space left on device\)"):
         curves.on_log(None, State(), None, {"loss": 1.0})
+
+
+def test_the_thread_that_writes_prints_no_traceback_of_a_full_disk(monkeypatch, capsys):
+    def fail(error):
+        raise error
+
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    check_tensorboard()
+    for error in (OSError(28, "No space left on device"), KeyError("a fault")):
+        thread = threading.Thread(target=fail, args=(error,))
+        thread.start()
+        thread.join()
+    err = capsys.readouterr().err
+    assert "No space" not in err
+    assert "a fault" in err
 
 
 def test_tensorboard_is_imported_when_asked_for_and_tensorflow_never(tmp_path, read):

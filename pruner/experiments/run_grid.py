@@ -134,13 +134,14 @@ def failure(grid: Grid, cell: Cell, error: Exception) -> str:
 
 def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
     """Return the records of all cells, ``None`` for those to run, when everything is found to be in order."""
+    for folder in (grid.records, grid.options.save_models, grid.options.tensorboard):
+        for task in {cell.task for cell in cells} if folder else ():
+            check_writable(Path(folder))
+            check_writable(Path(folder, task))
     for cell in cells if grid.options.force else ():
         grid.forget(cell)
     finished = [grid.finished(cell) for cell in cells]
     tidy(grid, cells)
-    for folder in (grid.records, grid.options.save_models, grid.options.tensorboard):
-        if folder:
-            check_writable(Path(folder))
     for cell, record in zip(cells, finished, strict=True) if grid.options.predict_test else ():
         if record is not None:
             predict_finished(grid, cell)

@@ -1,6 +1,7 @@
 """Curves of a training for TensorBoard: what ``Trainer`` logs, and the metrics on dev after each epoch."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,19 @@ def check_tensorboard() -> None:
     # It would import TensorFlow, where that is installed, to write a file: seconds, memory, and pages of output. This
     # is how it can be told not to.
     sys.modules.setdefault("tensorboard.compat.notf", ModuleType("tensorboard.compat.notf"))
+    threading.excepthook = _quiet
     try:
         import torch.utils.tensorboard  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"tensorboard: {error}; pip install -r requirements.txt brings it, and only --tensorboard needs it"
         ) from None
+
+
+def _quiet(failure: threading.ExceptHookArgs) -> None:
+    """Print nothing of a thread that could not write: ``add_scalar`` raises its error in the main one."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
 
 
 class Curves(TensorBoardCallback):

@@ -134,6 +134,7 @@ def train(
     try:
         trainer.train(resume_from_checkpoint=checkpoint)
         trainer.check_last_step()
+        trainer.check_weights()
     except NotFiniteError:
         remove_own(folder, [CHECKPOINTS])  # there is nothing to resume from
         raise

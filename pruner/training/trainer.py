@@ -152,6 +152,12 @@ class PruningTrainer(Trainer):
             "from 0); try a lower learning_rate, or train_dtype float32"
         )
 
+    def check_weights(self) -> None:
+        """Raise a ``NotFiniteError`` if the last step has left weights without a number, which no loss has told."""
+        for name, weights in self.model.named_parameters():
+            if not bool(weights.isfinite().all()):
+                raise NotFiniteError(f"training: {name} is not finite after the last step; try a lower learning_rate")
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs and self._since_log:
             _, student_loss, _, computed, pairs = torch.stack(self._since_log).mean(dim=0).tolist()

@@ -41,8 +41,8 @@ def is_there(path: Path) -> bool:
 
 def check_writable(folder: Path) -> None:
     """Check that something can be written there, before hours of work whose result it is; makes no folder."""
-    there = next((parent for parent in (folder, *folder.parents) if is_there(parent)), folder)
     try:
+        there = next((parent for parent in (folder, *folder.parents) if os.path.lexists(parent)), folder)
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         raise cannot_write(folder, error) from None

@@ -1,6 +1,5 @@
 """What the constants of the run scripts ask of token pruning: the methods of a task and seed."""
 
-import math
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,8 @@ from pruner.compress.tokens.soft_extract import SoftExtractSearch
 from pruner.training.context import Context
 from pruner.utils.errors import SettingError, UserError
 
+LARGEST_PENALTY = 1e6  # beyond, a sum of squares has no place in float32
+
 
 def check_budgets(options: Namespace) -> None:
     """Check the settings about budgets; raise a ``SettingError`` if they exclude each other.
@@ -25,8 +26,8 @@ def check_budgets(options: Namespace) -> None:
     """
     budgets = options.target_flops_reduction = options.target_flops_reduction or []
     penalty, reach = options.search_penalty, options.search_reach
-    if penalty is not None and not 0 <= penalty < math.inf:
-        raise SettingError("search_penalty", f"{penalty} is out of range; use 0 or more")
+    if penalty is not None and not 0 <= penalty <= LARGEST_PENALTY:
+        raise SettingError("search_penalty", f"{penalty} is out of range; use 0 to {LARGEST_PENALTY:g}")
     if budgets and penalty is not None:
         raise SettingError("search_penalty", "a budget is given too (target_flops_reduction); use one of them")
     if budgets and max(budgets) > reach:
