@@ -377,6 +377,47 @@ def test_wrong_use_is_refused(model):
         model.set_pruning(ONE, "frequency", token_counts=torch.zeros(3))
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("seed", value) for value in (-1, 2**32, 1.5, "1", None, True)),
+        *(("student_widths", value) for value in (8, "8", [0], [-1], [10**9], [8.0], [None], [True])),
+        *(("padded_length", value) for value in (0, -5, 2**31, 20.0, "20")),
+        *(("count", value) for value in ("most", None, [])),
+        *(("teacher", value) for value in ("nobody", 3, ["emission"])),
+        *(("methods", value) for value in (3, {"head"}, ["head", 3], "heads")),
+        *(("schedule", value) for value in (SIX[:-1], [*SIX[:-1], 10**400], [*SIX[:-1], None], "0.5", 0.5)),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(model, name, value):
+    """By ``set_pruning``, and where they are in the config of a model that is loaded."""
+    right = {"schedule": SIX, "methods": "student", "count": "padded", "padded_length": 20}
+    before = model.pruning
+    with pytest.raises(UserError, match=rf"\({name}\): |\(pruning_{name}\): "):
+        model.set_pruning(**(right | {name: value}))
+    assert model.pruning is before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": -1},
+        {"student_widths": [10**9]},
+        {"padded_length": 0},
+        {"schedule": [0.5]},
+        {"schedule": ["x"] * 6},
+        {"methods": ["student"]},
+        {"invented": 1},
+        {"schedule": None},
+    ],
+)
+def test_a_config_that_cannot_be_run_is_refused(model, change):
+    config = copy.deepcopy(model.set_pruning(SIX, "student").config)
+    config.pruning = config.pruning | change
+    with pytest.raises(UserError):
+        PrunedBertForSequenceClassification(config)
+
+
 def test_padded_counting(model):
     prune(model, [0.5, 0, 0, 0, 0, 0], "tail", count="padded", padded_length=20)
     with torch.no_grad():

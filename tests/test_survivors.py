@@ -19,6 +19,7 @@ import torch
 from conftest import small_bert, small_config
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from test_lstm import make_lstm
 from test_run import QUICK, SCHEDULE, prepared, records, written  # noqa: F401
 from test_run_lstm import QUICK as QUICK_LSTM
@@ -502,6 +503,41 @@ def test_bad_input_is_one_line(bert, run, tmp_path, arguments, said):
     assert (code, err.count("\n")) == (2, 1), err
     assert said in err
     assert not list(tmp_path.rglob("survivors*"))
+
+
+HUGE = [
+    ("bert", {"num_hidden_layers": 10**9}),
+    ("bert", {"hidden_size": 2**30, "num_attention_heads": 2}),
+    ("bert", {"intermediate_size": 2**30}),
+    ("bert", {"num_labels": 10**9}),
+    ("lstm", {"num_layers": 10**9}),
+    ("lstm", {"hidden_size": 10**9}),
+    ("lstm", {"vocab_size": 10**12}),
+    ("lstm", {"head_size": 10**12}),
+]
+
+
+@pytest.mark.parametrize(("kind", "change"), HUGE)
+def test_a_config_of_more_than_the_weights_are_is_refused_before_it_is_made(request, run, kind, change):
+    folder = request.getfixturevalue(kind)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
+    code, _, err = run(SCRIPT, str(folder), "--sentence", "the film")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "cannot be loaded" in err or "is no size" in err
+
+
+@pytest.mark.parametrize("kind", ["bert", "lstm"])
+def test_weights_that_are_no_numbers_are_named(request, run, kind):
+    folder = request.getfixturevalue(kind)
+    weights = load_file(folder / "model.safetensors")
+    name = next(iter(weights))
+    weights[name].flatten()[-1] = float("nan")
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    code, out, err = run(SCRIPT, str(folder), "--sentence", "the film")
+    assert code == 2
+    assert re.fullmatch(rf"error: {folder}: {name} holds numbers that are not finite; copy the model again\n", err)
+    assert "nan" not in out
 
 
 def test_without_matplotlib_there_is_the_page(bert, run, tmp_path, monkeypatch):

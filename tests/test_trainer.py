@@ -20,7 +20,7 @@ from pruner.models.lstm import LstmConfig
 from pruner.training import checkpoints
 from pruner.training.train import train
 from pruner.training.trainer import PruningTrainer, TrainSettings
-from pruner.utils.errors import CellError, UserError
+from pruner.utils.errors import CellError, NotFiniteError, UserError
 
 
 class ShortOfMemory:
@@ -157,6 +157,15 @@ def test_nan_stops_the_training_with_step_and_rows(tmp_path, place, what):
     assert int(split.numbers[17]) in rows  # its number among all 60
     assert 1 <= int(found[1]) <= 5
     assert not tmp_path.exists()  # nothing to go on from
+
+
+def test_weights_that_the_last_step_spoils_are_noticed(tmp_path):
+    """No loss has told of them."""
+    split, model = make_split(rows=8), bert("attention")
+    model.classifier.bias.register_hook(lambda gradient: gradient * float("nan"))
+    settings = TrainSettings(epochs=1, batch_size=8, clip=None)
+    with pytest.raises(NotFiniteError, match=r"training: \S+ is not finite after the last step; try a lower"):
+        train(model, SplitDataset(split), settings, 1, tmp_path, BertCollator(True))
 
 
 @pytest.mark.parametrize(("place", "what"), [("logits", "a logit"), ("scores", "a score")])

@@ -20,7 +20,7 @@ from pruner.data.tokenizer import BertTokenizer, load_tokenizer
 from pruner.data.vocabulary import Vocabulary
 from pruner.models.pretrained import check_bert, check_finite, check_size, weight_files
 from pruner.utils.errors import UserError
-from pruner.utils.files import read_json
+from pruner.utils.files import read_json, read_size
 from pruner.utils.folders import check_sums
 
 Word = tuple[str, Sequence[int]]  # its text, and the positions of its pieces
@@ -142,7 +142,8 @@ class KeptLstm(KeptModel):
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
         config = PrunedLstmConfig.from_pretrained(folder)
-        weights = config.vocab_size * config.embedding_size + config.num_layers * 4 * config.hidden_size**2
+        recurrent, head = config.num_layers * 4 * config.hidden_size**2, config.hidden_size * config.head_size
+        weights = config.vocab_size * config.embedding_size + recurrent + head
         check_size(folder, weight_files(folder), weights)
         super().__init__(PrunedLstmForSequenceClassification.from_pretrained(folder), folder)
         self.tokenizer, self.max_length = Vocabulary(tuple(read_lines(folder / "vocab.txt"))), max_length
@@ -170,10 +171,13 @@ def load_kept(folder: Path, max_length: int | None) -> KeptModel:
     kinds: dict[str, type[KeptBert | KeptLstm]] = dict.fromkeys(("bert", "pruned_bert"), KeptBert)
     kinds |= dict.fromkeys(("lstm", "pruned_lstm"), KeptLstm)
     check_sums(folder, "run it again with --force")
-    kind = read_json(folder / "config.json").get("model_type", "")
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type", "")
     if kind not in kinds:
         raise UserError(f"{folder}: not a model that a run has kept; name one of its folders, or a record's")
     try:
+        # As many names of classes would be made.
+        check_size(folder, weight_files(folder), read_size(config, "num_labels", folder / "config.json") or 1)
         return kinds[kind](folder, max_length)
     except UserError:
         raise
