@@ -118,9 +118,9 @@ def test_a_record_that_cannot_be_read_is_not_a_missing_one(run, prepared, spoil)
     assert run("RunBert4Glue", *HEAD)[0] == 0
     folder = prepared / "records/BERT/mrpc" / CELL
     if spoil == "locked":
-        if os.geteuid() == 0:
-            pytest.skip("root may enter any folder")
         folder.chmod(0)
+        if os.access(folder, os.X_OK):
+            pytest.skip("this user may enter any folder")
     else:
         folder.rename(prepared / "elsewhere")
         folder.symlink_to(folder) if spoil == "loop" else folder.write_text("mine", encoding="utf-8")

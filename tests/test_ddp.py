@@ -133,7 +133,7 @@ def processes(tmp_path_factory):
     command = [sys.executable, __file__, str(folder)]
     root = str(Path(__file__).resolve().parent.parent)
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": root}
-    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert finished.returncode == 0, finished.stderr
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 

@@ -40,7 +40,7 @@ def start(folder, script, *options) -> subprocess.Popen:
 
 def finish(process, folder) -> str:
     """What it wrote to stderr to its end."""
-    process.communicate(timeout=300)
+    process.communicate(timeout=900)
     return (folder / "stderr.txt").read_text(encoding="utf-8", errors="replace")
 
 

@@ -70,7 +70,7 @@ def test_two_processes_do_what_one_does(run, tmp_path, script, options):
         left.rename(tmp_path / f"stages of one {left.parent.name}")
 
     together = start(*TORCHRUN, str(ROOT / f"{script}.py"), *options, "--records", "two", "--save-models", "models/two")
-    out, err = together.communicate(timeout=300)
+    out, err = together.communicate(timeout=900)
     assert together.returncode == 0, err
     assert out.count("[2/2") == 1  # one of them speaks
     assert "%|" not in err  # no bars where there is no terminal
@@ -95,9 +95,9 @@ def test_two_runs_of_one_grid_share_its_cells(prepared):  # noqa: F811
     options = (*QUICK, "--schedule", "0.5,0,0,0,0,0", "--methods", "head,tail,attention", "--seeds", "1,2")
     command = (sys.executable, str(ROOT / "RunBert4Glue.py"), *options)
     alone = start(*command, "--records", "alone", cwd=prepared)
-    assert alone.communicate(timeout=300)[0]
+    assert alone.communicate(timeout=900)[0]
     both = [start(*command, cwd=prepared) for _ in range(2)]
-    ends = [process.communicate(timeout=300) for process in both]
+    ends = [process.communicate(timeout=900) for process in both]
     assert [process.returncode for process in both] == [0, 0], ends
     ran = [re.findall(r"^\[\d+/.*\] mrpc: (\S+)", out, re.MULTILINE) for out, _ in ends]
     found, expected = records(prepared / "records"), records(prepared / "alone")

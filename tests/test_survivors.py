@@ -284,7 +284,7 @@ def test_nothing_scrolls_sideways_on_a_telephone(browser, tmp_path):
     quiet = "--no-first-run --disable-background-networking --disable-component-update --disable-sync".split()
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", *quiet, profile, "--dump-dom", look.as_uri()]
-    dom = subprocess.run(command, capture_output=True, check=True, timeout=120, encoding="utf-8").stdout
+    dom = subprocess.run(command, capture_output=True, check=True, timeout=900, encoding="utf-8").stdout
     scroll, client, number, left, right = json.loads(re.search("<title>(.*)</title>", dom)[1])
     assert 300 < client <= 360
     assert scroll == client

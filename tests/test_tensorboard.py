@@ -336,7 +336,7 @@ def test_two_processes_write_the_curves_of_one(run, tmp_path, read):
     shutil.rmtree(tmp_path / "cache" / "bert" / "stages")
     places = ("--records", "two", "--tensorboard", "curves/two")
     together = start(*TORCHRUN, str(ROOT / "RunBert4Glue.py"), *options, *places, cwd=tmp_path)
-    _, err = together.communicate(timeout=300)
+    _, err = together.communicate(timeout=900)
     assert together.returncode == 0, err
     for name in ("baseline_seed1", STUDENT):
         one, two = (read(tmp_path / "curves" / folder / "mrpc" / name) for folder in ("one", "two"))

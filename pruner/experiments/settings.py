@@ -17,6 +17,7 @@ from pruner.training.curves import check_tensorboard
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import join
 from pruner.utils.errors import SettingError, UserError
+from pruner.utils.files import is_there
 
 # The least and the largest value of whole numbers; bounds of others, which are not among their values.
 RANGES: dict[str, tuple[float, float]] = {
@@ -94,7 +95,7 @@ def prepared_tasks(args: argparse.Namespace, known: Mapping[str, Task], prepare:
     for name in args.tasks if named else (*args.tasks, *custom):
         path = custom.get(name.lower())
         task = read_custom_task(path, prepare) if path else find_task(name, known, more)
-        if named or cache_path(folder, task.name).is_file():
+        if named or is_there(cache_path(folder, task.name)):
             tasks.append(task)
         else:
             print(f"skipped {task.name}: not prepared ({cache_path(folder, task.name)})")
