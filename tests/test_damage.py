@@ -309,6 +309,7 @@ def test_weights_that_are_no_numbers_are_not_blamed_on_the_learning_rate(run, pr
     assert code == 2
     assert re.search(r": bert: bert\.embeddings\.word_embeddings\.weight holds numbers that are not finite; copy", err)
     assert "learning" not in one_line(err)
+    assert not [path for root in ("records", "cache/bert") for path in Path(root).rglob("*") if path.is_dir()]
 
 
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "MASTER_PORT"])

@@ -250,3 +250,14 @@ def test_published_batch_sizes(run, prepared):
     assert run("RunLstm4Glue", *options)[0] == 0
     assert records(prepared / "records")["head_0.9_seed1"]["settings"]["batch_size"] == 64
     assert RunLstm4Agnews.batch_size == 256
+
+
+def test_a_dev_set_without_words_is_refused_before_any_training(run, prepared):
+    rows = {split: TASKS["mrpc"].read(prepared / "data" / "MRPC", split) for split in ("train", "dev")}
+    rows["dev"].texts[:] = [("...", "!")] * len(rows["dev"].texts)
+    splits = {split: encode_words(each, VOCABULARY, 128) for split, each in rows.items()}
+    write_words(prepared / "cache" / "lstm", TASKS["mrpc"], splits, VOCABULARY, 128)
+    code, _, err = run("RunLstm4Glue", *QUICK)
+    assert code == 2
+    assert err.startswith("error: mrpc: no sentence of its dev set has a word of the vocabulary; prepare mrpc again")
+    assert not (prepared / "records").exists()

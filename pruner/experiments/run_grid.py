@@ -75,6 +75,9 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
             close_bars()
             report_grid(grid.records)
         raise
+    finally:
+        if is_main():
+            drop_empty(grid, cells)
     if is_main() and any(finished):
         frame = to_frame([record for record in finished if record])
         for table in (summary(frame), *comparisons(frame)):
@@ -156,6 +159,15 @@ def tidy(grid: Grid, cells: Sequence[Cell]) -> None:
     for lock in map(Lock, folders):
         if lock.file.is_file() and lock.take(wait=False):
             lock.release()
+
+
+def drop_empty(grid: Grid, cells: Sequence[Cell]) -> None:
+    """Remove the folders that were made for locks, where nothing came to lie."""
+    for cell in cells:
+        for folder in (grid.folder(cell), grid.stages.folder(cell.dense)):
+            for parent in folder.parents[:2]:
+                with suppress(OSError):  # not empty
+                    parent.rmdir()
 
 
 def take_cell(
