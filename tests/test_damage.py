@@ -18,7 +18,7 @@ from pruner.report.records import read_record
 from pruner.training import stage
 from pruner.training.trainer import PruningTrainer
 from pruner.utils.errors import SettingError, UserError
-from pruner.utils.folders import check_sums, whole_folder, write_sums
+from pruner.utils.folders import check_sums, own_files, whole_folder, write_sums
 
 HEAD = (*QUICK, *SCHEDULE, "--methods", "head")
 CELL = "head_0.6-0-0.3-0x3_seed1"
@@ -77,6 +77,10 @@ def test_an_error_that_nobody_has_foreseen_ends_its_cell_alone(run, prepared, mo
     assert re.search(r"^mrpc, tail_\S+: IndexError: ", out, re.MULTILINE)
     assert "Traceback" not in out + err
     assert [record["method"] for record in records(prepared / "records").values()] == ["baseline", "random"]
+    monkeypatch.undo()
+    monkeypatch.chdir(prepared)
+    assert run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "head,tail,random")[0] == 0
+    assert not Path(found[1]).exists()
 
 
 def test_cells_without_their_baseline_are_counted(run, prepared, monkeypatch):  # noqa: F811
@@ -183,11 +187,14 @@ def test_what_is_replaced_leaves_nothing_behind(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
-@pytest.mark.parametrize("line", ["x", f"{'0' * 64}  ../up", f"{'0' * 64} *a", "\udcff"])
+@pytest.mark.parametrize(
+    "line", ["x", *(f"{'0' * 64}  {name}" for name in ("../up", "..", "*", "/")), f"{'0' * 64} *a", "\udcff"]
+)
 def test_checksums_that_are_none_are_damage(tmp_path, line):
     (tmp_path / "SHA256SUMS").write_text(line, errors="surrogateescape")
     with pytest.raises(UserError, match="SHA256SUMS: "):
         check_sums(tmp_path, "")
+    assert own_files(tmp_path) == []
 
 
 def test_what_is_kept_is_as_readable_as_other_files(run, prepared):  # noqa: F811

@@ -23,7 +23,7 @@ from pruner.training.stage import Stages
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import from_main, is_main, num_processes
 from pruner.utils.errors import NO_MEMORY, CellError, SettingError, UserError, flag_name
-from pruner.utils.files import check_writable, write_whole
+from pruner.utils.files import check_writable, remove, write_whole
 from pruner.utils.locks import Lock
 from pruner.utils.progress import close_bars, duration
 
@@ -104,6 +104,7 @@ def run_cells(grid: Grid, cells: Sequence[Cell], finished: list[Record | None], 
         grid.log(f"\n[{done + 1}/{done + waiting}{left}] {cell.task}: {cell.name}")
         try:
             finished[index] = run_cell(grid, cell, finished[cells.index(cell.baseline)] if cell.baseline else None)
+            remove(error_file(grid, cell))
         except KeyboardInterrupt:
             if not grid.options.force:
                 raise
@@ -119,6 +120,10 @@ def run_cells(grid: Grid, cells: Sequence[Cell], finished: list[Record | None], 
         done += 1
 
 
+def error_file(grid: Grid, cell: Cell) -> Path:
+    return grid.stages.root / f"{cell.task}/{cell.name}.error.txt"
+
+
 def failure(grid: Grid, cell: Cell, error: Exception) -> str:
     """Say in a line what has ended a cell; where nobody has foreseen it, with the file that says where it was."""
     if isinstance(error, MemoryError):
@@ -126,7 +131,7 @@ def failure(grid: Grid, cell: Cell, error: Exception) -> str:
     elif isinstance(error, UserError | OSError):
         what = str(error)
     else:
-        path = grid.stages.root / f"{cell.task}/{cell.name}.error.txt"
+        path = error_file(grid, cell)
         what = f"{type(error).__name__}: {error}; where that was is in {path}"
         with suppress(UserError):
             write_whole(path, "".join(format_exception(error)).encode(errors="backslashreplace"))

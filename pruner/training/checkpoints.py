@@ -13,7 +13,6 @@ from pruner.utils.folders import SUMS, check_sums, write_sums
 
 CHECKPOINTS = "checkpoint-*"
 CHECKPOINT_SECONDS = 600  # of work are lost at most, beside those at the end of an epoch
-CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
 
 
 class CheckpointCallback(TrainerCallback):
@@ -69,9 +68,8 @@ def last_checkpoint(folder: Path, say: Callable[[str], None]) -> str | None:
 
 def check_whole(checkpoint: Path) -> None:
     """Raise an error unless all files of a checkpoint are there, as they were written, for the step in its name."""
-    for name in (*CHECKPOINT_FILES, SUMS):
-        if not is_there(checkpoint / name):
-            raise UserError(f"no {name}")
+    if not is_there(checkpoint / SUMS):
+        raise UserError(f"no {SUMS}")
     check_sums(checkpoint, "it is not used")
     step = TrainerState.load_from_json(str(checkpoint / "trainer_state.json")).global_step
     if checkpoint.name != f"checkpoint-{step}":

@@ -11,12 +11,13 @@ from pruner.utils.files import FILE_MODE, cannot_read, is_there, remove, tempora
 
 SUMS = "SHA256SUMS"  # as sha256sum -c reads it
 FOR_PEOPLE = "README.md"  # without a sum: who reads it may write in it
-LINE = re.compile(r"([0-9a-f]{64})  ([^/\\]+)")
+NAME = r"\w[\w.+-]*"  # of files that libraries write: none leads elsewhere, none is a pattern
+LINE = re.compile(rf"([0-9a-f]{{64}})  ({NAME})")
 
 
 @contextmanager
 def whole_folder(folder: Path, last: str, stale: Iterable[str] = ()) -> Iterator[Path]:
-    """Yield a temporary folder, whose files come to ``folder`` when all are written: ``last``, which marks it whole.
+    """Yield a temporary folder for files, which come to ``folder`` when all are written, ``last`` as the mark of it.
 
     What was there of an earlier one, by its checksums and the names of ``stale`` files, goes; what else was, stays.
     """
@@ -26,7 +27,7 @@ def whole_folder(folder: Path, last: str, stale: Iterable[str] = ()) -> Iterator
         files = sorted(new.iterdir(), key=lambda path: path.name == last)
         for path in files:
             with suppress(PermissionError):  # of file systems that have no modes
-                path.chmod(FILE_MODE if path.is_file() else path.stat().st_mode)
+                path.chmod(FILE_MODE)
         if not is_there(folder):
             new.replace(folder)
             return
@@ -56,7 +57,7 @@ def own_files(folder: Path) -> list[str]:
 
 def write_sums(folder: Path) -> None:
     """Write the checksums of a folder's files beside them."""
-    files = {path.name for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")}
+    files = {path.name for path in folder.iterdir() if path.is_file() and re.fullmatch(NAME, path.name)}
     names = sorted(files - {SUMS, FOR_PEOPLE})
     write_whole(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names).encode())
 
