@@ -423,7 +423,7 @@ def test_other_caches_are_no_own_tasks(run, root):
     write_mrpc(root / "data")
     assert run("PrepareGlue4Bert", "--tasks", "mrpc")[0] == 0
     assert set(header(root / "cache" / "bert" / "mrpc.safetensors")) == (
-        {"format_version", "kind", "task", "labels", "max_length", "fingerprint", "splits"}  # as it always was
+        {"format_version", "kind", "task", "labels", "max_length", "fingerprint", "splits", "sha256"}
     )
     assert run("PrepareGlue4Bert", *OWN)[0] == 0
     sample.make_demo(root / "cache" / "bert")

@@ -9,11 +9,13 @@ lie end to end, without padding:
     <split>.labels   int64 or float32 [rows], absent from test splits
     counts           int64 [vocabulary] occurrences in the training split
 
-The header of a task that is not registered defines it too: the run scripts know it from nowhere else.
+The header of a task that is not registered defines it too: the run scripts know it from nowhere else. Its ``sha256``
+is that of all the rest.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +115,15 @@ def cache_path(folder: Path, task: str) -> Path:
     return folder / f"{task}.safetensors"
 
 
+def checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
+    """Hash the arrays and what else the header says of them. Mapped arrays are read, not copied."""
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).data)
+    return digest.hexdigest()
+
+
 def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path:
     """Write a cache of ``kind`` ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids."""
     arrays = {f"{name}.{part}": getattr(split, part) for name, split in cache.splits.items() for part in PARTS}
@@ -127,6 +138,7 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         "splits": json.dumps(list(cache.splits)),
         **({"own": cache.definition} if cache.definition else {}),
     }
+    header["sha256"] = checksum(arrays, header)
     path = cache_path(folder, cache.task)
     with whole(path) as name:
         name.write_bytes(save(arrays, metadata=header))
@@ -169,4 +181,7 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
         labels = tuple(json.loads(header["labels"]))
         cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"], header.get("own", ""))
         cache.check(2 if kind == "lstm" else 1)  # each sentence of a pair is cut by itself there
+        written = header.pop("sha256", None)  # older caches have none
+        if written is not None and written != checksum(arrays, header):
+            raise UserError(f"{path}: damaged, its checksum is not that of its content; {again}")
     return cache
