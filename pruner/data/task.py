@@ -56,6 +56,10 @@ class Task:
         content = {"text": self.text, "label": self.label, "fingerprint": self.fingerprint}
         return json.dumps(content) if self.fingerprint else ""
 
+    def columns(self, with_label: bool) -> tuple[str, ...]:
+        """The columns that are read."""
+        return (*self.text, self.label) if with_label else self.text
+
     def file(self, split: str) -> str:
         return self.files.format(split=split)
 
