@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, VOCABULARY, write_mrpc
+from conftest import ROOT, VOCABULARY, full_disk, write_mrpc
 from transformers import AutoTokenizer, BertForPreTraining, BertForSequenceClassification, BertModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
@@ -520,24 +520,18 @@ def test_weights_never_lie_beside_files_of_other_ones(run, tmp_path, monkeypatch
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
-def test_a_full_disk_during_the_conversion(tmp_path, name):
+def test_a_full_disk_during_the_conversion(run, tmp_path, name):
     write_checkpoint(tmp_path / "source", config=CONFIG | {"hidden_size": 64})
     dump = tmp_path / "bert" / name
     dump.parent.mkdir()
     dump.write_bytes(b"older weights")
-    limited = (
-        "import resource, runpy, sys; sys.path[0] = '.'; resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999)); \
-runpy.run_path('ConvertBert4Torch.py', run_name='__main__')"
-    )
-    command = [sys.executable, "-c", limited, "--pytorch_dump_path", str(dump), "--force"]
-    command += ["--tf_checkpoint_path", str(tmp_path / "source" / "bert_model.ckpt")]
-    command += ["--bert_config_file", str(tmp_path / "source" / "bert_config.json")]
-    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    lines = [line for line in result.stderr.splitlines() if "error: " in line]
-    assert result.returncode == 2, result.stderr
+    with full_disk(9999):
+        code, _, err = convert(run, tmp_path / "source", dump, "--force")
+    assert code == 2
+    lines = [line for line in err.splitlines() if "error: " in line]
     assert len(lines) == 1
     assert f"error: {dump}: cannot be written" in lines[0]
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in err
     assert {path.name: path.read_bytes() for path in dump.parent.iterdir()} == {name: b"older weights"}
 
 

@@ -133,6 +133,20 @@ def read_split(task: "Task", folder: Path, split: str, skip_bad_rows: bool = Fal
     return read_tsv(task, folder / task.file(split), parse, skip_bad_rows, f"is this the official {task.folder} file?")
 
 
+def count_rows(task: "Task", path: Path, split: str) -> int:
+    """Count the rows that ``read_split`` would read, one by one; a ``UserError`` at the first of another width."""
+    lines = enumerate(read_lines(path), start=1)
+    width = len(read_header(task, path, lines, split not in task.test, ""))
+    count = 0
+    for number, line in lines:
+        columns = line.count("\t") + 1
+        if columns == width:
+            count += 1
+        elif not task.broken_rows:
+            raise UserError(f"{path}:{number}: {columns} columns instead of {width}")
+    return count
+
+
 def read_tsv(
     task: "Task",
     path: Path,

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruner.data.rows import Rows, read_split
+from pruner.data.rows import Rows, count_rows, read_split
 from pruner.utils.errors import SettingError, listed, unknown
 
 NAME = re.compile(r"[\w.+-]+")  # of a task or a method: folders and tables of records have it
@@ -33,6 +33,8 @@ class Task:
     broken_rows: bool = False  # the official files are known to hold rows of the wrong width
     reader: Callable[["Task", Path, str, bool], Rows] = read_split
     downloader: Callable[["Task", Path, str], None] | None = None
+    counter: Callable[["Task", Path, str], int] = count_rows  # of a file's rows, none of which is kept
+    official_rows: tuple[tuple[int, int], ...] = ()  # of each split, the least and the most; a download has as many
     address: str = ""  # of the server that has the files
     fingerprint: str = ""  # of the rows of a task that is not registered, since its name does not tell which they are
 
@@ -87,6 +89,11 @@ class Task:
                 return float(text)
         expected = listed(self.labels) or f"a number from {low:g} to {high:g}"
         raise ValueError(f"unknown label {text!r} (expected {expected})")
+
+
+def exactly(*rows: int) -> tuple[tuple[int, int], ...]:
+    """Make ``official_rows`` of numbers that no release differs from."""
+    return tuple((number, number) for number in rows)
 
 
 TASKS: dict[str, Task] = {}
