@@ -94,6 +94,16 @@ def link_to_nowhere(name):
     return change
 
 
+def pipe(name):
+    """A pipe in place of a file: whoever opens it waits for a writer."""
+
+    def change(root):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+
+    return change
+
+
 def edit_cache(name, **numbers):
     """Other numbers in the arrays of a cache's development set."""
 
@@ -144,6 +154,21 @@ def nothing(root):
     pass
 
 
+def mkdir(name):
+    return lambda root: (root / name).mkdir()
+
+
+TABLE = ("--text", "review", "--label", "stars", "--table")
+PIPES = [
+    ("data/MRPC/test.tsv", (PREPARE, ())),
+    *((f"bert/{name}", (PREPARE, ())) for name in ("config.json", "tokenizer_config.json", "vocab.txt", "tokenizer.json", "added_tokens.json")),
+    *((f"reviews.{kind}", (LSTM_PREPARE, (*TABLE, f"reviews.{kind}"))) for kind in ("tsv", "csv", "jsonl", "parquet")),
+    ("cache/bert/mrpc.safetensors", (RUN, (*SCHEDULE, "--tasks", "mrpc"))),
+    ("cache/bert/own.safetensors", (RUN, (*SCHEDULE, "--tasks", "own"))),
+    ("cache/lstm/mrpc.txt", (LSTM_RUN, ())),
+    ("glove.txt", (LSTM_RUN, ("--vectors", "glove.txt"))),
+]  # fmt: skip
+
 # id: (what is changed, script, arguments, what the line must hold)
 CASES = {
     "no data": (remove("data"), PREPARE, (), ["data: none of the GLUE tasks is there", "gluebenchmark.com", "--download"]),
@@ -164,6 +189,12 @@ CASES = {
     "lstm: NUL byte": (write("data/MRPC/dev.tsv", HEADER + "1\t1\t2\ta\0\tb\n"), LSTM_PREPARE, (), ["data/MRPC/dev.tsv:2: a NUL byte"]),
     "agnews: NUL byte": (write("data/ag_news_csv/train.csv", '"1","a\0","b"\n'), NEWS_PREPARE, (), ["train.csv:1: a NUL byte"]),
     "agnews: folder for a file": (folder("data/ag_news_csv/train.csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no train.csv"]),
+    **{f"a pipe for {name}": (pipe(name), *script, [f"{name}: a pipe, socket or device, not a file; put the file"]) for name, script in PIPES},
+    "a pipe for the data": (pipe("data/MRPC/dev.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no dev.tsv"]),
+    "agnews: a pipe for the data": (pipe("data/ag_news_csv/test.csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no test.csv"]),
+    "folder for the test file": (mkdir("data/MRPC/test.tsv"), PREPARE, (), ["data/MRPC/test.tsv: cannot be read (Is a directory)"]),
+    "folder for the vectors": (mkdir("glove.txt"), LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt: cannot be read (Is a directory)"]),
+    "a pipe for the weights": (pipe("bert/model.safetensors"), RUN, SCHEDULE, ["bert: no weights"]),
     "unknown task": (nothing, PREPARE, ("--tasks", "mrcp"), ["--tasks (tasks): unknown task 'mrcp'; did you mean mrpc? choose from"]),
     "unknown flag": (nothing, PREPARE, ("--taks", "mrpc"), ["--taks", "did you mean --tasks?", "--help"]),
     "bad number": (nothing, PREPARE, ("--max-length", "many"), ["--max-length (max_length): 'many' is not a whole number"]),

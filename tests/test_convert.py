@@ -252,6 +252,14 @@ def cut_data(source):
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def rename_data(suffix):
+    def change(source):
+        data = source / "bert_model.ckpt.data-00000-of-00001"
+        data.rename(data.with_name(f"bert_model.ckpt.{suffix}"))
+
+    return change
+
+
 def damage_data(source):
     path = source / "bert_model.ckpt.data-00000-of-00001"
     data = bytearray(path.read_bytes())
@@ -276,6 +284,9 @@ REFUSALS = {
         {},
         ["data-00001-of-00002: no such file"],
     ),
+    "a damaged name of the data": (rename_data("data-0000x-of-00001"), {}, ["data-00000-of-00001: no such file"]),
+    "a name of too much data": (rename_data("data-00000-of-99999999999"), {}, ["data-00000-of-00001: no such file"]),
+    "a name of no data": (rename_data("data-00000-of-00000"), {}, ["cannot be read", "copy the data again"]),
     "data cut short": (cut_data, {}, ["data-00000-of-00001: cut short", "copy the data again"]),
     "data damaged": (damage_data, {"slots": False}, ["cannot be read", "copy the data again"]),
     "index damaged": (
@@ -360,6 +371,25 @@ def test_refusals(run, tmp_path, name):
     for part in expected:
         assert part in lines[0]
     assert not list((tmp_path / "bert").glob("*")) if (tmp_path / "bert").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("dump", "problem"),
+    [
+        ("", "--pytorch_dump_path: . names no file; name one"),
+        ("bert", "bert: is a folder; remove it, or name another place"),
+        ("bert/pipe", "bert/pipe: is a pipe, socket or device; remove it"),
+        ("bert/config.json", "bert/config.json: is for another of the model's files; name the weights"),
+    ],
+)
+def test_places_that_are_none_for_weights(run, tmp_path, dump, problem):
+    write_checkpoint(tmp_path / "source")
+    (tmp_path / "bert").mkdir()
+    os.mkfifo(tmp_path / "bert" / "pipe")
+    code, _, err = convert(run, tmp_path / "source", dump, "--force")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {problem}")
+    assert [path.name for path in (tmp_path / "bert").iterdir()] == ["pipe"]
 
 
 @pytest.mark.parametrize("config_is_padded", [True, False])

@@ -15,6 +15,7 @@ is that of all the rest.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from safetensors.numpy import save
 
 from pruner.data.task import TASKS, Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import whole
+from pruner.utils.files import check_regular, whole
 
 FORMAT_VERSION = 1
 PARTS = ("tokens", "offsets", "second", "labels")  # of a split
@@ -148,6 +149,7 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
 @contextmanager
 def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[tuple[Any, dict[str, str]]]:
     """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``."""
+    check_regular(path)
     try:
         with safe_open(path, framework=framework) as file:
             yield file, file.metadata() or {}
@@ -161,7 +163,7 @@ def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[t
 def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: str) -> Cache:
     """Read what ``write_cache`` wrote, or raise a ``UserError`` that names ``prepare``, the command to run again."""
     path = cache_path(folder, task)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; run {prepare} first")
     # Torch's arrays are views of the mapped file: what is not used of it is not read, and nothing is copied.
     with open_cache(path, prepare, framework="pt") as (file, header):

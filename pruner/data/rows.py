@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pruner.utils.errors import UserError, listed
-from pruner.utils.files import cannot_read
+from pruner.utils.files import cannot_read, check_regular
 
 if TYPE_CHECKING:
     from pruner.data.task import Task
@@ -85,6 +85,7 @@ def read_lines(path: Path) -> Iterator[str]:
     Only ``\\n`` ends a line, since texts hold other separators; empty lines at the end are left out. What cannot be
     read, or is no text, is a ``UserError`` that names file and line.
     """
+    check_regular(path)
     held_back = 0  # empty lines, until one with text follows
     try:
         with path.open("rb") as file:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pruner.data.rows import AGAIN, Rows, doubled, read_csv_rows, read_lines, repeats
 from pruner.utils.errors import SettingError, UserError, listed
+from pruner.utils.files import check_regular
 
 if TYPE_CHECKING:
     from pruner.data.task import Task
@@ -125,6 +126,7 @@ def read_jsonl(path: Path) -> Values:
 def read_parquet(path: Path) -> Values:
     import pandas as pd
 
+    check_regular(path)
     try:
         frame = pd.read_parquet(path, dtype_backend="numpy_nullable")  # whole numbers stay so beside empty cells
     except ImportError:
@@ -154,6 +156,8 @@ def read_saved_dataset(path: Path) -> Values:
     except ImportError:
         problem = "a folder, which only datasets reads, and it is not installed; pip install datasets"
         raise UserError(f"{path}: {problem}") from None
+    for file in path.rglob("*"):
+        check_regular(file)
     try:
         dataset = datasets.load_from_disk(str(path))
     except Exception as error:  # datasets and pyarrow raise their own

@@ -1,6 +1,7 @@
 """The registry of tasks: what a task's files hold, how they are read and fetched, and how results are measured."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -71,7 +72,7 @@ class Task:
 
     def read_splits(self, folder: Path, skip_bad_rows: bool = False) -> dict[str, Rows]:
         """Read every split; test files may be absent."""
-        splits = [name for name in self.splits if name not in self.test or (folder / self.file(name)).is_file()]
+        splits = [name for name in self.splits if name not in self.test or os.path.lexists(folder / self.file(name))]
         return {name: self.read(folder, name, skip_bad_rows) for name in splits}
 
     def download(self, folder: Path, address: str) -> None:

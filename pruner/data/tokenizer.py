@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from pruner.data.rows import read_lines
 from pruner.data.task import Task
 from pruner.utils.errors import SettingError, UserError, listed
-from pruner.utils.files import read_json, read_size, short
+from pruner.utils.files import check_regular, read_json, read_size, short
 
 # What decides ids, whatever the class of the tokenizer; the hub is asked for these, never for weights or code.
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
@@ -167,6 +167,9 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
 def check_files(folder: Path) -> tuple[dict, list[str]]:
     """Read ``tokenizer_config.json`` and, where ``vocab.txt`` alone is the vocabulary, its pieces; check both."""
     config_path, whole, lines = (folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"))
+    for pattern in TOKENIZER_FILES:
+        for path in folder.glob(pattern):
+            check_regular(path)
     settings = read_json(config_path, missing_ok=True)
     for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if not isinstance(settings.get(key), bool | None):
