@@ -28,7 +28,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not isinstance(places, dict) or not places:
         raise UserError(f"{paths[0]}: no weight_map; copy the file again")
     for name in places.values():
-        if not isinstance(name, str) or Path(name).name != name or not os.path.isfile(folder / name):
+        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
             raise UserError(f"{paths[0]}: names {short(name)}, no file of the folder; copy all of the model's files")
     return paths + [folder / name for name in sorted(set(places.values()))]
 
