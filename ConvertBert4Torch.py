@@ -170,7 +170,7 @@ def main() -> None:
     vocabulary = list(read_lines(vocabulary_path))
     for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         if piece not in vocabulary:
-            raise UserError(f"{vocabulary_path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
+            raise UserError(f"{vocabulary_path}: no {piece} in the vocabulary; copy the vocabulary of a BERT there")
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     sizes = reader.get_variable_to_dtype_map()

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from functools import partial
@@ -411,6 +412,8 @@ def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     assert "Traceback" not in err
     for part in expected:
         assert part in lines[0]
+    if "Prepare" in script:
+        assert re.search(r"; |: use |--help|choose from| is not a", lines[0]), "it says what to do"
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
 

@@ -370,6 +370,7 @@ def test_refusals(run, tmp_path, name):
     assert "Traceback" not in err
     for part in expected:
         assert part in lines[0]
+    assert "; " in lines[0], "it says what to do"
     assert not list((tmp_path / "bert").glob("*")) if (tmp_path / "bert").exists() else True
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -457,7 +458,7 @@ def test_texts_without_words_are_nothing_for_an_lstm(run, root):
     write("empty.tsv", HEAD + "\t1\n...\t0\n" * 10)(root)
     code, _, err = run("PrepareGlue4Lstm", "--tsv", "empty.tsv", *COLUMNS)
     assert code == 2
-    assert err == "error: empty: no words in the texts that it is trained on; is this the right file and column?\n"
+    assert err == "error: empty: no words in the texts that it is trained on; name the file and column of texts\n"
     assert not (root / "cache").exists()
 
 
@@ -627,6 +628,7 @@ def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     assert err.count("\n") == 1
     for part in expected:
         assert part in err
+    assert re.search(r"; |\? name|choose from", err), "it says what to do"
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

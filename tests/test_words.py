@@ -287,5 +287,8 @@ def test_pretrained_vectors(tmp_path):
 
 def test_only_tasks_of_classes(run, tmp_path):
     code, _, err = run("PrepareGlue4Lstm", "--tasks", "sts-b")
-    assert (code, err) == (2, "error: --tasks (tasks): sts-b has scores, not classes; the LSTM is a classifier\n")
+    assert (code, err) == (
+        2,
+        "error: --tasks (tasks): sts-b has scores, not classes; the LSTM is a classifier; name other tasks\n",
+    )
     assert TASKS["sts-b"].labels == ()

@@ -57,7 +57,7 @@ def download(address: str, largest: int) -> Iterator[bytes]:
 
 
 def too_large(place: str, largest: int) -> UserError:
-    return UserError(f"{place}: more than {largest} bytes; is this the official file?")
+    return UserError(f"{place}: more than {largest} bytes, unlike the official files; put those into data/ by hand")
 
 
 def missing_splits(task: Task, folder: Path) -> list[str]:

@@ -54,7 +54,9 @@ def prepare_lstm(args: argparse.Namespace) -> None:
     tasks = [find_task(name) for name in args.tasks]
     for task in tasks:
         if not task.labels:
-            raise SettingError("tasks", f"{task.name} has scores, not classes; the LSTM is a classifier")
+            raise SettingError(
+                "tasks", f"{task.name} has scores, not classes; the LSTM is a classifier; name other tasks"
+            )
     prepare_all(read_tasks(args, tasks), partial(prepare_words, args), "words")
     if own_file(args) is not None:
         print(f"\nnext: {next_command(args, 'RunLstm4Glue.py')}")
@@ -90,7 +92,7 @@ def prepare_words(args: argparse.Namespace, task: Task, rows: Splits) -> Cache:
     """Learn a vocabulary from the training split, encode every split, and write both."""
     vocabulary = learn_vocabulary((text for texts in rows["train"].texts for text in texts), args.vocabulary_size)
     if not vocabulary.words:
-        raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")
+        raise UserError(f"{task.name}: no words in the texts that it is trained on; name the file and column of texts")
     splits = {name: encode_words(split, vocabulary, args.max_length) for name, split in rows.items()}
     cache, path = write_words(Path(args.cache), task, splits, vocabulary, args.max_length)
     print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")

@@ -118,7 +118,7 @@ def read_csv_rows(path: Path) -> Iterator[tuple[str, list[str] | csv.Error]]:
 def check_text(data: bytes, place: str) -> str:
     """Decode a line of text, or raise a ``UserError`` that begins with its ``place``."""
     if len(data) > LONGEST_LINE:
-        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; is this the right file?")
+        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; name or copy the right file")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -131,7 +131,9 @@ def check_text(data: bytes, place: str) -> str:
 def read_split(task: "Task", folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
     """Read the tab-separated file of a split, as ``read_tsv`` does."""
     parse = None if split in task.test else task.parse_label
-    return read_tsv(task, folder / task.file(split), parse, skip_bad_rows, f"is this the official {task.folder} file?")
+    return read_tsv(
+        task, folder / task.file(split), parse, skip_bad_rows, f"copy or download the official {task.folder} file again"
+    )
 
 
 def count_rows(task: "Task", path: Path, split: str) -> int:

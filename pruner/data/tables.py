@@ -161,7 +161,8 @@ def read_saved_dataset(path: Path) -> Values:
     try:
         dataset = datasets.load_from_disk(str(path))
     except Exception as error:  # datasets and pyarrow raise their own
-        raise UserError(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a saved dataset ({reason}); write it again by save_to_disk") from None
     if not isinstance(dataset, datasets.Dataset):
         raise UserError(f"{path}: has the splits {listed(list(dataset))}; name their folders one by one")
     classes = {name: kind for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}

@@ -109,5 +109,5 @@ def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np
                     raise UserError(f"{path}:{line}: a number is not finite; download the file again")
                 vectors[vocabulary.ids[word]] = vector
     if not vectors:
-        raise UserError(f"{path}: none of the vocabulary's {len(vocabulary.words)} words is in it; is this the file?")
+        raise UserError(f"{path}: none of the vocabulary's {len(vocabulary.words)} words is in it; name another file")
     return vectors
