@@ -445,12 +445,13 @@ def test_a_download_is_not_held_in_memory(serve, tmp_path):
     assert peak < 4_000_000
 
 
-@pytest.mark.parametrize("stage", ["cache", "archive", "split"])
+@pytest.mark.parametrize("stage", ["cache", "words", "archive", "split"])
 def test_a_full_disk_leaves_nothing(run, official, tmp_path, stage):
     write_mrpc(tmp_path / "data")
     small_bert(tmp_path / "bert")
-    if stage == "cache":
-        asked, place = ["--tasks", "mrpc"], "cache/bert/mrpc.safetensors"
+    script = "PrepareGlue4Lstm" if stage == "words" else "PrepareGlue4Bert"
+    if stage in ("cache", "words"):
+        asked, place = ["--tasks", "mrpc"], f"cache/{'lstm' if stage == 'words' else 'bert'}/mrpc.safetensors"
     else:
         asked = ["--tasks", "rte", "--download", "--glue-address", official.as_uri()]
         place = "data/RTE/RTE.zip" if stage == "archive" else "data/RTE/train.tsv"
@@ -458,7 +459,7 @@ def test_a_full_disk_leaves_nothing(run, official, tmp_path, stage):
         (official / "glue" / "data" / "RTE.zip").write_bytes(archive(compression=kind))
     before = sorted(tmp_path.rglob("*"))
     with full_disk(2000):
-        code, _, err = run("PrepareGlue4Bert", *asked)
+        code, _, err = run(script, *asked)
     assert code == 2
     line = err.strip().splitlines()[-1]
     assert line.startswith(f"error: {place}: cannot be written (")

@@ -15,7 +15,7 @@ from pruner.data.cache import Cache, Split, make_cache, write_cache
 from pruner.data.rows import read_lines
 from pruner.data.task import Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import cannot_read, check_regular, write_whole
+from pruner.utils.files import cannot_read, check_regular, whole
 
 # Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
@@ -68,10 +68,11 @@ def vocabulary_path(folder: Path, task: str) -> Path:
 def write_words(
     folder: Path, task: Task, splits: dict[str, Split], vocabulary: Vocabulary, max_length: int
 ) -> tuple[Cache, Path]:
-    """Write a task's vocabulary, then its cache: one that was made with another vocabulary is refused when read."""
+    """Write a task's cache and vocabulary, both or none: a cache of another vocabulary is refused when it is read."""
     cache = make_cache(task, splits, vocabulary.size, max_length)
-    write_whole(vocabulary_path(folder, task.name), "".join(f"{word}\n" for word in vocabulary.words).encode())
-    return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
+    with whole(vocabulary_path(folder, task.name)) as path:
+        path.write_bytes("".join(f"{word}\n" for word in vocabulary.words).encode())
+        return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
 
 
 def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
