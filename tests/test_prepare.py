@@ -371,6 +371,15 @@ def test_a_download_that_is_no_such_table_leaves_nothing(official, tmp_path, dat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_task_registered_at_run_time_is_downloaded_as_it_is(official, tmp_path, trec):
+    """Nobody has said how its rows are counted."""
+    (official / "trec.train.txt").write_bytes(b"any\0thing")
+    for split in ("valid", "blind", "late"):
+        (official / f"trec.{split}.txt").write_bytes(b"")
+    download.download_files(trec, tmp_path / "TREC", official.as_uri())
+    assert (tmp_path / "TREC" / "trec.train.txt").read_bytes() == b"any\0thing"
+
+
 def test_files_that_a_user_has_cut_are_taken(official, tmp_path):
     folder = tmp_path / "RTE"
     folder.mkdir()

@@ -3,6 +3,7 @@
 from functools import partial
 
 from pruner.data.download import GLUE_ADDRESS, download_archive, download_mrpc
+from pruner.data.rows import count_rows
 from pruner.data.task import Task, exactly
 
 PAIR = ("sentence1", "sentence2")
@@ -12,7 +13,7 @@ ACCURACY, ACCURACY_AND_F1 = ("accuracy",), ("accuracy", "f1")
 COLA_COLUMNS = ("source", "label", "mark", "sentence")
 MNLI_LABELS = ("contradiction", "entailment", "neutral")
 
-archived = partial(Task, address=GLUE_ADDRESS, downloader=download_archive)
+archived = partial(Task, address=GLUE_ADDRESS, downloader=download_archive, counter=count_rows)
 GLUE = (
     archived(
         *("cola", "CoLA", ("sentence",), "label", BINARY, ("mcc",)),

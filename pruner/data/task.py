@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruner.data.rows import Rows, count_rows, read_split
+from pruner.data.rows import Rows, read_split
 from pruner.utils.errors import SettingError, listed, unknown
 
 NAME = re.compile(r"[\w.+-]+")  # of a task or a method: folders and tables of records have it
@@ -34,7 +34,7 @@ class Task:
     broken_rows: bool = False  # the official files are known to hold rows of the wrong width
     reader: Callable[["Task", Path, str, bool], Rows] = read_split
     downloader: Callable[["Task", Path, str], None] | None = None
-    counter: Callable[["Task", Path, str], int] = count_rows  # of a file's rows, none of which is kept
+    counter: Callable[["Task", Path, str], int] | None = None  # of a file's rows, as ``reader`` would read them
     official_rows: tuple[tuple[int, int], ...] = ()  # of each split, the least and the most; a download has as many
     address: str = ""  # of the server that has the files
     fingerprint: str = ""  # of the rows of a task that is not registered, since its name does not tell which they are
