@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -27,7 +28,7 @@ CONFIG_KEYS = (
 
 
 def google_config(path: Path) -> dict:
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{path}: no such file; give the checkpoint's bert_config.json")
     config = read_config(path)
     for key in CONFIG_KEYS:
@@ -38,13 +39,14 @@ def google_config(path: Path) -> dict:
 
 def data_files(prefix: Path) -> list[Path]:
     """Return the paths of the checkpoint's data files, all of which exist."""
-    if prefix.name == "saved_model.pb" or (prefix / "saved_model.pb").is_file():
+    if prefix.name == "saved_model.pb" or os.path.isfile(prefix / "saved_model.pb"):
         raise UserError(f"{prefix}: a SavedModel; {OF_GOOGLE}")
-    if not prefix.with_name(f"{prefix.name}.index").is_file():
+    if not prefix.name or not os.path.isfile(f"{prefix}.index"):
         raise UserError(f"{prefix}.index: no such file; give the checkpoint's prefix, as bert/bert_model.ckpt")
-    shards = sorted(prefix.parent.glob(f"{prefix.name}.data-*-of-*"))
-    number = int(shards[0].name.rsplit("-", 1)[1]) if shards else 1
-    paths = [prefix.with_name(f"{prefix.name}.data-{shard:05}-of-{number:05}") for shard in range(number)]
+    shard_name = re.compile(re.escape(prefix.name) + r"\.data-\d{5}-of-(\d{5})")
+    names = (shard_name.fullmatch(path.name) for path in sorted(prefix.parent.iterdir()))
+    number = next((int(name[1]) for name in names if name), 1)
+    paths = [prefix.with_name(f"{prefix.name}.data-{shard:05}-of-{number:05}") for shard in range(max(1, number))]
     for path in paths:
         if not path.is_file():
             raise UserError(f"{path}: no such file; copy the whole checkpoint, .index and .data files")
@@ -132,12 +134,15 @@ def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
 
 def check_outputs(texts: dict[Path, str], dump: Path, force: bool) -> None:
     """Raise if other files would be replaced without ``force``; a killed conversion has left some of its own."""
+    if dump in texts:
+        raise UserError(f"{dump}: is for another of the model's files; name the weights, as pytorch_model.bin")
     for path in (dump, *texts):
+        if os.path.exists(path) and not os.path.isfile(path):
+            what = "a folder" if path.is_dir() else "a pipe, socket or device"
+            raise UserError(f"{path}: is {what}; remove it, or name another place")
         same = path in texts and path.is_file() and path.read_bytes() == texts[path].encode()
         if os.path.lexists(path) and not same and not force:
             raise UserError(f"{path}: is there already; replace it with --force")
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; remove it, or name another place")
     for other in (dump.with_name(name) for name in WEIGHTS if name != dump.name):
         if other.exists():
             raise UserError(f"{other}: from_pretrained may load it instead of {dump.name}; remove it first")
@@ -156,6 +161,8 @@ def main() -> None:
     from pruner.data.tokenizer import has_capitals
 
     prefix, config_path, dump = args.tf_checkpoint_path, args.bert_config_file, args.pytorch_dump_path
+    if not dump.name:
+        raise UserError(f"--pytorch_dump_path: {dump} names no file; name one, as bert/pytorch_model.bin")
     data, config = data_files(prefix), google_config(config_path)  # in this order: a SavedModel has no config
     vocabulary_path = config_path.parent / "vocab.txt"
     if not vocabulary_path.is_file():
@@ -163,7 +170,7 @@ def main() -> None:
     vocabulary = list(read_lines(vocabulary_path))
     for piece in ("[PAD]", "[UNK]", "[CLS]", "[SEP]"):
         if piece not in vocabulary:
-            raise UserError(f"{vocabulary_path}: no {piece} in the vocabulary; is this the vocabulary of a BERT?")
+            raise UserError(f"{vocabulary_path}: no {piece} in the vocabulary; copy the vocabulary of a BERT there")
     reader = open_checkpoint(prefix)
     everything = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     sizes = reader.get_variable_to_dtype_map()

@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -117,6 +117,35 @@ def write_agnews(data: Path, rows: int = 24) -> Path:
     return folder
 
 
+def official_file(task, split: str, rows: int | None = None, separator: str = "\t") -> bytes:
+    """A file of the official one's columns and number of rows, or of so many rows."""
+    with_label = split not in task.test
+    header = task.header if with_label and task.header else ("index", *task.columns(with_label))
+    row = ((task.labels or ("2.5",))[0] if column == task.label else "good film" for column in header)
+    lines = [separator.join(row)] * (rows or task.official_rows[task.splits.index(split)][0])
+    return "".join(f"{line}\n" for line in ([] if header == task.header else [separator.join(header)]) + lines).encode()
+
+
+def official_agnews(folder: Path) -> Path:
+    """AG News as large as it is, of four rows over and over."""
+    place = write_agnews(folder, 12)
+    for name, times in (("train.csv", 120_000 // 12), ("test.csv", 7600 // 4)):
+        (place / name).write_bytes((place / name).read_bytes() * times)
+    return place
+
+
+@contextmanager
+def full_disk(largest: int):
+    """Limit the size of files for a while: like a full disk, this fails the write that goes beyond it."""
+    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.fixture
 def serve():
     """Serve a folder on this machine: ``serve(folder)`` -> its address."""
@@ -125,7 +154,7 @@ def serve():
         def start(folder: Path) -> str:
             handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
             http = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), handler))
-            threading.Thread(target=http.serve_forever, daemon=True).start()
+            threading.Thread(target=http.serve_forever, args=[0.01], daemon=True).start()
             stack.callback(http.shutdown)
             return f"http://127.0.0.1:{http.server_port}"
 

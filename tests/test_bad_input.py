@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from functools import partial
@@ -95,6 +96,16 @@ def link_to_nowhere(name):
     return change
 
 
+def pipe(name):
+    """A pipe in place of a file: whoever opens it waits for a writer."""
+
+    def change(root):
+        (root / name).unlink(missing_ok=True)
+        os.mkfifo(root / name)
+
+    return change
+
+
 def edit_cache(name, **numbers):
     """Other numbers in the arrays of a cache's development set."""
 
@@ -145,6 +156,21 @@ def nothing(root):
     pass
 
 
+def mkdir(name):
+    return lambda root: (root / name).mkdir()
+
+
+TABLE = ("--text", "review", "--label", "stars", "--table")
+PIPES = [
+    ("data/MRPC/test.tsv", (PREPARE, ())),
+    *((f"bert/{name}", (PREPARE, ())) for name in ("config.json", "tokenizer_config.json", "vocab.txt", "tokenizer.json", "added_tokens.json")),
+    *((f"reviews.{kind}", (LSTM_PREPARE, (*TABLE, f"reviews.{kind}"))) for kind in ("tsv", "csv", "jsonl", "parquet")),
+    ("cache/bert/mrpc.safetensors", (RUN, (*SCHEDULE, "--tasks", "mrpc"))),
+    ("cache/bert/own.safetensors", (RUN, (*SCHEDULE, "--tasks", "own"))),
+    ("cache/lstm/mrpc.txt", (LSTM_RUN, ())),
+    ("glove.txt", (LSTM_RUN, ("--vectors", "glove.txt"))),
+]  # fmt: skip
+
 # id: (what is changed, script, arguments, what the line must hold)
 CASES = {
     "no data": (remove("data"), PREPARE, (), ["data: none of the GLUE tasks is there", "gluebenchmark.com", "--download"]),
@@ -165,10 +191,21 @@ CASES = {
     "lstm: NUL byte": (write("data/MRPC/dev.tsv", HEADER + "1\t1\t2\ta\0\tb\n"), LSTM_PREPARE, (), ["data/MRPC/dev.tsv:2: a NUL byte"]),
     "agnews: NUL byte": (write("data/ag_news_csv/train.csv", '"1","a\0","b"\n'), NEWS_PREPARE, (), ["train.csv:1: a NUL byte"]),
     "agnews: folder for a file": (folder("data/ag_news_csv/train.csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no train.csv"]),
+    **{f"a pipe for {name}": (pipe(name), *script, [f"{name}: a pipe, socket or device, not a file; put the file"]) for name, script in PIPES},
+    "a pipe for the data": (pipe("data/MRPC/dev.tsv"), PREPARE, ("--tasks", "mrpc"), ["data/MRPC: no dev.tsv"]),
+    "agnews: a pipe for the data": (pipe("data/ag_news_csv/test.csv"), NEWS_PREPARE, (), ["data/ag_news_csv: no test.csv"]),
+    "folder for the test file": (mkdir("data/MRPC/test.tsv"), PREPARE, (), ["data/MRPC/test.tsv: cannot be read (Is a directory)"]),
+    "folder for the vectors": (mkdir("glove.txt"), LSTM_RUN, ("--vectors", "glove.txt"), ["glove.txt: cannot be read (Is a directory)"]),
+    "a pipe for the weights": (pipe("bert/model.safetensors"), RUN, SCHEDULE, ["bert: no weights"]),
     "unknown task": (nothing, PREPARE, ("--tasks", "mrcp"), ["--tasks (tasks): unknown task 'mrcp'; did you mean mrpc? choose from"]),
     "unknown flag": (nothing, PREPARE, ("--taks", "mrpc"), ["--taks", "did you mean --tasks?", "--help"]),
     "bad number": (nothing, PREPARE, ("--max-length", "many"), ["--max-length (max_length): 'many' is not a whole number"]),
     "no room": (nothing, PREPARE, ("--max-length", "2"), ["(max_length): 2"]),
+    "tokens without end": (remove("bert/config.json"), PREPARE, ("--max-length", f"1{'0' * 30}"), [f"(max_length): 1{'0' * 30} is out of range; use a whole number from 4 to 2147483647"]),
+    "lstm: words without end": (nothing, LSTM_PREPARE, ("--max-length", "2147483648"), ["(max_length): 2147483648 is out of range; use a whole number from 1"]),
+    "lstm: vocabulary without end": (nothing, LSTM_PREPARE, ("--vocabulary-size", "9" * 30), ["(vocabulary_size): 999", "use a whole number from 3 to"]),
+    "agnews: words without end": (nothing, NEWS_PREPARE, ("--max-length", "9" * 30), ["(max_length): 999", "use a whole number from 1 to"]),
+    "a number of too many digits": (nothing, PREPARE, ("--max-length", "9" * 5000), ["(max_length): '999", "is not a whole number"]),
     "too long": (nothing, PREPARE, ("--max-length", "200"), ["(max_length): 200", "bert/config.json has 128 positions"]),
     "fewer positions": (edit_config(max_position_embeddings=64), RUN, SCHEDULE, ["(max_length): 128", "64 positions"]),
     "diverging": (nothing, RUN, (*SCHEDULE, "--learning-rate", "1e30", "--batch-size", "2"), ["training: the loss is", "learning_rate"]),
@@ -293,6 +330,10 @@ CASES = {
     "bert: negative penalty": (nothing, RUN, ("--search-penalty", "-1"), ["(search_penalty): -1.0"]),
     "bert: huge penalty": (nothing, RUN, ("--search-penalty", "1e308"), ["(search_penalty): 1e+308 is out of range; use 0 to 1e+06"]),
     "bert: unknown dtype": (nothing, RUN, (*SCHEDULE, "--train-dtype", "int8"), ["(train_dtype): unknown value 'int8'"]),
+    "bert: huge penalty": (nothing, RUN, ("--search-penalty", "1e308"), ["(search_penalty): 1e+308 is out of range; use a number of 3.4e+38 at most"]),
+    "bert: huge rate to learn": (nothing, RUN, (*SCHEDULE, "--learning-rate=1e39"), ["(learning_rate): 1e+39 is out of range"]),
+    "lstm: huge clip": (nothing, LSTM_RUN, ("--clip", "1e300"), ["(clip): 1e+300 is out of range"]),
+    "measure: huge rate": (nothing, MEASURE, (*RANDOM, "--schedule=-1e300"), ["(pruning_schedule): -1e+300", "is out of range"]),
     "bert: endless penalty": (nothing, RUN, ("--search-penalty", "inf"), ["(search_penalty): inf"]),
     "bert: endless reach": (nothing, RUN, (*SCHEDULE, "--search-reach", "1e999"), ["(search_reach): inf is out of range"]),
     "lstm: width without end": (nothing, LSTM_RUN, ("--hidden-size", "9" * 20), ["(hidden_size): 999", "is out of range; use a whole number from 1 to 10000"]),
@@ -373,6 +414,8 @@ def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     assert "Traceback" not in err
     for part in expected:
         assert part in lines[0]
+    if "Prepare" in script:
+        assert re.search(r"; |: use |--help|choose from| is not a", lines[0]), "it says what to do"
     after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert after == before
 

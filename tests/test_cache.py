@@ -56,6 +56,36 @@ def test_cut_short_at_any_byte(tmp_path):
             read(tmp_path)
 
 
+def rewritten(path, **changes):
+    """Write a cache again with other entries in its header; ``None`` removes one."""
+    with safe_open(path, framework="numpy") as file:
+        arrays, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() | changes  # noqa: SIM118
+    path.write_bytes(save(arrays, metadata={key: value for key, value in header.items() if value is not None}))
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    """Whichever of the arrays it is in: most of them would pass for another cache."""
+    path = write_cache(tmp_path, make_cache(), "bert", "abc")
+    whole = path.read_bytes()
+    first = 8 + int.from_bytes(whole[:8], "little")  # behind the header
+    problems = set()
+    for place in range(first, len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"; run PrepareGlue4Bert.py again") as error:
+            read(tmp_path)
+        problems.add(re.search("damaged|not a cache", str(error.value))[0])
+    assert problems == {"damaged", "not a cache"}
+    path.write_bytes(whole)
+    rewritten(path, max_length="127")
+    with pytest.raises(UserError, match="damaged"):
+        read(tmp_path)
+
+
+def test_caches_without_a_checksum_are_read(tmp_path):
+    rewritten(write_cache(tmp_path, make_cache(), "bert", "abc"), sha256=None)
+    assert read(tmp_path).max_length == 128
+
+
 def test_foreign_files(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no such file; run PrepareGlue4Bert\.py first"):
         read(tmp_path)
@@ -155,11 +185,7 @@ HEADERS = {
 
 @pytest.mark.parametrize("name", HEADERS)
 def test_headers_that_make_no_sense_are_refused(tmp_path, name):
-    path = write_cache(tmp_path, make_cache(), "bert", "abc")
-    with safe_open(path, framework="numpy") as file:
-        arrays, header = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
-    header = {key: value for key, value in (header | HEADERS[name]).items() if value is not None}
-    path.write_bytes(save(arrays, metadata=header))
+    rewritten(write_cache(tmp_path, make_cache(), "bert", "abc"), **HEADERS[name])
     with pytest.raises(UserError, match="cut short or not a cache"):
         read(tmp_path)
 

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, VOCABULARY, write_mrpc
+from conftest import ROOT, VOCABULARY, full_disk, write_mrpc
 from transformers import AutoTokenizer, BertForPreTraining, BertForSequenceClassification, BertModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
@@ -252,6 +252,14 @@ def cut_data(source):
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def rename_data(suffix):
+    def change(source):
+        data = source / "bert_model.ckpt.data-00000-of-00001"
+        data.rename(data.with_name(f"bert_model.ckpt.{suffix}"))
+
+    return change
+
+
 def damage_data(source):
     path = source / "bert_model.ckpt.data-00000-of-00001"
     data = bytearray(path.read_bytes())
@@ -276,6 +284,9 @@ REFUSALS = {
         {},
         ["data-00001-of-00002: no such file"],
     ),
+    "a damaged name of the data": (rename_data("data-0000x-of-00001"), {}, ["data-00000-of-00001: no such file"]),
+    "a name of too much data": (rename_data("data-00000-of-99999999999"), {}, ["data-00000-of-00001: no such file"]),
+    "a name of no data": (rename_data("data-00000-of-00000"), {}, ["cannot be read", "copy the data again"]),
     "data cut short": (cut_data, {}, ["data-00000-of-00001: cut short", "copy the data again"]),
     "data damaged": (damage_data, {"slots": False}, ["cannot be read", "copy the data again"]),
     "index damaged": (
@@ -359,7 +370,27 @@ def test_refusals(run, tmp_path, name):
     assert "Traceback" not in err
     for part in expected:
         assert part in lines[0]
+    assert "; " in lines[0], "it says what to do"
     assert not list((tmp_path / "bert").glob("*")) if (tmp_path / "bert").exists() else True
+
+
+@pytest.mark.parametrize(
+    ("dump", "problem"),
+    [
+        ("", "--pytorch_dump_path: . names no file; name one"),
+        ("bert", "bert: is a folder; remove it, or name another place"),
+        ("bert/pipe", "bert/pipe: is a pipe, socket or device; remove it"),
+        ("bert/config.json", "bert/config.json: is for another of the model's files; name the weights"),
+    ],
+)
+def test_places_that_are_none_for_weights(run, tmp_path, dump, problem):
+    write_checkpoint(tmp_path / "source")
+    (tmp_path / "bert").mkdir()
+    os.mkfifo(tmp_path / "bert" / "pipe")
+    code, _, err = convert(run, tmp_path / "source", dump, "--force")
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: {problem}")
+    assert [path.name for path in (tmp_path / "bert").iterdir()] == ["pipe"]
 
 
 @pytest.mark.parametrize("config_is_padded", [True, False])
@@ -520,24 +551,18 @@ def test_weights_never_lie_beside_files_of_other_ones(run, tmp_path, monkeypatch
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits of a process")
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
-def test_a_full_disk_during_the_conversion(tmp_path, name):
+def test_a_full_disk_during_the_conversion(run, tmp_path, name):
     write_checkpoint(tmp_path / "source", config=CONFIG | {"hidden_size": 64})
     dump = tmp_path / "bert" / name
     dump.parent.mkdir()
     dump.write_bytes(b"older weights")
-    limited = (
-        "import resource, runpy, sys; sys.path[0] = '.'; resource.setrlimit(resource.RLIMIT_FSIZE, (9999, 9999)); \
-runpy.run_path('ConvertBert4Torch.py', run_name='__main__')"
-    )
-    command = [sys.executable, "-c", limited, "--pytorch_dump_path", str(dump), "--force"]
-    command += ["--tf_checkpoint_path", str(tmp_path / "source" / "bert_model.ckpt")]
-    command += ["--bert_config_file", str(tmp_path / "source" / "bert_config.json")]
-    result = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
-    lines = [line for line in result.stderr.splitlines() if "error: " in line]
-    assert result.returncode == 2, result.stderr
+    with full_disk(9999):
+        code, _, err = convert(run, tmp_path / "source", dump, "--force")
+    assert code == 2
+    lines = [line for line in err.splitlines() if "error: " in line]
     assert len(lines) == 1
     assert f"error: {dump}: cannot be written" in lines[0]
-    assert "Traceback" not in result.stderr
+    assert "Traceback" not in err
     assert {path.name: path.read_bytes() for path in dump.parent.iterdir()} == {name: b"older weights"}
 
 

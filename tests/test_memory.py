@@ -71,6 +71,13 @@ def test_reading_takes_no_more_memory_than_what_is_read(tmp_path):
     assert left < 5000 * 600
 
 
+def test_counting_rows_keeps_none_of_them(tmp_path):
+    path = write_mnli(tmp_path, 5000) / "train.tsv"
+    _, peak = traced(lambda: MNLI.counter(MNLI, path, "train"))
+    assert MNLI.counter(MNLI, path, "train") == 5000
+    assert peak < 200_000
+
+
 @pytest.mark.parametrize("kind", ["bert", "lstm"])
 def test_ids_take_little_more_memory_than_their_arrays(tmp_path, monkeypatch, kind):
     """Two copies while growing arrays become those of NumPy; arrays of each text were ten times that."""
@@ -96,8 +103,10 @@ from pathlib import Path
 script, *sys.argv[1:] = sys.argv[1:]
 sys.argv[0] = script
 sys.path.insert(0, str(Path(script).parent))
-runpy.run_path(script, run_name="__main__")
-print("peak", re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+try:
+    runpy.run_path(script, run_name="__main__")
+finally:  # it ends by SystemExit
+    print("peak", re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 """
 
 
@@ -121,7 +130,9 @@ def test_mnli_is_prepared_in_2_gib(full_size, script):
     command = [sys.executable, "-c", MEASURED, str(ROOT / f"{script}.py"), "--tasks", "mnli"]
     found = subprocess.run(command, cwd=full_size, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    peak = int(found.stdout.rsplit(maxsplit=1)[1]) * 1024
+    name, number = found.stdout.rsplit(maxsplit=2)[1:]
+    assert name == "peak"
+    peak = int(number) * 1024
     print(f"{script}: {peak / 2**30:.2f} GiB")
     assert (full_size / "data" / "MNLI" / "train.tsv").stat().st_size > 400_000_000
     assert f"{'mnli':8}{'train':18}{393_000:>10}" in found.stdout

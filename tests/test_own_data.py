@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import datasets
 import pandas as pd
+import pyarrow as arrow
+import pyarrow.parquet
 import pytest
 from conftest import small_bert, write_mrpc
 from safetensors import safe_open
@@ -239,6 +242,70 @@ def test_tables_that_cannot_be_read(tmp_path, name, content, said):
         read_table(flags(None, table=str(tmp_path / name)))
 
 
+def write_table(path, columns, *rows):
+    """A table in the form that its name says, Parquet's columns by their numbers, since names may come twice."""
+    if path.suffix == ".jsonl":
+        pairs = (", ".join(f'"{name}": "{cell}"' for name, cell in zip(columns, row, strict=True)) for row in rows)
+        path.write_text("".join(f"{{{line}}}\n" for line in pairs), encoding="utf-8")
+    elif path.suffix == ".parquet":
+        arrow.parquet.write_table(arrow.Table.from_arrays([arrow.array(c) for c in zip(*rows)], columns), path)  # noqa: B905
+    else:
+        lines = ((",", "\t")[path.suffix == ".tsv"].join(row) for row in (columns, *rows))
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+KINDS = pytest.mark.parametrize("kind", ["tsv", "csv", "jsonl", "parquet"])
+
+
+@KINDS
+@pytest.mark.parametrize("skip", [False, True])
+def test_two_columns_of_one_name_are_refused_where_one_is_used(tmp_path, kind, skip):
+    path = tmp_path / f"t.{kind}"
+    for columns in (["review", "review", "stars"], ["review", "stars", "stars"]):
+        write_table(path, columns, *[("good", "bad", "1"), ("bad", "good", "2")] * 10)
+        with pytest.raises(UserError, match=rf"t.{kind}:.*two columns are called '{columns[1]}'; rename one of them"):
+            read_table(flags(None, table=str(path), skip_bad_rows=skip))
+    if kind == "parquet":  # pandas reads no such file
+        return
+    write_table(path, ["review", "x", "x", "stars"], *[("good", "?", "!", "1"), ("bad", "!", "?", "2")] * 10)
+    assert read_table(flags(None, table=str(path)))[0].labels == ("1", "2")
+
+
+@KINDS
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_header_inside_a_table_is_a_bad_row(tmp_path, kind, mark):
+    """As of files that were joined; it would be one more class."""
+    path, rows = tmp_path / f"t.{kind}", [("good", "1"), ("stars", "2"), ("review", "1")] * 10
+    write_table(path, ["review", "stars"], *rows, (f"{mark}review", "stars"), *rows)
+    place = {"tsv": ":32", "csv": ":32", "jsonl": ":31", "parquet": ": row 31"}[kind]
+    with pytest.raises(UserError, match=rf"t.{kind}{place}: the names of the columns once more, .*--skip-bad-rows"):
+        read_table(flags(None, table=str(path)))
+    task, splits = read_table(flags(None, table=str(path), skip_bad_rows=True))
+    assert (task.labels, splits["train"].skipped) == (("1", "2"), 1)
+    assert sum(len(split.texts) for split in splits.values()) == 60
+
+
+def test_a_line_of_json_that_lacks_a_column_is_a_bad_row(tmp_path):
+    path = tmp_path / "t.jsonl"
+    good = ['{"review": "good", "stars": 1}', '{"stars": 2, "review": "bad"}'] * 10
+    bad = ['{"review": "good"}', "{}", '{"review": "x", "stars": 1, "review": "y"}']
+    path.write_text("\n".join([*bad[:1], *good, *bad[1:]]), encoding="utf-8")
+    with pytest.raises(
+        UserError, match=r"t.jsonl:1: no column 'stars'; it has review; name them with.*--skip-bad-rows"
+    ):
+        read_table(flags(None, table=str(path)))
+    splits = read_table(flags(None, table=str(path), skip_bad_rows=True))[1]
+    assert (sum(len(split.texts) for split in splits.values()), splits["train"].skipped) == (20, 3)
+    own = tmp_path / "own.jsonl"
+    own.write_text("\n".join(good), encoding="utf-8")
+    test = read_table(flags(None, table=str(own), test_table=str(path), skip_bad_rows=True))[1]["test"]
+    assert (len(test.texts), test.skipped) == (23, 2)  # no labels are asked for, and every row needs an answer
+    assert test.texts[-3:] == [("bad",), ("",), ("",)]
+    path.write_text("\n".join(bad), encoding="utf-8")
+    with pytest.raises(UserError, match=r"all 3 rows are bad, the first at .*t.jsonl:1: no column 'stars'"):
+        read_table(flags(None, table=str(path), skip_bad_rows=True))
+
+
 @pytest.mark.parametrize("cell", [["a", "b"], b"a", {"of": "a"}])
 def test_cells_of_parquet_that_are_no_text(tmp_path, cell):
     pd.DataFrame({"review": [cell], "stars": [1]}).to_parquet(tmp_path / "t.parquet")
@@ -391,7 +458,7 @@ def test_texts_without_words_are_nothing_for_an_lstm(run, root):
     write("empty.tsv", HEAD + "\t1\n...\t0\n" * 10)(root)
     code, _, err = run("PrepareGlue4Lstm", "--tsv", "empty.tsv", *COLUMNS)
     assert code == 2
-    assert err == "error: empty: no words in the texts that it is trained on; is this the right file and column?\n"
+    assert err == "error: empty: no words in the texts that it is trained on; name the file and column of texts\n"
     assert not (root / "cache").exists()
 
 
@@ -423,7 +490,7 @@ def test_other_caches_are_no_own_tasks(run, root):
     write_mrpc(root / "data")
     assert run("PrepareGlue4Bert", "--tasks", "mrpc")[0] == 0
     assert set(header(root / "cache" / "bert" / "mrpc.safetensors")) == (
-        {"format_version", "kind", "task", "labels", "max_length", "fingerprint", "splits"}  # as it always was
+        {"format_version", "kind", "task", "labels", "max_length", "fingerprint", "splits", "sha256"}
     )
     assert run("PrepareGlue4Bert", *OWN)[0] == 0
     sample.make_demo(root / "cache" / "bert")
@@ -561,6 +628,7 @@ def test_one_line_and_nothing_left(run, prepared, tmp_path, name):
     assert err.count("\n") == 1
     for part in expected:
         assert part in err
+    assert re.search(r"; |\? name|choose from", err), "it says what to do"
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 

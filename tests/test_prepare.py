@@ -1,5 +1,6 @@
 """PrepareGlue4Bert.py, from files to cache, and its download from a local server."""
 
+import hashlib
 import io
 import os
 import socketserver
@@ -14,7 +15,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT, small_bert, write_mrpc
+from conftest import ROOT, full_disk, official_file, small_bert, write_mrpc
 
 from pruner.data import download, encode
 from pruner.data.cache import read_cache
@@ -206,17 +207,14 @@ def official(tmp_path_factory):
     root = tmp_path_factory.mktemp("server")
     (root / "glue" / "data").mkdir(parents=True)
     (root / "senteval" / "senteval_data").mkdir(parents=True)
-    with zipfile.ZipFile(root / "glue" / "data" / "RTE.zip", "w") as archive:
-        for split in ("train", "dev", "test"):
-            label = "" if split == "test" else "\tlabel"
-            value = "" if split == "test" else "\tentailment"
-            archive.writestr(f"RTE/{split}.tsv", f"index\tsentence1\tsentence2{label}\n0\ta\tb{value}\n")
-        archive.writestr("../../escaped.txt", "must not be written")
+    (root / "glue" / "data" / "RTE.zip").write_bytes(archive())
     header = "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\r\n"
-    rows = "1\t11\t12\tgood film\tfine film\r\n0\t21\t22\tbad plot\tfine plot\r\n"
-    for name in ("train", "test"):
-        (root / "senteval" / "senteval_data" / f"msr_paraphrase_{name}.txt").write_bytes((header + rows).encode())
-    (root / "glue" / "data" / "mrpc_dev_ids.tsv").write_text("21\t22\n", encoding="utf-8")
+    for name, rows in (("train", 4076), ("test", 1725)):
+        lines = (f"1\t{row}\t{row}\tgood film\tfine film {row}\r\n" for row in range(rows))
+        path = root / "senteval" / "senteval_data" / f"msr_paraphrase_{name}.txt"
+        path.write_bytes((header + "".join(lines)).encode())
+    ids = "".join(f"{row}\t{row}\n" for row in range(1, 409))
+    (root / "glue" / "data" / "mrpc_dev_ids.tsv").write_text(ids, encoding="utf-8")
     return root
 
 
@@ -231,15 +229,17 @@ def test_download(run, server, tmp_path):
     code, _, err = run("PrepareGlue4Bert", "--download", "--glue-address", address, "--tasks", "rte,mrpc")
     assert code == 0, err
     assert "RTE.zip" in err  # the progress bar
-    assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == sorted(
-        ["MRPC", "RTE", *["train.tsv", "dev.tsv", "test.tsv"] * 2]
-    )
+    files = [f"{split}.tsv{kind}" for split in ("train", "dev", "test") for kind in ("", ".sha256")]
+    assert sorted(path.name for path in (tmp_path / "data").rglob("*")) == sorted(["MRPC", "RTE", *files * 2])
     mrpc = tmp_path / "data" / "MRPC"
-    assert TASKS["mrpc"].read(mrpc, "train").texts == [("good film", "fine film")]
-    assert TASKS["mrpc"].read(mrpc, "dev").texts == [("bad plot", "fine plot")]
-    test = TASKS["mrpc"].read(mrpc, "test")
+    train, dev, test = (TASKS["mrpc"].read(mrpc, split) for split in ("train", "dev", "test"))
+    assert train.texts[:2] == [("good film", "fine film 0"), ("good film", "fine film 409")]
+    assert dev.texts == [("good film", f"fine film {row}") for row in range(1, 409)]
     assert test.labels is None
     assert (mrpc / "test.tsv").read_text(encoding="utf-8").splitlines()[2].split("\t")[0] == "1"
+    for path in (tmp_path / "data").rglob("*.tsv"):
+        expected = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+        assert path.with_name(f"{path.name}.sha256").read_text(encoding="utf-8") == expected
     assert not list(tmp_path.parent.glob("**/escaped.txt"))
 
 
@@ -260,17 +260,21 @@ def test_download_keeps_what_is_there_and_reports_what_fails(server, tmp_path):
         TASKS["wnli"].download(tmp_path / "WNLI", "http://127.0.0.1:1")
 
 
-def archive(change=None, compression=zipfile.ZIP_DEFLATED, name="RTE/dev.tsv", data=b"0\ta\tb\n" * 9) -> bytes:
-    """An archive of RTE as the official one has it, but for its second file; ``change`` is made to its entry."""
+def archive(change=None, compression=zipfile.ZIP_DEFLATED, name="RTE/dev.tsv", data=None, task="rte") -> bytes:
+    """An archive as the official one, but for its second file; ``change`` is made to its entry."""
     content = io.BytesIO()
+    task = TASKS[task]
     with zipfile.ZipFile(content, "w") as file:
-        for split in ("train", "dev", "test"):
-            member = zipfile.ZipInfo(f"RTE/{split}.tsv")
+        for split in task.splits:
+            member, official = zipfile.ZipInfo(f"{task.folder}/{split}.tsv"), official_file(task, split)
             if split == "dev":
-                member.filename, member.compress_type = name, compression
+                member.filename = name if task.name == "rte" else member.filename
+                official = official if data is None else data
                 if change:
                     change(member)
-            file.writestr(member, data if split == "dev" else b"whole")
+            member.compress_type = compression if split == "dev" else min(compression, zipfile.ZIP_DEFLATED)
+            file.writestr(member, official)
+        file.writestr("../../escaped.txt", "must not be written")
     return content.getvalue()
 
 
@@ -285,14 +289,16 @@ def link(member):
     member.external_attr = (stat.S_IFLNK | 0o777) << 16
 
 
+RTE = official_file(TASKS["rte"], "dev")
 STORED = archive(compression=zipfile.ZIP_STORED)
+DEV = STORED.rindex(RTE)
 *HEAD, BODY = archive().partition(b"RTE/dev.tsv")
 BROKEN_ARCHIVES = {
     "empty": (b"", "RTE.zip: not a zip archive"),
     "no archive": (b"<html>", "RTE.zip: not a zip archive"),
     "cut short": (archive()[:-60], "RTE.zip: not a zip archive"),
     "of something else": (archive(name="RTE/notes.txt"), "RTE.zip: does not hold the files of RTE"),
-    "other bytes": (STORED.replace(b"0\ta\tb\n", b"0\ta\tc\n", 1), "or damaged (Bad CRC-32 for file 'RTE/dev.tsv'"),
+    "other bytes": (STORED[:DEV] + b"I" + STORED[DEV + 1 :], "or damaged (Bad CRC-32 for file 'RTE/dev.tsv'"),
     "broken compression": (b"".join(HEAD) + b"\7" + BODY[1:], "'RTE/dev.tsv': not a zip"),
     "a smaller size than it has": (patched(STORED, 22, 24, b"\6\0\0\0"), "'RTE/dev.tsv': not a zip"),
     "encrypted": (patched(archive(), 6, 8, b"\1\0"), "encrypted"),
@@ -314,12 +320,81 @@ def test_broken_archives_leave_nothing(official, tmp_path, name, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["rte", "wnli", "cola", "sts-b"])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_a_download_has_the_rows_of_the_official_file(official, tmp_path, name, more):
+    task, rows = TASKS[name], TASKS[name].official_rows[1][0]
+    path = official / "glue" / "data" / f"{task.folder}.zip"
+    path.write_bytes(archive(task=name, data=official_file(task, "dev", rows + more)))
+    if more:
+        with pytest.raises(
+            UserError, match=rf"zip: not the official dev.tsv: {rows + more} rows instead of {rows}; run"
+        ):
+            task.download(tmp_path / task.folder, official.as_uri())
+        assert list(tmp_path.iterdir()) == []
+        path.write_bytes(archive(task=name))
+    task.download(tmp_path / task.folder, official.as_uri())  # the next start fetches all of it
+    assert [len(split.texts) for split in task.read_splits(tmp_path / task.folder).values()] == [
+        few for few, _ in task.official_rows
+    ]
+
+
+def test_qqps_broken_rows_are_no_reason_to_refuse_it(tmp_path):
+    path, rows = tmp_path / "train.tsv", TASKS["qqp"].official_rows[0][0]
+    path.write_bytes(official_file(TASKS["qqp"], "train", rows) + b"133\tWhy?\n")
+    download.check_file(TASKS["qqp"], "train", path, "here")
+    path.write_bytes(official_file(TASKS["qqp"], "train", rows - 1) + b"133\tWhy?\n")
+    with pytest.raises(UserError, match=rf"here: not the official train.tsv: {rows - 1} rows instead of {rows} to "):
+        download.check_file(TASKS["qqp"], "train", path, "here")
+
+
+HEAD_OF_RTE = b"index\tsentence1\tsentence2\tlabel\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"<html><title>404</title></html>\n", r":1: no column 'sentence1' in the header"),
+        (b"", ": no rows"),
+        (RTE.replace(b"label", b"answer", 1), ":1: no column 'label' in the header"),
+        (HEAD_OF_RTE.replace(b"index", b"label") + RTE, ":1: two columns are called 'label'"),
+        (RTE[:-20] + b"\n", ":278: .* columns instead of 4"),
+        (RTE.replace(b"good", b"go\0d", 1), ":2: a NUL byte, which no text has"),
+        (RTE.replace(b"good", b"go\xf6d", 1), ":2: not UTF-8"),
+        (RTE.replace(b"good", b"good" * 300_000, 1), ":2: a line of more than 1048576 bytes"),
+    ],
+)
+def test_a_download_that_is_no_such_table_leaves_nothing(official, tmp_path, data, problem):
+    (official / "glue" / "data" / "RTE.zip").write_bytes(archive(data=data))
+    with pytest.raises(UserError, match=rf"RTE.zip: not the official dev.tsv{problem}.*; run again .* by hand$"):
+        TASKS["rte"].download(tmp_path / "data" / "RTE", official.as_uri())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_task_registered_at_run_time_is_downloaded_as_it_is(official, tmp_path, trec):
+    """Nobody has said how its rows are counted."""
+    (official / "trec.train.txt").write_bytes(b"any\0thing")
+    for split in ("valid", "blind", "late"):
+        (official / f"trec.{split}.txt").write_bytes(b"")
+    download.download_files(trec, tmp_path / "TREC", official.as_uri())
+    assert (tmp_path / "TREC" / "trec.train.txt").read_bytes() == b"any\0thing"
+
+
+def test_files_that_a_user_has_cut_are_taken(official, tmp_path):
+    folder = tmp_path / "RTE"
+    folder.mkdir()
+    (folder / "train.tsv").write_bytes(official_file(TASKS["rte"], "train", 10))
+    TASKS["rte"].download(folder, official.as_uri())
+    assert [len(split.texts) for split in TASKS["rte"].read_splits(folder).values()] == [10, 277, 3000]
+    assert not (folder / "train.tsv.sha256").exists()
+
+
 @pytest.mark.parametrize("name", ["../../RTE/dev.tsv", "/RTE/dev.tsv", "C:\\x/../RTE/dev.tsv", "\x1b[2J/RTE/dev.tsv"])
 def test_strange_paths_lead_nowhere_else(official, tmp_path, name):
     (official / "glue" / "data" / "RTE.zip").write_bytes(archive(name=name))
     TASKS["rte"].download(tmp_path / "data" / "RTE", official.as_uri())
     found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert found == {f"data/RTE/{split}.tsv" for split in ("train", "dev", "test")}
+    assert found == {f"data/RTE/{split}.tsv{kind}" for split in ("train", "dev", "test") for kind in ("", ".sha256")}
 
 
 @pytest.mark.parametrize(
@@ -379,32 +454,25 @@ def test_a_download_is_not_held_in_memory(serve, tmp_path):
     assert peak < 4_000_000
 
 
-@pytest.mark.parametrize("stage", ["cache", "archive", "split"])
-def test_a_full_disk_leaves_nothing(official, tmp_path, stage):
-    """A limit on the size of files stands for it: like a full disk, it fails the write that goes beyond it."""
-    resource = pytest.importorskip("resource", reason="only POSIX systems limit the size of files")
+@pytest.mark.parametrize("stage", ["cache", "words", "archive", "split"])
+def test_a_full_disk_leaves_nothing(run, official, tmp_path, stage):
     write_mrpc(tmp_path / "data")
     small_bert(tmp_path / "bert")
-    if stage == "cache":
-        asked, place = ["--tasks", "mrpc"], "cache/bert/mrpc.safetensors"
+    script = "PrepareGlue4Lstm" if stage == "words" else "PrepareGlue4Bert"
+    if stage in ("cache", "words"):
+        asked, place = ["--tasks", "mrpc"], f"cache/{'lstm' if stage == 'words' else 'bert'}/mrpc.safetensors"
     else:
         asked = ["--tasks", "rte", "--download", "--glue-address", official.as_uri()]
-        place = "data/RTE/RTE.zip" if stage == "archive" else "data/RTE/dev.tsv"
+        place = "data/RTE/RTE.zip" if stage == "archive" else "data/RTE/train.tsv"
         kind = zipfile.ZIP_STORED if stage == "archive" else zipfile.ZIP_DEFLATED
-        (official / "glue" / "data" / "RTE.zip").write_bytes(archive(compression=kind, data=bytes(10_000)))
+        (official / "glue" / "data" / "RTE.zip").write_bytes(archive(compression=kind))
     before = sorted(tmp_path.rglob("*"))
-    found = subprocess.run(
-        [sys.executable, "-B", str(ROOT / "PrepareGlue4Bert.py"), *asked],
-        check=False,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)),
-    )
-    assert found.returncode == 2
-    line = found.stderr.strip().splitlines()[-1]
+    with full_disk(2000):
+        code, _, err = run(script, *asked)
+    assert code == 2
+    line = err.strip().splitlines()[-1]
     assert line.startswith(f"error: {place}: cannot be written (")
-    assert "Traceback" not in found.stderr
+    assert "Traceback" not in err
     assert sorted(tmp_path.rglob("*")) == before
 
 

@@ -1,11 +1,12 @@
 """The LSTM's prepare scripts: words and vocabulary as TensorFlow has them, AG News as it comes, vectors."""
 
+import hashlib
 import random
 from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import write_agnews, write_mrpc
+from conftest import official_agnews, write_agnews, write_mrpc
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -233,14 +234,31 @@ def test_bad_rows_of_agnews(tmp_path):
 
 
 def test_agnews_is_downloaded(tmp_path, serve):
-    source, target = tmp_path / "server", tmp_path / "ag_news_csv"
-    write_agnews(source)
-    address = serve(source / "ag_news_csv")
+    source, target = official_agnews(tmp_path / "server"), tmp_path / "ag_news_csv"
+    address = serve(source)
     AGNEWS.download(target, address)
     for split in AGNEWS.splits:
-        assert (target / f"{split}.csv").read_bytes() == (source / "ag_news_csv" / f"{split}.csv").read_bytes()
+        content = (target / f"{split}.csv").read_bytes()
+        assert content == (source / f"{split}.csv").read_bytes()
+        expected = f"{hashlib.sha256(content).hexdigest()}  {split}.csv\n"
+        assert (target / f"{split}.csv.sha256").read_text(encoding="utf-8") == expected
+    for path in (target / "train.csv.sha256", target / "test.csv.sha256", target / "test.csv"):
+        path.unlink()
     (target / "train.csv").write_text("mine", encoding="utf-8")
-    (target / "test.csv").unlink()
+    for change, problem in (
+        (lambda data: data[: data.rindex(b'"3"')], ": 7596 rows instead of 7600"),
+        (lambda data: data[:-9], ":7600: not a row of CSV"),
+        (lambda data: data + b"1,a,b", ": 7601 rows instead of 7600"),
+        (lambda data: b'"1","two\nlines","b"\n' + data, ": 7601 rows instead of 7600"),
+        (lambda data: data.replace(b"Team", b'Te",am', 1), ":2: 4 columns instead of 3"),
+        (lambda data: b"<html>\n", ": 0 rows instead of 7600"),
+    ):
+        whole = (source / "test.csv").read_bytes()
+        (source / "test.csv").write_bytes(change(whole))
+        with pytest.raises(UserError, match=rf"{address}: not the official test.csv{problem}.*; run again .* by hand$"):
+            AGNEWS.download(target, address)
+        assert [entry.name for entry in target.iterdir()] == ["train.csv"]
+        (source / "test.csv").write_bytes(whole)
     with pytest.raises(UserError, match=r"nothing/test\.csv: download failed .*404"):
         AGNEWS.download(target, f"{address}/nothing")
     assert [entry.name for entry in target.iterdir()] == ["train.csv"]
@@ -269,5 +287,8 @@ def test_pretrained_vectors(tmp_path):
 
 def test_only_tasks_of_classes(run, tmp_path):
     code, _, err = run("PrepareGlue4Lstm", "--tasks", "sts-b")
-    assert (code, err) == (2, "error: --tasks (tasks): sts-b has scores, not classes; the LSTM is a classifier\n")
+    assert (code, err) == (
+        2,
+        "error: --tasks (tasks): sts-b has scores, not classes; the LSTM is a classifier; name other tasks\n",
+    )
     assert TASKS["sts-b"].labels == ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pruner.data.download import download_files
 from pruner.data.rows import Rows, read_csv_rows
-from pruner.data.task import Task
+from pruner.data.task import Task, exactly
 from pruner.utils.errors import UserError
 
 COLUMNS = ("title", "description")
@@ -28,10 +28,8 @@ def read_agnews(
     labels: list[float] = []
     rows = Rows([], labels)
     for place, cells in read_cells(path):
-        if isinstance(cells, csv.Error):
-            rows.leave_out(f"{place}: not a row of CSV ({cells})", skip_bad_rows)
-        elif len(cells) != 3:
-            rows.leave_out(f"{place}: {len(cells)} columns instead of 3 (class, title, description)", skip_bad_rows)
+        if isinstance(cells, str):
+            rows.leave_out(f"{place}: {cells}", skip_bad_rows)
         elif cells[0].strip() not in classes:
             problem = f"{place}: unknown class {cells[0]!r} (expected {', '.join(classes)})"
             rows.leave_out_label(cells[0], problem)
@@ -44,17 +42,32 @@ def read_agnews(
 def known_classes(task: Task, folder: Path) -> tuple[str, ...]:
     """Return the classes as the files have them: from 0 where any has a 0; a ``UserError`` if any has a 4 then."""
     paths = [path for path in (folder / task.file(split) for split in task.splits) if path.is_file()]
-    seen = {cells[0].strip() for path in paths for _, cells in read_cells(path) if isinstance(cells, list) and cells}
+    seen = {cells[0].strip() for path in paths for _, cells in read_cells(path) if isinstance(cells, list)}
     if {"0", "4"} <= seen:
         raise UserError(f"{folder}: classes 0 and 4; they are 1 to 4, or 0 to 3 in all files: copy them again")
     return FROM_ZERO if "0" in seen else CLASSES
 
 
-def read_cells(path: Path) -> Iterator[tuple[str, list[str] | csv.Error]]:
-    """Yield the place and the cells of each row, without a header; the error of a row that is no CSV."""
+def count_agnews(task: Task, path: Path, split: str) -> int:
+    """Count the rows that ``read_agnews`` would read, one by one; a ``UserError`` at the first that is none."""
+    count = 0
+    for place, cells in read_cells(path):
+        if isinstance(cells, str):
+            raise UserError(f"{place}: {cells}")
+        count += 1
+    return count
+
+
+def read_cells(path: Path) -> Iterator[tuple[str, list[str] | str]]:
+    """Yield the place and the cells of each row, without a header; what is wrong with one that is no row."""
     for number, (place, cells) in enumerate(read_csv_rows(path)):
-        if number or not isinstance(cells, list) or not is_header(cells):
-            yield place, cells
+        if isinstance(cells, csv.Error):
+            yield place, f"not a row of CSV ({cells})"
+        elif not number and is_header(cells):
+            continue
+        else:
+            fits = len(cells) == 1 + len(COLUMNS)
+            yield place, cells if fits else f"{len(cells)} columns instead of 3 (class, title, description)"
 
 
 def is_header(cells: list[str]) -> bool:
@@ -72,6 +85,8 @@ AGNEWS = Task(
     files="{split}.csv",
     reader=read_agnews,
     downloader=download_files,
+    counter=count_agnews,
+    official_rows=exactly(120_000, 7600),
     # A copy of the authors' files, which are on a drive without addresses of their own.
     address="https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv",
 )

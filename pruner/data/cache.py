@@ -9,11 +9,14 @@ lie end to end, without padding:
     <split>.labels   int64 or float32 [rows], absent from test splits
     counts           int64 [vocabulary] occurrences in the training split
 
-The header of a task that is not registered defines it too: the run scripts know it from nowhere else.
+The header of a task that is not registered defines it too: the run scripts know it from nowhere else. Its ``sha256``
+is that of all the rest.
 """
 
+import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +28,7 @@ from safetensors.numpy import save
 
 from pruner.data.task import TASKS, Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import whole
+from pruner.utils.files import check_regular, whole
 
 FORMAT_VERSION = 1
 PARTS = ("tokens", "offsets", "second", "labels")  # of a split
@@ -113,6 +116,15 @@ def cache_path(folder: Path, task: str) -> Path:
     return folder / f"{task}.safetensors"
 
 
+def checksum(arrays: Mapping[str, np.ndarray], header: Mapping[str, str]) -> str:
+    """Hash the arrays and what else the header says of them. Mapped arrays are read, not copied."""
+    digest = hashlib.sha256(json.dumps(dict(header), sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).reshape(-1).data)
+    return digest.hexdigest()
+
+
 def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path:
     """Write a cache of ``kind`` ``bert`` or ``lstm``; ``fingerprint`` stands for the tokenizer that made the ids."""
     arrays = {f"{name}.{part}": getattr(split, part) for name, split in cache.splits.items() for part in PARTS}
@@ -127,6 +139,7 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
         "splits": json.dumps(list(cache.splits)),
         **({"own": cache.definition} if cache.definition else {}),
     }
+    header["sha256"] = checksum(arrays, header)
     path = cache_path(folder, cache.task)
     with whole(path) as name:
         name.write_bytes(save(arrays, metadata=header))
@@ -136,6 +149,7 @@ def write_cache(folder: Path, cache: Cache, kind: str, fingerprint: str) -> Path
 @contextmanager
 def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[tuple[Any, dict[str, str]]]:
     """Open a cache and its header; whatever goes wrong with a foreign one becomes a ``UserError``."""
+    check_regular(path)
     try:
         with safe_open(path, framework=framework) as file:
             yield file, file.metadata() or {}
@@ -149,7 +163,7 @@ def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[t
 def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: str) -> Cache:
     """Read what ``write_cache`` wrote, or raise a ``UserError`` that names ``prepare``, the command to run again."""
     path = cache_path(folder, task)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; run {prepare} first")
     # Torch's arrays are views of the mapped file: what is not used of it is not read, and nothing is copied.
     with open_cache(path, prepare, framework="pt") as (file, header):
@@ -169,4 +183,7 @@ def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: st
         labels = tuple(json.loads(header["labels"]))
         cache = Cache(task, labels, int(header["max_length"]), splits, arrays["counts"], header.get("own", ""))
         cache.check(2 if kind == "lstm" else 1)  # each sentence of a pair is cut by itself there
+        written = header.pop("sha256", None)  # older caches have none
+        if written is not None and written != checksum(arrays, header):
+            raise UserError(f"{path}: damaged, its checksum is not that of its content; {again}")
     return cache

@@ -1,5 +1,10 @@
-"""Downloads of official files into ``data/``: what a server sends is not trusted, and all files come or none."""
+"""Downloads of official files into ``data/``: what a server sends is not trusted, and all files come or none.
 
+A file gets its name when it has the columns and the number of rows of the official one. Its SHA-256 is written beside
+it, in the form of ``sha256sum``: none is known beforehand, but whoever has the files too can compare.
+"""
+
+import hashlib
 import os
 import stat
 import zipfile
@@ -52,7 +57,7 @@ def download(address: str, largest: int) -> Iterator[bytes]:
 
 
 def too_large(place: str, largest: int) -> UserError:
-    return UserError(f"{place}: more than {largest} bytes; is this the official file?")
+    return UserError(f"{place}: more than {largest} bytes, unlike the official files; put those into data/ by hand")
 
 
 def missing_splits(task: Task, folder: Path) -> list[str]:
@@ -61,9 +66,8 @@ def missing_splits(task: Task, folder: Path) -> list[str]:
 
 def download_files(task: Task, folder: Path, address: str) -> None:
     """Put a task's files into ``folder``; files that are there already stay."""
-    for name in map(task.file, missing_splits(task, folder)):
-        with whole(folder / name) as path:
-            fetch(f"{address}/{name}", path)
+    names = {split: task.file(split) for split in missing_splits(task, folder)}
+    write_splits(task, folder, address, ((s, download(f"{address}/{name}", LARGEST)) for s, name in names.items()))
 
 
 def download_archive(
@@ -76,23 +80,53 @@ def download_archive(
     missing, archive = missing_splits(task, folder), archive or f"{task.folder}.zip"
     if set(missing) - set(optional):
         with temporary(folder / archive) as path:
-            fetch(f"{address}/glue/data/{archive}", path)
-            write_splits(folder, archive_files(path, task, missing, archive, optional))
+            source = f"{address}/glue/data/{archive}"
+            fetch(source, path)
+            write_splits(task, folder, source, archive_files(path, task, missing, archive, optional))
 
 
 def download_mrpc(task: Task, folder: Path, address: str) -> None:
     """Make MRPC's files of the original ones, since GLUE's server has no archive of them."""
     if missing := missing_splits(task, folder):
         texts = mrpc_files(*(fetch_lines(f"{address}/{path}") for path in MRPC_FILES))
-        write_splits(folder, ((split, [texts[split].encode()]) for split in missing))
+        source = f"{address}/{MRPC_FILES[0].rsplit('/', 1)[0]}"
+        write_splits(task, folder, source, ((split, [texts[split].encode()]) for split in missing))
 
 
-def write_splits(folder: Path, files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
-    """Write the parts of each split to its file in ``folder``; the files get their names when all are whole."""
+def write_splits(task: Task, folder: Path, source: str, files: Iterable[tuple[str, Iterable[bytes]]]) -> None:
+    """Write the parts of each split, which came from ``source``, to its file and its sum beside it.
+
+    The files get their names when all are whole, and are what the task's official ones are.
+    """
     with ExitStack() as stack:
         for split, parts in files:
-            with stack.enter_context(whole(folder / f"{split}.tsv")).open("wb") as file:
-                file.writelines(parts)
+            name, digest = task.file(split), hashlib.sha256()
+            path = stack.enter_context(whole(folder / name))
+            with path.open("wb") as file:
+                for part in parts:
+                    file.write(part)
+                    digest.update(part)
+            check_file(task, split, path, source)
+            sum_path = stack.enter_context(whole(folder / f"{name}.sha256"))
+            sum_path.write_text(f"{digest.hexdigest()}  {name}\n", encoding="utf-8")
+
+
+def check_file(task: Task, split: str, path: Path, source: str) -> None:
+    """Raise a ``UserError`` unless a file that came from ``source`` is a split as the official one is."""
+    if task.counter is None:
+        return
+    problem = ""
+    official = dict(zip(task.splits, task.official_rows, strict=False))
+    try:
+        rows = task.counter(task, path, split)
+        few, many = official.get(split, (rows, rows))
+        if not few <= rows <= many:
+            problem = f": {rows} rows instead of {few if few == many else f'{few} to {many}'}"
+    except UserError as error:  # which ends with what to do about a file of one's own
+        problem = str(error).removeprefix(str(path)).split(";")[0]
+    if problem:
+        again = f"run again to fetch it anew, or put the official files into {path.parent} by hand"
+        raise UserError(f"{source}: not the official {task.file(split)}{problem}; {again}")
 
 
 def fetch_lines(address: str) -> list[str]:

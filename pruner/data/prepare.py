@@ -21,14 +21,14 @@ from pruner.data.vocabulary import learn_vocabulary, write_words
 from pruner.utils.errors import SettingError, UserError
 
 Splits = dict[str, Rows]
+LARGEST = 2**31 - 1  # of a size
 
 
 def prepare_bert(args: argparse.Namespace) -> None:
     """Write caches of word pieces for BERT."""
     check_table_flags(args)
     tasks = [find_task(name) for name in args.tasks]
-    if args.max_length < 4:
-        raise SettingError("max_length", f"{args.max_length} leaves no room for words; use 4 or more (published: 128)")
+    check_size("max_length", args.max_length, 4, 128)  # of three special tokens and a word
     folder = bert_folder(args.bert)
     check_max_length(folder, args.max_length)
     tokenizer = load_tokenizer(folder, args.max_length)
@@ -50,10 +50,13 @@ def prepare_bert(args: argparse.Namespace) -> None:
 def prepare_lstm(args: argparse.Namespace) -> None:
     """Write caches of words, and a vocabulary each, for the LSTM."""
     check_table_flags(args)
+    check_word_sizes(args)
     tasks = [find_task(name) for name in args.tasks]
     for task in tasks:
         if not task.labels:
-            raise SettingError("tasks", f"{task.name} has scores, not classes; the LSTM is a classifier")
+            raise SettingError(
+                "tasks", f"{task.name} has scores, not classes; the LSTM is a classifier; name other tasks"
+            )
     prepare_all(read_tasks(args, tasks), partial(prepare_words, args), "words")
     if own_file(args) is not None:
         print(f"\nnext: {next_command(args, 'RunLstm4Glue.py')}")
@@ -63,6 +66,7 @@ def prepare_agnews(args: argparse.Namespace) -> None:
     """Write the cache of AG News' words, of the given columns, for the LSTM."""
     if not args.columns:
         raise SettingError("columns", "the list is empty; use title, description or both")
+    check_word_sizes(args)
     folder = Path(args.data)
     if args.download:
         AGNEWS.download(folder, args.agnews_address)
@@ -72,15 +76,23 @@ def prepare_agnews(args: argparse.Namespace) -> None:
     prepare_all([(task, task.read_splits(folder, args.skip_bad_rows))], partial(prepare_words, args), "words")
 
 
+def check_word_sizes(args: argparse.Namespace) -> None:
+    """Check the sizes of what the LSTM reads."""
+    check_size("vocabulary_size", args.vocabulary_size, 3, 65_000)  # of padding, the unknown word and another
+    check_size("max_length", args.max_length, 1, 128)
+
+
+def check_size(name: str, number: int, least: int, published: int) -> None:
+    if not least <= number <= LARGEST:
+        use = f"use a whole number from {least} to {LARGEST} (published: {published})"
+        raise SettingError(name, f"{number} is out of range; {use}")
+
+
 def prepare_words(args: argparse.Namespace, task: Task, rows: Splits) -> Cache:
     """Learn a vocabulary from the training split, encode every split, and write both."""
-    if args.vocabulary_size < 3:
-        raise SettingError("vocabulary_size", f"{args.vocabulary_size} leaves no room for words; use 3 or more")
-    if args.max_length < 1:
-        raise SettingError("max_length", f"{args.max_length} leaves no words; use 1 or more (published: 128)")
     vocabulary = learn_vocabulary((text for texts in rows["train"].texts for text in texts), args.vocabulary_size)
     if not vocabulary.words:
-        raise UserError(f"{task.name}: no words in the texts that it is trained on; is this the right file and column?")
+        raise UserError(f"{task.name}: no words in the texts that it is trained on; name the file and column of texts")
     splits = {name: encode_words(split, vocabulary, args.max_length) for name, split in rows.items()}
     cache, path = write_words(Path(args.cache), task, splits, vocabulary, args.max_length)
     print(f"{task.name} -> {path} and {path.stem}.txt, {vocabulary.size} words")

@@ -4,14 +4,14 @@ import codecs
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pruner.utils.errors import UserError, listed
-from pruner.utils.files import cannot_read
+from pruner.utils.files import cannot_read, check_regular
 
 if TYPE_CHECKING:
     from pruner.data.task import Task
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # A label that is unknown in so many rows, and in such a share of them, is no slip.
 OFTEN, OFTEN_SHARE = 3, 0.01
 LONGEST_LINE = 1 << 20  # bytes; the longest official ones, with two parses, have some thousands
+AGAIN = "the names of the columns once more, as where files were joined"
 
 
 @dataclass
@@ -31,6 +32,7 @@ class Rows:
     texts: list[tuple[str, ...]]
     labels: list[float] | None
     skipped: int = 0
+    first_bad: str = field(default="", compare=False)  # where it is and what is wrong with it
     # Labels that the task does not know, how often they occur, and what is wrong with the first of them, and where.
     unknown: Counter = field(default_factory=Counter, compare=False)
     first_unknown: str = field(default="", compare=False)
@@ -40,6 +42,7 @@ class Rows:
         if not skip_bad_rows:
             raise UserError(f"{problem}; mend the row or leave such rows out with --skip-bad-rows")
         self.skipped += 1
+        self.first_bad = self.first_bad or problem
         if self.labels is None:
             self.texts.append(("",) * columns)
 
@@ -56,7 +59,7 @@ class Rows:
                 that comes again and again is a class of another coding, without which the others mean nothing.
         """
         if not self.texts and not self.skipped and not self.unknown:
-            raise UserError(f"{path}: no rows; copy or download the whole file again")
+            raise no_rows(path)
         total = len(self.texts) + self.unknown.total()
         often = [label for label, times in self.unknown.items() if times >= OFTEN and times > OFTEN_SHARE * total]
         if often:
@@ -67,8 +70,13 @@ class Rows:
             self.leave_out(self.first_unknown, skip_bad_rows)
             self.skipped += self.unknown.total() - 1
         if len(self.texts) == (self.skipped if self.labels is None else 0):
-            raise UserError(f"{path}: all {self.skipped} rows are bad; copy or download the file again")
+            bad = f"all {self.skipped} rows are bad, the first at {self.first_bad}"
+            raise UserError(f"{path}: {bad}; copy or download the file again")
         return self
+
+
+def no_rows(path: Path) -> UserError:
+    return UserError(f"{path}: no rows; copy or download the whole file again")
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -77,6 +85,7 @@ def read_lines(path: Path) -> Iterator[str]:
     Only ``\\n`` ends a line, since texts hold other separators; empty lines at the end are left out. What cannot be
     read, or is no text, is a ``UserError`` that names file and line.
     """
+    check_regular(path)
     held_back = 0  # empty lines, until one with text follows
     try:
         with path.open("rb") as file:
@@ -109,7 +118,7 @@ def read_csv_rows(path: Path) -> Iterator[tuple[str, list[str] | csv.Error]]:
 def check_text(data: bytes, place: str) -> str:
     """Decode a line of text, or raise a ``UserError`` that begins with its ``place``."""
     if len(data) > LONGEST_LINE:
-        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; is this the right file?")
+        raise UserError(f"{place}: a line of more than {LONGEST_LINE} bytes; name or copy the right file")
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -122,7 +131,23 @@ def check_text(data: bytes, place: str) -> str:
 def read_split(task: "Task", folder: Path, split: str, skip_bad_rows: bool = False) -> Rows:
     """Read the tab-separated file of a split, as ``read_tsv`` does."""
     parse = None if split in task.test else task.parse_label
-    return read_tsv(task, folder / task.file(split), parse, skip_bad_rows, f"is this the official {task.folder} file?")
+    return read_tsv(
+        task, folder / task.file(split), parse, skip_bad_rows, f"copy or download the official {task.folder} file again"
+    )
+
+
+def count_rows(task: "Task", path: Path, split: str) -> int:
+    """Count the rows that ``read_split`` would read, one by one; a ``UserError`` at the first of another width."""
+    lines = enumerate(read_lines(path), start=1)
+    width = len(read_header(task, path, lines, split not in task.test, ""))
+    count = 0
+    for number, line in lines:
+        columns = line.count("\t") + 1
+        if columns == width:
+            count += 1
+        elif not task.broken_rows:
+            raise UserError(f"{path}:{number}: {columns} columns instead of {width}")
+    return count
 
 
 def read_tsv(
@@ -142,16 +167,7 @@ def read_tsv(
     labels: list[float] = []
     rows = Rows([], labels if parse else None)
     lines = enumerate(read_lines(path), start=1)
-    header = list(task.header) if parse else []
-    if not header:
-        _, line = next(lines, (1, None))
-        if line is None:
-            return rows.checked(path, skip_bad_rows)
-        header = line.split("\t")
-    for column in (*task.text, *([task.label] if parse else [])):
-        if column not in header:
-            columns = f"between tabs it has {listed(header)}"
-            raise UserError(f"{path}:1: no column {column!r} in the header; {columns}; {missing_column}")
+    header = read_header(task, path, lines, parse is not None, missing_column)
     text_columns = [header.index(column) for column in task.text]
     label_column = header.index(task.label) if parse else 0
 
@@ -169,6 +185,9 @@ def read_tsv(
             problem = f"{path}:{number}: {len(cells)} columns instead of {len(header)}"
             rows.leave_out(problem, skip_bad_rows or task.broken_rows, len(text_columns))
             continue
+        if repeats(header, cells):
+            rows.leave_out(f"{path}:{number}: {AGAIN}", skip_bad_rows, len(text_columns))
+            continue
         if parse:
             label = cells[label_column]
             try:
@@ -182,6 +201,37 @@ def read_tsv(
                 continue
         rows.texts.append(tuple(cells[column] for column in text_columns))
     return rows.checked(path, skip_bad_rows)
+
+
+def read_header(
+    task: "Task", path: Path, lines: Iterator[tuple[int, str]], with_label: bool, missing_column: str
+) -> list[str]:
+    """Take the header off the numbered lines of a TSV, or return the task's; check the columns that are used."""
+    header = list(task.header) if with_label else []
+    if not header:
+        _, line = next(lines, (1, None))
+        if line is None:
+            raise no_rows(path)
+        header = line.split("\t")
+    used = task.columns(with_label)
+    for column in used:
+        if column not in header:
+            columns = f"between tabs it has {listed(header)}"
+            raise UserError(f"{path}:1: no column {column!r} in the header; {columns}; {missing_column}")
+    if twice := doubled(header, used):
+        raise UserError(f"{path}:1: two columns are called {twice!r}; rename one of them")
+    return header
+
+
+def doubled(names: Sequence[str], used: Iterable[str]) -> str | None:
+    """Return one of the ``used`` columns whose name is that of another one too."""
+    return next((column for column in used if names.count(column) > 1), None)
+
+
+def repeats(names: Iterable[str], cells: Iterable[Any]) -> bool:
+    """Tell whether a row is the header again; a joined file may have begun with a byte-order mark."""
+    pairs = zip(names, cells, strict=True)
+    return all(isinstance(cell, str) and cell.removeprefix("\ufeff") == name for name, cell in pairs)
 
 
 def is_quoted(cell: str, closed: bool) -> bool:

@@ -3,17 +3,20 @@
 import csv
 import json
 from collections.abc import Callable, Iterator, Sized
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pruner.data.rows import Rows, read_csv_rows, read_lines
+from pruner.data.rows import AGAIN, Rows, doubled, read_csv_rows, read_lines, repeats
 from pruner.utils.errors import SettingError, UserError, listed
+from pruner.utils.files import check_regular
 
 if TYPE_CHECKING:
     from pruner.data.task import Task
 
 TSV = (".tsv", ".tab", ".txt")
-Values = Iterator[tuple[str, dict[str, Any] | str]]  # the place of a row, and its values by column or what is wrong
+# The place of a row, and its columns' names and values, or what is wrong.
+Values = Iterator[tuple[str, list[tuple[str, Any]] | str]]
 
 
 def read_cells(
@@ -26,14 +29,29 @@ def read_cells(
     """
     labels: list[float] = []
     rows = Rows([], labels if parse else None)
-    for place, values in reader(path)(path):
-        if isinstance(values, str):
-            rows.leave_out(f"{place}: {values}", skip_bad_rows, len(task.text))
+    used = task.columns(parse is not None)
+
+    def refuse(problem: str, advice: str) -> None:
+        """Refuse a row for its columns, which are the table's, unless each row says its own."""
+        if path.suffix.lower() != ".jsonl":
+            raise UserError(f"{problem}; {advice}")
+        rows.leave_out(f"{problem}; {advice}", skip_bad_rows, len(task.text))
+
+    for place, pairs in reader(path)(path):
+        if isinstance(pairs, str):
+            rows.leave_out(f"{place}: {pairs}", skip_bad_rows, len(task.text))
             continue
-        for column in (*task.text, *([task.label] if parse else [])):
-            if column not in values:
-                columns = f"it has {listed([str(name) for name in values])}"
-                raise UserError(f"{place}: no column {column!r}; {columns}; {missing_column}")
+        names, values = [name for name, _ in pairs], dict(pairs)
+        missing = next((column for column in used if column not in values), None)
+        if missing is not None:
+            refuse(f"{place}: no column {missing!r}; it has {listed([str(name) for name in names])}", missing_column)
+            continue
+        if twice := doubled(names, used):
+            refuse(f"{place}: two columns are called {twice!r}", "rename one of them")
+            continue
+        if repeats(names, (value for _, value in pairs)):
+            rows.leave_out(f"{place}: {AGAIN}", skip_bad_rows, len(task.text))
+            continue
         try:
             texts = tuple(as_text(values[column], "text") for column in task.text)
             label = as_text(values[task.label], "label") if parse else ""
@@ -82,32 +100,53 @@ def read_csv(path: Path) -> Values:
         elif header is None:
             header = cells
         elif len(cells) == len(header):
-            yield place, dict(zip(header, cells, strict=True))
+            yield place, list(zip(header, cells, strict=True))
         elif cells:
             yield place, f"{len(cells)} columns instead of {len(header)}"
 
 
 def read_jsonl(path: Path) -> Values:
+    pairs: list[tuple[str, Any]] = []
+
+    def keep(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Keep what a dict would lose: names that come twice. A line's outermost object is the last to end."""
+        nonlocal pairs
+        pairs = found
+        return dict(found)
+
     for number, line in enumerate(read_lines(path), start=1):
         try:
-            values = json.loads(line)
+            values = json.loads(line, object_pairs_hook=keep)
         except (ValueError, RecursionError) as error:
             yield f"{path}:{number}", f"not JSON ({error})"
         else:
-            yield f"{path}:{number}", values if isinstance(values, dict) else "not an object of columns"
+            yield f"{path}:{number}", pairs if isinstance(values, dict) else "not an object of columns"
 
 
 def read_parquet(path: Path) -> Values:
     import pandas as pd
 
+    check_regular(path)
     try:
         frame = pd.read_parquet(path, dtype_backend="numpy_nullable")  # whole numbers stay so beside empty cells
     except ImportError:
         raise UserError(f"{path}: only pyarrow reads Parquet, and it is not installed; pip install pyarrow") from None
     except Exception as error:  # pyarrow raises its own
+        refuse_doubled(path)
         raise UserError(f"{path}: not Parquet ({' '.join(str(error).split())[:200]}); write it again") from None
-    cells = frame.astype(object).where(frame.notna(), None).to_dict("records")
-    return ((f"{path}: row {number}", values) for number, values in enumerate(cells, start=1))
+    cells = frame.astype(object).where(frame.notna(), None).itertuples(index=False, name=None)
+    rows = (list(zip(frame.columns, values, strict=True)) for values in cells)
+    return ((f"{path}: row {number}", values) for number, values in enumerate(rows, start=1))
+
+
+def refuse_doubled(path: Path) -> None:
+    """Raise a ``UserError`` if two columns of a Parquet file have one name, used or not: pandas reads no such file."""
+    from pyarrow import ArrowException, parquet
+
+    with suppress(ArrowException, OSError):
+        names = parquet.read_schema(path).names
+        if twice := doubled(names, names):
+            raise UserError(f"{path}: two columns are called {twice!r}; rename one of them")
 
 
 def read_saved_dataset(path: Path) -> Values:
@@ -117,13 +156,16 @@ def read_saved_dataset(path: Path) -> Values:
     except ImportError:
         problem = "a folder, which only datasets reads, and it is not installed; pip install datasets"
         raise UserError(f"{path}: {problem}") from None
+    for file in path.rglob("*"):
+        check_regular(file)
     try:
         dataset = datasets.load_from_disk(str(path))
     except Exception as error:  # datasets and pyarrow raise their own
-        raise UserError(f"{path}: not a saved dataset ({' '.join(str(error).split())[:200]})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not a saved dataset ({reason}); write it again by save_to_disk") from None
     if not isinstance(dataset, datasets.Dataset):
         raise UserError(f"{path}: has the splits {listed(list(dataset))}; name their folders one by one")
     classes = {name: kind for name, kind in dataset.features.items() if isinstance(kind, datasets.ClassLabel)}
     for number, values in enumerate(dataset, start=1):
         named = {name: kind.int2str(values[name]) for name, kind in classes.items() if values[name] not in (None, -1)}
-        yield f"{path}: row {number}", values | named
+        yield f"{path}: row {number}", list((values | named).items())

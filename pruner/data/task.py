@@ -1,6 +1,7 @@
 """The registry of tasks: what a task's files hold, how they are read and fetched, and how results are measured."""
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -33,6 +34,8 @@ class Task:
     broken_rows: bool = False  # the official files are known to hold rows of the wrong width
     reader: Callable[["Task", Path, str, bool], Rows] = read_split
     downloader: Callable[["Task", Path, str], None] | None = None
+    counter: Callable[["Task", Path, str], int] | None = None  # of a file's rows, as ``reader`` would read them
+    official_rows: tuple[tuple[int, int], ...] = ()  # of each split, the least and the most; a download has as many
     address: str = ""  # of the server that has the files
     fingerprint: str = ""  # of the rows of a task that is not registered, since its name does not tell which they are
 
@@ -56,6 +59,10 @@ class Task:
         content = {"text": self.text, "label": self.label, "fingerprint": self.fingerprint}
         return json.dumps(content) if self.fingerprint else ""
 
+    def columns(self, with_label: bool) -> tuple[str, ...]:
+        """The columns that are read."""
+        return (*self.text, self.label) if with_label else self.text
+
     def file(self, split: str) -> str:
         return self.files.format(split=split)
 
@@ -65,7 +72,7 @@ class Task:
 
     def read_splits(self, folder: Path, skip_bad_rows: bool = False) -> dict[str, Rows]:
         """Read every split; test files may be absent."""
-        splits = [name for name in self.splits if name not in self.test or (folder / self.file(name)).is_file()]
+        splits = [name for name in self.splits if name not in self.test or os.path.lexists(folder / self.file(name))]
         return {name: self.read(folder, name, skip_bad_rows) for name in splits}
 
     def download(self, folder: Path, address: str) -> None:
@@ -83,6 +90,11 @@ class Task:
                 return float(text)
         expected = listed(self.labels) or f"a number from {low:g} to {high:g}"
         raise ValueError(f"unknown label {text!r} (expected {expected})")
+
+
+def exactly(*rows: int) -> tuple[tuple[int, int], ...]:
+    """Make ``official_rows`` of numbers that no release differs from."""
+    return tuple((number, number) for number in rows)
 
 
 TASKS: dict[str, Task] = {}

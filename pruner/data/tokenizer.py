@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from pruner.data.rows import read_lines
 from pruner.data.task import Task
 from pruner.utils.errors import SettingError, UserError, listed
-from pruner.utils.files import read_json, read_size, short
+from pruner.utils.files import check_regular, read_json, read_size, short
 
 # What decides ids, whatever the class of the tokenizer; the hub is asked for these, never for weights or code.
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
@@ -80,7 +80,8 @@ def bert_folder(bert: str) -> Path:
         return Path(huggingface_hub.snapshot_download(bert, allow_patterns=list(TOKENIZER_FILES)))
     except Exception as error:  # the hub's client raises its own, httpx's and OSError
         reason = str(error).split("\n")[0]
-        raise UserError(f"{bert}: no such folder, and the hub did not give such a model ({reason})") from None
+        problem = "no such folder, and the hub did not give such a model; check its name, and the network"
+        raise UserError(f"{bert}: {problem} ({reason})") from None
 
 
 def has_capitals(vocabulary: Iterable[str]) -> bool:
@@ -102,14 +103,17 @@ def check_kind(config: dict, place: object) -> None:
     kind = config.get("model_type") or "bert"
     if kind not in KINDS:
         article = "an" if str(kind)[:1].lower() in "aeiou" else "a"
-        raise UserError(f"{place}: {article} {listed([str(kind)])} model; this project runs BERT models")
+        raise UserError(
+            f"{place}: {article} {listed([str(kind)])} model; this project runs BERT models: choose one of them"
+        )
     positions = config.get("position_embedding_type") or "absolute"
     if positions != "absolute":
         problem = f"position_embedding_type is {short(positions)}"
-        raise UserError(f"{place}: {problem}; this project runs BERTs of absolute positions")
+        raise UserError(f"{place}: {problem}; this project runs BERTs of absolute positions: choose one of them")
     for key in ("is_decoder", "add_cross_attention"):
         if config.get(key):
-            raise UserError(f"{place}: {key} is true, a decoder; this project runs BERTs that are encoders")
+            problem = f"{key} is true, a decoder"
+            raise UserError(f"{place}: {problem}; this project runs BERTs that are encoders: choose one of them")
 
 
 def check_pairs(folder: Path, tokenizer: BertTokenizer, task: Task) -> None:
@@ -167,6 +171,9 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
 def check_files(folder: Path) -> tuple[dict, list[str]]:
     """Read ``tokenizer_config.json`` and, where ``vocab.txt`` alone is the vocabulary, its pieces; check both."""
     config_path, whole, lines = (folder / name for name in ("tokenizer_config.json", "tokenizer.json", "vocab.txt"))
+    for pattern in TOKENIZER_FILES:
+        for path in folder.glob(pattern):
+            check_regular(path)
     settings = read_json(config_path, missing_ok=True)
     for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if not isinstance(settings.get(key), bool | None):
@@ -190,7 +197,7 @@ def check_vocabulary(
         # ``AutoTokenizer`` numbers what vocab.txt lacks after its last line.
         if token is None or (pieces and token not in pieces and not (folder / "added_tokens.json").is_file()):
             token = token or f"{name}_token"
-            raise UserError(f"{folder}: no {token} in the vocabulary; is this the vocabulary of a BERT?")
+            raise UserError(f"{folder}: no {token} in the vocabulary; copy the vocabulary of a BERT there")
     low, high = min(vocabulary.values()), max(vocabulary.values())
     if low < 0 or high >= MOST_PIECES:
         raise UserError(f"{folder}: ids from {low} to {high} in the vocabulary; copy the model's tokenizer again")
@@ -199,5 +206,5 @@ def check_vocabulary(
         raise UserError(
             f"{folder}: {high + 1} word pieces in the vocabulary, but vocab_size in config.json is {rows}; vocabulary "
             f"and weights are of different models, or tokens were added without resize_token_embeddings, as "
-            f"{listed(beyond, 3)}"
+            f"{listed(beyond, 3)}: copy both from one model, or save it after that call"
         )

@@ -1,6 +1,7 @@
 """Words for the LSTM, as TensorFlow's ``TextVectorization`` reads them: the vocabulary, kept as text, and word ids."""
 
 import hashlib
+import os
 import string
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from pruner.data.cache import Cache, Split, make_cache, write_cache
 from pruner.data.rows import read_lines
 from pruner.data.task import Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import write_whole
+from pruner.utils.files import cannot_read, check_regular, whole
 
 # Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
@@ -67,26 +68,32 @@ def vocabulary_path(folder: Path, task: str) -> Path:
 def write_words(
     folder: Path, task: Task, splits: dict[str, Split], vocabulary: Vocabulary, max_length: int
 ) -> tuple[Cache, Path]:
-    """Write a task's vocabulary, then its cache: one that was made with another vocabulary is refused when read."""
+    """Write a task's cache and vocabulary, both or none: a cache of another vocabulary is refused when it is read."""
     cache = make_cache(task, splits, vocabulary.size, max_length)
-    write_whole(vocabulary_path(folder, task.name), "".join(f"{word}\n" for word in vocabulary.words).encode())
-    return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
+    with whole(vocabulary_path(folder, task.name)) as path:
+        path.write_bytes("".join(f"{word}\n" for word in vocabulary.words).encode())
+        return cache, write_cache(folder, cache, "lstm", vocabulary.fingerprint)
 
 
 def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
     """Read a task's vocabulary; ``prepare`` is the command that makes it again."""
     path = vocabulary_path(folder, task)
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; run {prepare} first")
     return Vocabulary(tuple(read_lines(path)))
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np.ndarray]:
     """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise UserError(f"{path}: no such file; download vectors in GloVe's text format, or set vectors to None")
+    check_regular(path)
+    try:
+        opened = path.open(encoding="utf-8", errors="replace", newline="\n")
+    except OSError as error:
+        raise cannot_read(path, error) from None
     vectors: dict[int, np.ndarray] = {}
-    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+    with opened as file:
         for line, text in enumerate(file, start=1):
             parts = text.rstrip().split(" ")
             if line == 1 and len(parts) == 2:
@@ -103,5 +110,5 @@ def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np
                     raise UserError(f"{path}:{line}: a number is not finite; download the file again")
                 vectors[vocabulary.ids[word]] = vector
     if not vectors:
-        raise UserError(f"{path}: none of the vocabulary's {len(vocabulary.words)} words is in it; is this the file?")
+        raise UserError(f"{path}: none of the vocabulary's {len(vocabulary.words)} words is in it; name another file")
     return vectors

@@ -110,7 +110,8 @@ def match(shapes: dict[str, tuple[int, ...]], config: dict, source: Path) -> tup
         problem = f"no variable of the checkpoint is one of a BERT's layers (bert/encoder/layer_0/...): {named(shapes)}"
         raise UserError(f"{source}: {problem}; give a checkpoint of google-research/bert")
     if layers != config["num_hidden_layers"]:
-        raise UserError(f"{source}: num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {layers}")
+        problem = f"num_hidden_layers is {config['num_hidden_layers']}, the checkpoint has {layers}"
+        raise UserError(f"{source}: {problem}; give the config that came with it")
     all_heads = head_weights(config, labels=shapes.get("output_weights", (0,))[0])
     heads = [head for head, weights in all_heads.items() if weights.keys() & shapes.keys()]
     weights = body_weights(config)

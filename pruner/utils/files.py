@@ -39,6 +39,12 @@ def is_there(path: Path) -> bool:
     return True
 
 
+def check_regular(path: Path) -> None:
+    """Raise a ``UserError`` for a pipe, socket or device in place of a file: opening or reading it may never end."""
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(f"{path}: a pipe, socket or device, not a file; put the file itself there, or name another")
+
+
 def check_writable(folder: Path) -> None:
     """Check that something can be written there, before hours of work whose result it is; makes no folder."""
     try:
@@ -112,6 +118,7 @@ def read_json(path: Path, missing_ok: bool = False) -> dict:
     """Read a JSON object, with ``missing_ok`` an empty one where there is no file; a link to nowhere is an error."""
     if missing_ok and not is_there(path):
         return {}
+    check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -8,6 +8,7 @@ None``, ``count: Literal["real", "padded"] = "real"``. A comment above a block o
 import argparse
 import ast
 import io
+import math
 import re
 import sys
 import tokenize
@@ -29,6 +30,8 @@ TYPES: dict[type, tuple[str, str, Any]] = {
     float: ("a number", "X", int | float | str),
     str: ("text", "TEXT", str | Path),
 }
+
+LARGEST = 3.4e38  # of a number: that of float32, in which it is computed with
 
 
 class Parser(argparse.ArgumentParser):
@@ -85,6 +88,8 @@ class Kind:
             converted = self.type(value) if isinstance(value, accepted) else None
         if converted is None:
             raise ValueError(f"{value!r} is not {called}")
+        if isinstance(converted, float) and LARGEST < abs(converted) < math.inf:
+            raise ValueError(f"{converted!r} is out of range; use a number of {LARGEST:g} at most")
         if self.choices and converted not in self.choices:
             raise ValueError(unknown("value", converted, self.choices))
         return converted
