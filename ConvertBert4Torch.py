@@ -124,7 +124,8 @@ def write_outputs(state: dict, texts: dict[Path, str], dump: Path) -> None:
             if dump.suffix == ".safetensors":
                 save_file(state, new, metadata={"format": "pt"})
             else:
-                torch.save(state, new)
+                with new.open("wb") as file:  # by its name it would write that too, and it is another each time
+                    torch.save(state, file)
         except Exception as error:  # safetensors' and torch's own
             raise OSError(first_line(error)) from None
         for path, text in texts.items():

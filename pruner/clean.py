@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pruner.utils.errors import UserError, run_script
-from pruner.utils.files import is_there, megabytes
+from pruner.utils.files import check_regular, is_there, megabytes
 from pruner.utils.flags import parse_flags
 from pruner.utils.folders import own_files, remove_own
 from pruner.utils.locks import Lock
@@ -35,6 +35,7 @@ def unfinished_cells(stages: Path) -> dict[str, set[str]]:
     """Read from the plans which unfinished cells need a stage, by its place in the folder of stages."""
     cells: dict[str, set[str]] = {}
     for path in sorted((stages / PLANS).glob("*.json")):
+        check_regular(path)
         try:
             for cell in json.loads(path.read_text(encoding="utf-8")):
                 record = Path(cell["record"])

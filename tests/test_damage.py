@@ -347,3 +347,29 @@ def test_a_stage_of_other_weights_is_named(run, prepared, monkeypatch, shape):  
     code, _, err = run("RunBert4Glue", *HEAD)
     assert code == 2
     assert f"{base}: not a finished stage (" in one_line(err)
+
+
+PIPES = [f"records/BERT/mrpc/{CELL}/record.json", "records/README.md"]
+PIPES += [f"cache/bert/stages/mrpc/baseline*/{name}" for name in ("stage.json", "model.safetensors", "SHA256SUMS")]
+
+
+@pytest.mark.parametrize("place", PIPES)
+@pytest.mark.parametrize("with_sums", [True, False])
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_a_file_is_refused(run, prepared, place, with_sums):  # noqa: F811
+    """Reading it would never end."""
+    assert run("RunBert4Glue", *HEAD)[0] == 0
+    (path,) = prepared.glob(place)
+    if not place.startswith("records"):
+        shutil.rmtree("records")
+        if not with_sums:
+            (path.parent / "SHA256SUMS").unlink()
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    code, out, err = run("RunBert4Glue", *HEAD)
+    if place.endswith("README.md"):  # the page is not what the run is for
+        assert code == 0
+        assert "no report: records/README.md: a pipe, socket or device, not a file" in out
+    else:
+        assert code == 2
+        assert "a pipe, socket or device, not a file" in one_line(err)

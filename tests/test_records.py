@@ -265,7 +265,9 @@ def test_a_stage_that_holds_no_result(tmp_path, result):
     stages, stage = kept_stage(tmp_path, {"loss": [{"step": 1, "loss": 0.5}], "told": {}})
     assert stages.obtain(stage).loss == [{"step": 1, "loss": 0.5}]
     kept_stage(tmp_path, result)
-    with pytest.raises(UserError, match=r"cell-\w+: not a finished stage \(.*\); remove the folder$"):
+    with pytest.raises(
+        UserError, match=r"cell-\w+: not a finished stage \(.*\); remove the folder, and the stage is trained again$"
+    ):
         stages.obtain(stage)
 
 

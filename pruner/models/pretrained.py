@@ -1,6 +1,7 @@
 """Load a pretrained BERT; check its config and weights."""
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,14 @@ from pruner.utils.folders import SUMS, check_sums
 
 def weight_files(folder: Path) -> list[Path]:
     """List what ``from_pretrained`` reads in a folder: one file, an index and its shards beside it, or nothing."""
-    paths = [folder / name for name in WEIGHTS if (folder / name).is_file()][:1]
+    paths = [folder / name for name in WEIGHTS if os.path.isfile(folder / name)][:1]
     if not paths or paths[0].suffix != ".json":
         return paths
     places = read_json(paths[0]).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise UserError(f"{paths[0]}: no weight_map; copy the file again")
     for name in places.values():
-        if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
+        if not isinstance(name, str) or Path(name).name != name or not os.path.isfile(folder / name):
             raise UserError(f"{paths[0]}: names {short(name)}, no file of the folder; copy all of the model's files")
     return paths + [folder / name for name in sorted(set(places.values()))]
 

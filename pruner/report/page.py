@@ -17,7 +17,7 @@ from pruner.report.figures import draw
 from pruner.report.records import Record, read_records
 from pruner.report.tables import comparisons, labelled, markdown, plural, summary
 from pruner.utils.errors import UserError
-from pruner.utils.files import write_whole
+from pruner.utils.files import check_regular, write_whole
 
 OURS = "<!-- written by python -m pruner.report, and replaced by the next one -->"
 INTRODUCTION = f"""{OURS}
@@ -110,6 +110,7 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
         more = f" (of {len(skipped)} files none is whole, as {skipped[0]})" if skipped else ""
         raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
     page, tables = root / "README.md", groups(records)
+    check_regular(page)
     before = page.read_text(encoding="utf-8", errors="replace") if os.path.lexists(page) else OURS
     if not before.startswith(OURS):
         raise UserError(f"{page}: not written by this report, and left as it is; move it, or name another folder")

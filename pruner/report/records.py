@@ -17,7 +17,7 @@ from pruner.report.schema import SCHEMA, VERSION, fits
 from pruner.report.upgrade import upgrade
 from pruner.training.context import identity
 from pruner.utils.errors import NotFiniteError, UserError
-from pruner.utils.files import cannot_read, is_there
+from pruner.utils.files import cannot_read, check_regular, is_there
 from pruner.utils.folders import whole_folder
 
 OUTDATED = "outdated"  # a file beside a record that is to be replaced
@@ -118,6 +118,7 @@ def read_record(folder: Path) -> Record | None:
     path = folder / "record.json"
     if not is_there(path) or is_there(folder / OUTDATED):
         return None
+    check_regular(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("status", "complete") != "complete":

@@ -27,7 +27,7 @@ from pruner.training.curves import Curves
 from pruner.training.train import train, training_device
 from pruner.utils.distributed import from_main, is_main, locked
 from pruner.utils.errors import UserError
-from pruner.utils.files import is_there
+from pruner.utils.files import check_regular, is_there
 from pruner.utils.folders import check_sums, own_files, remove_own, whole_folder, write_sums
 from pruner.utils.locks import Lock
 
@@ -212,6 +212,8 @@ class Stages:
     def _read(self, stage: Stage) -> Trained:
         folder = self.folder(stage)
         check_sums(folder, REMOVE)
+        for name in (RESULT, WEIGHTS):
+            check_regular(folder / name)
         try:
             kept = json.loads((folder / RESULT).read_text(encoding="utf-8"))
             if not isinstance(kept["loss"], list) or not isinstance(kept["told"], dict):

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pruner.utils.errors import UserError
-from pruner.utils.files import FILE_MODE, cannot_read, is_there, remove, temporary, write_whole
+from pruner.utils.files import FILE_MODE, cannot_read, check_regular, is_there, remove, temporary, write_whole
 
 SUMS = "SHA256SUMS"  # as sha256sum -c reads it
 FOR_PEOPLE = "README.md"  # without a sum: who reads it may write in it
@@ -65,6 +65,7 @@ def write_sums(folder: Path) -> None:
 def read_sums(folder: Path) -> dict[str, str]:
     """Read the checksums of a folder's files, by their names."""
     path = folder / SUMS
+    check_regular(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
@@ -89,6 +90,7 @@ def check_sums(folder: Path, advice: str) -> None:
 
 def sha256(path: Path) -> str:
     """Return the checksum of a file."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
