@@ -97,7 +97,7 @@ def check_run(folder) -> None:
         assert load_file(folder / "models" / "mrpc" / name / "model.safetensors")
     for stage in (folder / "cache" / "bert" / "stages").glob("mrpc/[!.]*"):
         if stage.name.endswith(".training"):
-            checkpoint = last_checkpoint(stage)
+            checkpoint = last_checkpoint(stage, print)
             assert checkpoint is None or load_file(f"{checkpoint}/model.safetensors")
         else:
             assert load_file(stage / "model.safetensors")

@@ -77,7 +77,10 @@ def start_run() -> bool:
 def train_settings(args: argparse.Namespace, batch_size: int) -> TrainSettings:
     """Return how the main model is trained, in batches of ``batch_size``."""
     if batch_size % args.accumulation_steps:
-        raise SettingError("accumulation_steps", f"{args.accumulation_steps} does not divide batch_size {batch_size}")
+        raise SettingError(
+            "accumulation_steps",
+            f"{args.accumulation_steps} does not divide batch_size {batch_size}; use one that does",
+        )
     if args.train_dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise SettingError("train_dtype", "this GPU has no bfloat16; use auto or float32")
     steps = args.accumulation_steps

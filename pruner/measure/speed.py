@@ -62,7 +62,7 @@ def check_arguments(args: argparse.Namespace) -> str:
     device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     place = re.fullmatch(r"cpu(:0)?|cuda(:(?P<index>0|[1-9]\d*))?", device)
     if not place:
-        raise SettingError("device", f"{device!r} is neither cpu nor cuda")
+        raise SettingError("device", f"{device!r} is neither cpu nor cuda; use one of them")
     if device.startswith("cuda") and int(place["index"] or 0) >= torch.cuda.device_count():
         raise SettingError("device", f"PyTorch sees {torch.cuda.device_count()} GPUs here; use --device cpu")
     return device
@@ -74,7 +74,7 @@ def make_model(args: argparse.Namespace) -> PrunedBertForSequenceClassification:
         return load_model(PrunedBertForSequenceClassification, args.weights, TASKS["sst-2"]).eval()
     numbers = sizes(args.random, "x")
     if len(numbers) != 2 or numbers[1] % 64:
-        raise SettingError("random", f"{args.random!r} is not LAYERSxWIDTH with a width that 64 divides, as 12x768")
+        raise SettingError("random", f"{args.random!r} is not LAYERSxWIDTH; use a width that 64 divides, as 12x768")
     layers, width = numbers
     if 12 * layers * width**2 > MOST_PARAMETERS:
         raise SettingError("random", f"{args.random!r} has more than {MOST_PARAMETERS:,} parameters; use a smaller one")

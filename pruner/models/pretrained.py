@@ -134,7 +134,8 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
     if mismatched:
         raise UserError(f"{bert}: {sorted(mismatched)[0]} is not of the shape that config.json says; copy it again")
     if absent:
-        raise UserError(f"{bert}: {len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them")
+        what = f"{len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them"
+        raise UserError(f"{bert}: {what}; copy all files of a BERT there")
     check_finite(model, bert)
     own_config = read_json(folder / "config.json")  # of which ``config`` has but the sizes
     pruning = own_config.get("pruning")

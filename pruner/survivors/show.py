@@ -75,7 +75,7 @@ def own_sentences(model: KeptModel, task: str, texts: list[str], seconds: list[s
             check_text(part.encode(errors="surrogateescape"), "--sentence")
         sentence = model.read(text, second)
         if {word for word, _ in sentence.words} <= {"[CLS]", "[SEP]"}:
-            raise UserError(f"--sentence: no words in {text!r}")
+            raise UserError(f"--sentence: no words in {text!r}; give some")
         sentences.append(model.survivors(sentence))
     return sentences
 

@@ -31,9 +31,9 @@ def whole_folder(folder: Path, last: str, stale: Iterable[str] = ()) -> Iterator
         if not is_there(folder):
             new.replace(folder)
             return
-        remove(folder / last)
-        for name in {*stale, *own_files(folder)} - {path.name for path in files}:
-            remove(folder / name)
+        for name in (last, *({*stale, *own_files(folder)} - {path.name for path in files})):
+            with suppress(FileNotFoundError):
+                (folder / name).unlink()
         for path in files:
             path.replace(folder / path.name)
 
@@ -72,7 +72,7 @@ def read_sums(folder: Path) -> dict[str, str]:
         raise cannot_read(path, error) from None
     matches = [LINE.fullmatch(line) for line in lines]
     if not all(matches):
-        raise UserError(f"{path}: damaged")
+        raise UserError(f"{path}: damaged; remove the folder, or that file if all others are as they should be")
     return {match[2]: match[1] for match in matches if match}
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from pruner.compress.tokens.schedule import Pruning, check_schedule, make_pruning
-from pruner.utils.errors import SettingError, UserError
+from pruner.utils.errors import SettingError
 
 
 class PrunedModel(PreTrainedModel):
@@ -77,10 +77,12 @@ class PrunedModel(PreTrainedModel):
             schedule = make_pruning(schedule, methods, self.num_layers, teacher, model=model, **options)
         if schedule.needs_occurrences:
             if token_counts is None:
-                raise UserError(f"token_counts: {schedule.method!r} needs how often words occur in the training set")
+                problem = f"{schedule.method!r} needs how often words occur in the training set"
+                raise SettingError("token_counts", f"{problem}; give [vocabulary] numbers, as a cache's counts")
             size = self.config.vocab_size
             if token_counts.shape != (size,):
-                raise UserError(f"token_counts: {token_counts.numel()} numbers for a vocabulary of {size}")
+                problem = f"{token_counts.numel()} numbers for a vocabulary of {size}"
+                raise SettingError("token_counts", f"{problem}; give one for each word, 0 where it does not occur")
         self._apply_pruning(schedule, token_counts)
         return self
 

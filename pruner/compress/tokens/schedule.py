@@ -140,7 +140,7 @@ def make_pruning(
     if count == "real":
         padded_length = None
     elif padded_length is None:
-        raise SettingError("count", '"padded" needs the length that sentences were padded to (padded_length)')
+        raise SettingError("count", '"padded" needs the length that sentences were padded to; give padded_length')
     if isinstance(student_widths, str) or not isinstance(student_widths, Sequence):
         raise SettingError("student_widths", f"{student_widths!r} is not a list; give one width per hidden layer")
     return Pruning(rates, tuple(chosen), teacher, count, padded_length, seed, tuple(student_widths))
