@@ -66,8 +66,8 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
     Other processes may be running the same grid, side by side: each cell is computed by one of them. What is wrong with
     finished cells or folders raises a ``UserError`` before the first hour is spent, a failed cell after all others.
     """
-    finished = from_main(lambda: start(grid, cells))
     failed: dict[int, str] = {}
+    finished = from_main(lambda: start(grid, cells, failed))
     try:
         run_cells(grid, cells, finished, failed)
     except KeyboardInterrupt:
@@ -84,7 +84,7 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
             print("\n" + markdown(table))
         report_grid(grid.records)
     if failed:
-        idle = sum(record is None for record in finished) - len(failed)
+        idle = sum(record is None and index not in failed for index, record in enumerate(finished))
         counts = {"more cells": len(failed) - 1, "cells not run, for want of their baseline": idle}
         more = " and ".join(f"{number} {what}" for what, number in counts.items() if number)
         raise CellError(next(iter(failed.values())) + (f" (and {more})" if more else ""))
@@ -140,8 +140,11 @@ def failure(grid: Grid, cell: Cell, error: Exception) -> str:
     return line
 
 
-def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
-    """Return the records of all cells, ``None`` for those to run, when everything is found to be in order."""
+def start(grid: Grid, cells: Sequence[Cell], failed: dict[int, str]) -> list[Record | None]:
+    """Return the records of all cells, ``None`` for those to run, when everything is found to be in order.
+
+    Predicts the test sets with the models of finished cells; puts into ``failed`` where that cannot be.
+    """
     for folder in (grid.records, grid.options.save_models, grid.options.tensorboard):
         for task in {cell.task for cell in cells} if folder else ():
             check_writable(Path(folder))
@@ -150,9 +153,12 @@ def start(grid: Grid, cells: Sequence[Cell]) -> list[Record | None]:
         grid.forget(cell)
     finished = [grid.finished(cell) for cell in cells]
     tidy(grid, cells)
-    for cell, record in zip(cells, finished, strict=True) if grid.options.predict_test else ():
-        if record is not None:
-            predict_finished(grid, cell)
+    for index, cell in enumerate(cells) if grid.options.predict_test else ():
+        if finished[index] is not None:
+            try:
+                predict_finished(grid, cell)
+            except Exception as error:  # whatever it is, the other cells can be run
+                failed[index] = failure(grid, cell, error)
     waiting = sum(record is None for record in finished)
     print(f"{len(cells)} cells, {len(cells) - waiting} of them finished already; records go to {grid.records}/")
     return finished
