@@ -73,7 +73,7 @@ def test_an_error_that_nobody_has_foreseen_ends_its_cell_alone(run, prepared, mo
     assert code == 2
     found = re.fullmatch(r"error: mrpc, head_\S+: ZeroDivisionError: .*; where that was is in (\S+) \(.*\)\n", err)
     assert "division" in Path(found[1]).read_text("utf-8").splitlines()[-1]
-    assert "(and 1 more cells)" in err
+    assert "(and 1 more)" in err
     assert re.search(r"^mrpc, tail_\S+: IndexError: ", out, re.MULTILINE)
     assert "Traceback" not in out + err
     assert [record["method"] for record in records(prepared / "records").values()] == ["baseline", "random"]
@@ -87,7 +87,7 @@ def test_cells_without_their_baseline_are_counted(run, prepared, monkeypatch):  
     monkeypatch.setattr(Dense, "finalize", lambda *_: 1 / 0)
     code, _, err = run("RunBert4Glue", *QUICK, *SCHEDULE, "--methods", "head,tail")
     assert code == 2
-    assert err.endswith("(and 2 cells not run, for want of their baseline)\n")
+    assert err.endswith("(and 2 not run, for want of their baseline)\n")
     assert not records(prepared / "records")
 
 

@@ -84,7 +84,8 @@ def test_predictions_of_a_run_are_those_of_its_model(run, prepared):  # noqa: F8
     pruned.unlink()
     code, _, err = run("RunBert4Glue", *options[:-2], "--predict-test")
     assert code == 2
-    assert err.startswith("error: mrpc, attention_0.6-0x5_seed1: records/BERT/mrpc/attention_0.6-0x5_seed1: finished without predictions, and its")
+    cell = "attention_0.6-0x5_seed1"
+    assert err.startswith(f"error: mrpc, {cell}: records/BERT/mrpc/{cell}: finished without predictions, and its")
 
 
 @pytest.mark.parametrize("script", ["RunLstm4Glue"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from pruner.experiments.cell import Cell, Grid
 from pruner.report.records import Record
 from pruner.training.stage import Stage, unique
-from pruner.utils.files import megabytes, write_whole
+from pruner.utils.files import megabytes, remove_empty, write_whole
 from pruner.utils.folders import remove_own
 
 PLANS = "plans"
@@ -35,6 +35,7 @@ def drop_plans(grid: Grid) -> None:
     """Remove the plans where there is no stage, finished or begun."""
     if not any(path.is_dir() for path in grid.stages.root.glob("*/*")):
         remove_own(grid.stages.root / PLANS, ["*.json"])
+        remove_empty([grid.stages.root])
 
 
 def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:

@@ -75,9 +75,6 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
             close_bars()
             report_grid(grid.records)
         raise
-    finally:
-        if is_main():
-            drop_empty(grid, cells)
     if is_main() and any(finished):
         frame = to_frame([record for record in finished if record])
         for table in (summary(frame), *comparisons(frame)):
@@ -85,8 +82,8 @@ def run_grid(grid: Grid, cells: Sequence[Cell]) -> None:
         report_grid(grid.records)
     if failed:
         idle = sum(record is None and index not in failed for index, record in enumerate(finished))
-        counts = {"more cells": len(failed) - 1, "cells not run, for want of their baseline": idle}
-        more = " and ".join(f"{number} {what}" for what, number in counts.items() if number)
+        counts = {"more": len(failed) - 1, "not run, for want of their baseline": idle}
+        more = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
         raise CellError(next(iter(failed.values())) + (f" (and {more})" if more else ""))
 
 
@@ -170,15 +167,6 @@ def tidy(grid: Grid, cells: Sequence[Cell]) -> None:
     for lock in map(Lock, folders):
         if lock.file.is_file() and lock.take(wait=False):
             lock.release()
-
-
-def drop_empty(grid: Grid, cells: Sequence[Cell]) -> None:
-    """Remove the folders that were made for locks, where nothing came to lie."""
-    for cell in cells:
-        for folder in (grid.folder(cell), grid.stages.folder(cell.dense)):
-            for parent in folder.parents[:2]:
-                with suppress(OSError):  # not empty
-                    parent.rmdir()
 
 
 def take_cell(

@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -80,11 +80,22 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
+def missing_folders(path: Path) -> list[Path]:
+    """List the folders around ``path`` that are not there yet, the innermost first."""
+    return [parent for parent in path.parents if not os.path.lexists(parent)]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, as far as nothing has come to lie in them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
 @contextmanager
 def temporary(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``, removed in the end, as what killed processes left; folders are made."""
-    name = temporary_name(path)
-    missing = [parent for parent in path.parents if not os.path.lexists(parent)]  # innermost first
+    name, missing = temporary_name(path), missing_folders(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(path)
@@ -93,9 +104,7 @@ def temporary(path: Path) -> Iterator[Path]:
         raise cannot_write(path, error) from None
     finally:
         remove(name)
-        with suppress(OSError):  # folders that hold something by now stay
-            for parent in missing:
-                parent.rmdir()
+        remove_empty(missing)
 
 
 @contextmanager
