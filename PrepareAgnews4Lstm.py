@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
+from pruner import run_script
 
 # Data
 data = "data/ag_news_csv"  # where train.csv and test.csv are
@@ -19,6 +18,8 @@ max_length = 128  # words of a text at most (published: 128)
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals())
     from pruner.data.prepare import prepare_agnews
 

@@ -1,7 +1,6 @@
 """Turn the official files of GLUE and AG News in data/, or a table of your own, into cache/bert/: word-piece ids."""
 
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
+from pruner import run_script
 
 # Data
 tasks = ["cola", "sst-2", "mrpc", "qqp", "sts-b", "mnli", "qnli", "rte", "wnli", "agnews"]  # those that are in data/
@@ -28,6 +27,8 @@ max_length = 128  # tokens of a sentence or pair at most, special tokens include
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals())
     from pruner.data.prepare import prepare_bert
 

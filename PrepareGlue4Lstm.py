@@ -1,7 +1,6 @@
 """Turn the official GLUE files of data/, or a table of your own, into cache/lstm/: ids of words, a vocabulary each."""
 
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
+from pruner import run_script
 
 # Data
 tasks = ["sst-2", "mrpc", "qqp", "mnli"]  # those that are in data/ (published)
@@ -28,6 +27,8 @@ max_length = 128  # words of each sentence at most (published: 128)
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals())
     from pruner.data.prepare import prepare_lstm
 

@@ -2,9 +2,8 @@
 
 from typing import Literal
 
+from pruner import run_script
 from pruner.experiments import demo_settings
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
 
 # Data and model
 tasks = ["cola", "sst-2", "mrpc", "qqp", "sts-b", "mnli", "qnli", "rte", "wnli", "agnews"]  # those prepared, and yours
@@ -50,6 +49,8 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals(), demo_settings.BERT)
     from pruner.experiments.bert import run_bert
 

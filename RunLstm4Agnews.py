@@ -2,9 +2,8 @@
 
 from typing import Literal
 
+from pruner import run_script
 from pruner.experiments import demo_settings
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
 
 # Data
 tasks = ["agnews"]  # the one there is
@@ -50,6 +49,8 @@ force = False  # run finished cells again and replace their records
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals(), demo_settings.LSTM)
     from pruner.experiments.lstm import run_lstm
 

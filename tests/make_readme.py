@@ -14,6 +14,7 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
+from pruner import run_script
 from pruner.data.task import TASKS
 from pruner.measure.speed import table
 from pruner.report.figure_data import averaged
@@ -22,7 +23,7 @@ from pruner.report.records import Record
 from pruner.report.tables import WAYS, budget_table, markdown, method_order, ordered, rate_table, summary, to_frame
 from pruner.survivors.kept import Survivors
 from pruner.survivors.picture import draw_survivors
-from pruner.utils.errors import UserError, run_script
+from pruner.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = {

@@ -87,11 +87,15 @@ def test_what_unfinished_cells_need_stays_until_they_are_finished(run, prepared,
 
 def test_what_is_being_trained_stays(run, prepared):  # noqa: F811
     stage = prepared / "cache/bert/stages/mrpc/baseline_seed1-0123456789ab"
+    odd = stage.with_name("a\x1b[2J\nb.training")
+    odd.mkdir(parents=True)
     checkpoint = stage.with_name(f"{stage.name}.training") / "checkpoint-1"
     checkpoint.mkdir(parents=True)
     lock = Lock(stage)
     assert lock.take(wait=False)
-    assert "another process is at work on it" in run(CLEAN, "--yes")[1]
+    out = run(CLEAN, "--yes")[1]
+    assert "another process is at work on it" in out
+    assert "cache/bert/stages/mrpc/a\\x1b[2J\\nb.training: 0.0 MB\n" in out
     assert checkpoint.is_dir()
     lock.release()
     assert "removed 1 folders" in run(CLEAN, "--yes")[1]

@@ -482,15 +482,12 @@ def test_what_is_there_is_not_replaced_unasked(run, tmp_path):
 
 @pytest.mark.parametrize("moment", ["read", "write", "rename"])
 def test_an_interrupted_conversion_leaves_nothing(run, tmp_path, monkeypatch, moment):
-    import ConvertBert4Torch
 
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
     write_checkpoint(tmp_path / "source")
-    target = {"read": (torch, "from_numpy"), "write": (torch, "save"), "rename": (ConvertBert4Torch.os, "replace")}[
-        moment
-    ]
+    target = {"read": (torch, "from_numpy"), "write": (torch, "save"), "rename": (os, "replace")}[moment]
     monkeypatch.setattr(*target, stop)
     code, _, _ = convert(run, tmp_path / "source", tmp_path / "bert" / "pytorch_model.bin")
     assert code == 130
@@ -518,7 +515,6 @@ def test_no_pickle_is_loaded(run, tmp_path, name):
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
 def test_weights_never_lie_beside_files_of_other_ones(run, tmp_path, monkeypatch, name):
     """Interrupted before each renaming, over an older conversion and into nothing; then run again."""
-    import ConvertBert4Torch
 
     write_checkpoint(tmp_path / "old")
     write_checkpoint(tmp_path / "new", heads=["masked-LM head"], config=CONFIG | {"hidden_act": "relu"})
@@ -537,9 +533,9 @@ def test_weights_never_lie_beside_files_of_other_ones(run, tmp_path, monkeypatch
                 raise KeyboardInterrupt
             replace(*paths)
 
-        monkeypatch.setattr(ConvertBert4Torch.os, "replace", stop)
+        monkeypatch.setattr(os, "replace", stop)
         assert convert(run, tmp_path / "new", dump, *["--force"] * force)[0] == 130
-        monkeypatch.setattr(ConvertBert4Torch.os, "replace", replace)
+        monkeypatch.setattr(os, "replace", replace)
         assert not dump.exists()
         assert {path.name for path in dump.parent.glob("*")} <= set(whole)
         if force:  # what is left of the older one is not replaced unasked

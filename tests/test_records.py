@@ -1,6 +1,7 @@
 """Records are written whole or not at all, and the table says what they say."""
 
 import ast
+import copy
 import json
 import re
 from dataclasses import replace
@@ -20,6 +21,8 @@ from pruner.compress.tokens.schedule import make_pruning
 from pruner.data.task import TASKS, Task
 from pruner.evaluation.collapse import collapsed, majority_share
 from pruner.report.card import card
+from pruner.report.figure_data import charts
+from pruner.report.page import csv, groups, section
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
 from pruner.report.tables import budget_table, markdown, metric_text, one_answer, rate_table, summary, to_frame
 from pruner.training.stage import Recipe, Stage, Stages
@@ -127,6 +130,19 @@ WRONG_OPTIONAL = [
     {"collapsed": {"dev": {"answer": 1, "share": 0.5}}},
     {"collapsed": {"dev": {"answer": "1"}}},
     {"baseline_collapsed": []},
+    {"examples": [{"sentence": "a"}]},
+    {"examples": [{"sentence": "a", "kept": ["a"]}]},
+    {"environment": {"gpu": {"name": "a GPU"}}},
+    {"environment": {"cpu": 3}},
+    {"environment": {"threads": "2"}},
+    {"settings": {"max_length": [128]}},
+    {"settings": {"epochs": 10**400}},
+    {"seed": 2**63},
+    {"title": "x" * 501},
+    {"variant": "x\x1b"},
+    {"folder": "x"},
+    {"metrics.accuracy": "x"},
+    {"more": [[[[[[[[[[[]]]]]]]]]]]},
 ]
 
 
@@ -489,3 +505,90 @@ def test_budgets_have_a_column_each_with_the_difference_to_the_baseline():
     assert table["schedule"].tolist() == ["learned", "uniform", "first layer", "soft-extract", "of-a-plug-in"]
     assert table.iloc[0, 4:].tolist() == ["90.0 ± 0.0", "88.0 ± 1.4 (-2.0)", "85.0 (-5.0)"]
     assert table.iloc[2, 4:].tolist() == ["90.0", "", "80.0 (-10.0)"]
+
+
+PUBLISHED = ("BERT/mrpc/student-emission_0.6-0x5_seed1", "LSTM/agnews/student-gate_0.9_seed1")
+FOREIGN = [None, {}, [], ["x"], [1, 2], "=text", -1, 0, 10**400, 1e308, 2**62, True, {"a": {"b": [{}]}}]
+
+
+def places(value, place=()):
+    """Yield where the nodes of JSON are; of a list, the first element alone."""
+    yield place
+    inside = value.items() if isinstance(value, dict) else enumerate(value[:1]) if isinstance(value, list) else ()
+    for key, element in inside:
+        yield from places(element, (*place, key))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_record_of_a_foreign_shape_is_refused_or_shown(name, version, tmp_path):
+    """Whatever stands in place of a part of it."""
+    old = json.loads((ROOT / "records" / "published" / name / "record.json").read_text("utf-8"))
+    content = old if version == 1 else json.loads(json.dumps(Record.from_json(old).to_json()))
+    content["loss"] = content["loss"][:3]
+    shown, alone, refused = {}, [], 0
+    for number, place in enumerate(places(content)):
+        for value in FOREIGN:
+            changed = copy.deepcopy(content)
+            at = changed
+            for key in place[:-1]:
+                at = at[key]
+            if place:
+                at[place[-1]] = value
+            try:
+                record = Record.from_json(changed if place else value)
+            except ValueError:
+                refused += 1
+            else:
+                shown[f"BERT/mrpc/{len(shown)}"] = record
+                if place[0] in ("environment", "tokens", "metrics_by_length") and number % 3 == 0:
+                    alone.append(record)
+    assert refused > 500
+    assert len(shown) > 300
+    for records in (shown, *({"BERT/mrpc/run": record} for record in alone[:: len(alone) // 10 + 1])):
+        assert csv(records).count("\n") == len(records) + 1
+        for group in groups(records):
+            section(group, list(charts(group.title, group.frame)), tmp_path)
+
+
+def test_texts_of_a_record_are_printable_and_say_nothing_of_who_ran_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    settings = {"epochs": 3.0, "bert": f"{tmp_path}/project/bert"}
+    record = make_record(
+        settings=settings,
+        model_folder=f"{tmp_path}/models/a\udc80",
+        examples=[{"sentence": "\x1b[2J", "kept": ""}],
+        more={"\x9b": ["\u202e"]},
+    )
+    log = Log()
+    log(f"-> {tmp_path}/project/run\n  \x1b[2J {tmp_path}/models")
+    write_record(Path("run"), record, log)
+    written = Path("run/record.json").read_text("utf-8")
+    found = json.loads(written)
+    assert found["settings"]["bert"] == "bert"
+    assert found["model_folder"] == "~/models/a\\udc80"
+    assert found["examples"] == [{"sentence": "\\x1b[2J", "kept": ""}]
+    assert found["more"] == {"\\x9b": ["\\u202e"]}
+    lines = Path("run/run.log").read_text("utf-8").splitlines()
+    assert [line[21:] for line in lines] == ["-> run", "  \\x1b[2J ~/models"]
+    for spelled in (settings, settings | {"bert": "bert"}):
+        assert finished_record(Path("run"), spelled) == record
+    with pytest.raises(UserError, match="finished with bert = bert, this run has ~/bert"):
+        finished_record(Path("run"), settings | {"bert": f"{tmp_path}/bert"})
+
+
+def test_the_card_of_a_model_in_the_home_folder_has_code_that_finds_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    record = make_record(settings={"max_length": 8, "bert": f"{tmp_path}/bert"})
+    text = card(record, TASKS["mrpc"], torch.nn.Linear(1, 1), tmp_path / "models" / "a\u202e")
+    assert str(tmp_path) not in text
+    assert r"| pretrained model | \~/bert |" in text
+    code = re.search("```python\n(.*)\n```\n$", text, re.DOTALL)[1]
+    (line,) = [line for line in code.splitlines() if line.startswith("folder = ")]
+    names: dict[str, Any] = {}
+    exec(f"import os\n{line}", names)
+    assert "import os\n" in code
+    assert names["folder"] == f"{tmp_path}/models/a\u202e"

@@ -1,13 +1,17 @@
 """The report says of records what they say: grouped, averaged, drawn; and it spoils nothing."""
 
+import csv as csv_module
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 
 from pruner.report import page as report
 from pruner.report.figure_data import charts
@@ -520,3 +524,82 @@ def test_a_grid_reports_on_both_models_or_on_its_own_folder(records, tmp_path, m
     monkeypatch.chdir(records / "BERT")  # where the folder above is no folder of records only
     report_grid(records / "BERT")
     assert capsys.readouterr().out == f"-> {records}/BERT/README.md (4 records, 1 table)\n"
+
+
+HOSTILE = "<img src=x onerror=alert(1)> # [a](javascript:b) `c` $d$ \u4e2d"
+
+
+def test_no_text_of_a_record_breaks_the_page(tmp_path, capsys):
+    """Neither HTML nor a heading nor a link, nor a column more in a table."""
+    current = Record.from_json(make("head", 1)).to_json() | {"title": HOSTILE, "variant": "*v* ~w~"}
+    other = make("head", 2, settings={"epochs": 3.0, HOSTILE: "\n# x|y"}, environment={"gpu": f"{HOSTILE}\x1b[2J"})
+    only = {"dev": {"answer": "<b>|\n# 1", "share": 0.5}}
+    put(tmp_path, **{"a<b>_#\n# c__mrpc__run": current | {"collapsed": only}})
+    put(tmp_path, **{"x__mrpc__one": make("head", 1), "x__mrpc__two": other, "x__mrpc__<i>\x1b\n#": {}})
+    text = write_report(tmp_path, with_figures=False).read_text("utf-8")
+    body = text.partition("as old as their files.")[2]
+    unescaped = re.sub(r"\\.", "", body)
+    assert not re.search(r"[<>`$~*_]", unescaped)
+    assert len(re.findall("(?m)^#", body)) == 2
+    assert "](" not in unescaped
+    assert "\x1b" not in text
+    for table in re.findall(r"(?:^\|.*\n)+", unescaped, flags=re.MULTILINE):
+        assert len({line.count("|") for line in table.splitlines()}) == 1
+    assert f"skipped {tmp_path}/x/mrpc/<i>\\x1b\\n#/record.json: not a record\n" in capsys.readouterr().out
+
+
+def test_the_csv_holds_no_formula(tmp_path):
+    record = make("head", 1, settings={"epochs": -3.0, "=1+1": "@a", "b": "\t=c"}, **{"=d": "+e", "f": "-0.5"})
+    record["environment"] |= {"cpu": "=cmd|' /C calc'!A0"}
+    put(tmp_path, **{"=g__mrpc__run": record})
+    write_report(tmp_path, with_figures=False)
+    header, cells = csv_module.reader(io.StringIO((tmp_path / "records.csv").read_text("utf-8")))
+    assert not [cell for cell in (*header, *cells) if cell.startswith(("=", "+", "@", "\t", "\r"))]
+    found = dict(zip(header, cells, strict=True))
+    assert found["folder"] == "'=g/mrpc/run"
+    assert found["environment.cpu"] == "'=cmd|' /C calc'!A0"
+    assert (found["settings.=1+1"], found["settings.b"], found["'=d"]) == ("'@a", "\\t=c", "'+e")
+    assert (found["settings.epochs"], found["f"]) == ("-3.0", "-0.5")
+
+
+def test_names_of_folders_that_no_encoding_has(tmp_path):
+    folder = os.fsdecode(b"caf\xe9 \xff")
+    put(tmp_path, **{f"BERT__mrpc__{folder}": make("head", 1), f"{folder}__mrpc__run": make("head", 1)})
+    (tmp_path / "BERT" / "mrpc" / folder / "survivors.html").touch()
+    text = write_report(tmp_path, with_figures=False).read_text("utf-8")
+    assert "[words](BERT/mrpc/caf%E9%20%FF/survivors.html)" in text
+    assert r"## caf\\udce9 \\udcff: mrpc (bert)" in text
+
+
+def test_a_long_name_of_a_folder_is_cut_in_those_of_figures(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "draw", lambda chart: {"png": b"", "svg": b""})
+    names = ["x" * 200, "y" * 100 + "x" * 100]
+    put(tmp_path, **{f"{name}__{name}__mrpc__run": make("head", 1) for name in names})
+    put(tmp_path, **{f"{name}__{name}__mrpc__base": make("baseline", 1) for name in names})
+    text = write_report(tmp_path).read_text("utf-8")
+    assert len(set(re.findall(r"figures/\S*-frontier.png", text))) == 2
+
+
+def test_figures_need_no_backend_of_the_environment():
+    pytest.importorskip("matplotlib")
+    code = "from pruner.report.figures import missing_matplotlib as missing; print([missing()])"
+    environment = os.environ | {"MPLBACKEND": "nonsense"}
+    found = subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment, capture_output=True)
+    assert found.stdout == b"['']\n"
+
+
+def test_a_dollar_or_a_letter_without_a_font_makes_no_formula_and_no_warning(tmp_path, recwarn):
+    pytest.importorskip("matplotlib")
+    record = Record.from_json(make("head", 1)).to_json() | {"title": "$\\frac$ \u4e2d <b>&"}
+    put(tmp_path, a__mrpc__run=record, a__mrpc__base=make("baseline"))
+    assert "$\\frac$ \u4e2d &lt;b&gt;&amp;" in svg_text(charts_of(tmp_path)["frontier"])
+    assert not [warning for warning in recwarn if "Glyph" in str(warning.message)]
+
+
+@pytest.mark.parametrize("content", [None, "{}"])
+def test_a_refusal_makes_no_folders(tmp_path, run, content):
+    if content:
+        put(tmp_path, records__BERT__mrpc__run={})
+    before = set(tmp_path.rglob("*"))
+    assert run(REPORT, "--records", "records/BERT")[0] == 2
+    assert set(tmp_path.rglob("*")) == before

@@ -12,6 +12,7 @@ from dataclasses import replace
 from html import escape
 from html.parser import HTMLParser
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,9 +32,12 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.vocabulary import learn_vocabulary
 from pruner.survivors import picture as survivor_picture
+from pruner.survivors import show as survivor_show
 from pruner.survivors.kept import Survivors, load_kept
 from pruner.survivors.picture import draw_survivors, fonts_for
-from pruner.survivors.views import columns, page, terminal, wrap
+from pruner.survivors.show import write_survivors
+from pruner.survivors.views import NORMAL, STRUCK, columns, page, terminal, wrap
+from pruner.utils.screen import print_coloured
 
 SCRIPT = "pruner.survivors"
 HOSTILE = "<script>alert('&amp;')</script>"
@@ -185,9 +189,22 @@ def test_the_page_holds_the_data_and_text_stays_text():
     assert not {tag for tag, _ in found.tags} & {"script", "i", "img", "link"}
     assert HOSTILE not in text
     assert "http" not in text.replace("http-equiv", "")
-    assert [[word for word, _ in row] for row in found.rows] == [[layer, *EXAMPLE.words] for layer in EXAMPLE.layers]
+    words = [*EXAMPLE.words[:-1], "a\\x1b[31mb"]
+    assert [[word for word, _ in row] for row in found.rows] == [[layer, *words] for layer in EXAMPLE.layers]
     assert [[mark for _, mark in row] for row in found.rows] == [["", "", "", "", "u"], ["", "", "del", "", "del"]]
     assert "unpruned: &lt;i&gt;0&lt;/i&gt; (60.0%), pruned: 1 (70.0%), label 1" in text
+
+
+def test_no_text_of_a_sentence_harms_page_data_or_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(survivor_show, "missing_matplotlib", lambda: "it is not there")
+    harm = "\x1b[31m\x9b\u202e\udc80\n"
+    each = Survivors([harm, "b"], [harm], [[1, 0]], harm, harm, harm)
+    write_survivors(tmp_path / harm, harm, {"model": harm}, [each])
+    print_coloured(terminal(each, colours=True), (STRUCK, NORMAL))
+    files = [(tmp_path / harm / f"survivors.{kind}").read_text("utf-8") for kind in ("json", "html")]
+    for text in (*files, capsys.readouterr().out.replace(STRUCK, "").replace(NORMAL, "")):
+        assert text.replace("\n", "").isprintable()
+    assert json.loads(files[0])["sentences"][0]["words"] == ["\\x1b[31m\\x9b\\u202e\\udc80\\n", "b"]
 
 
 PAIR = Survivors(
@@ -326,7 +343,7 @@ def test_the_terminal_shows_dots_for_what_is_dropped():
 def test_nothing_in_the_data_steers_the_terminal():
     text = terminal(EXAMPLE, colours=False, width=200)
     assert "\x1b" not in text
-    assert "a\N{REPLACEMENT CHARACTER}[31mb" in text
+    assert "a\\x1b[31mb" in text
     assert columns("中文 e\u0301") == 6
 
 
@@ -426,14 +443,17 @@ def test_a_run_keeps_its_model_and_shows_its_words(run, prepared):  # noqa: F811
     assert f"{record['model_folder']}: the model of records/BERT/mrpc/{run_folder.name} is not there" in err
 
 
-def test_an_lstm_too(run, prepared_words):  # noqa: F811
-    assert run("RunLstm4Glue", *QUICK_LSTM, "--methods", "student", "--save-models", "models")[0] == 0
+def test_an_lstm_too_whose_model_is_elsewhere_in_the_home_folder(run, prepared_words, monkeypatch):  # noqa: F811
+    models = f"{prepared_words}-models"
+    monkeypatch.setenv("HOME", str(prepared_words.parent))
+    assert run("RunLstm4Glue", *QUICK_LSTM, "--methods", "student", "--save-models", models)[0] == 0
     name = "student-gate_0.9_seed1"
     record = records(prepared_words / "records")[name]
-    assert record["model_folder"] == f"models/mrpc/{name}"
-    code, _, err = run(SCRIPT, f"records/LSTM/mrpc/{name}", "--dev", "2")
+    assert record["model_folder"] == f"~/{Path(models).name}/mrpc/{name}"
+    code, _, err = run(SCRIPT, f"records/LSTM/mrpc/{name}", "--dev", "2", "--cache", "cache/lstm")
     assert code == 0, err
     data = json.loads((prepared_words / "records" / "LSTM" / "mrpc" / name / "survivors.json").read_text("utf-8"))
+    assert data["about"]["model"] == f"lstm, {record['model_folder']}"
     for each, example in zip(data["sentences"], record["examples"], strict=False):
         assert [" ".join(part) for part in (each["words"][: each["second"]], each["words"][each["second"] :])] == (
             example["sentence"].split(" / ")

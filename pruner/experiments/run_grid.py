@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from traceback import format_exception
 
-from pruner import STOPPED
+from pruner import NO_MEMORY, STOPPED, is_want_of_memory
 from pruner.data.cache import Cache
 from pruner.data.task import Task
 from pruner.experiments.cell import Cell, Grid, make_cells
@@ -22,7 +22,7 @@ from pruner.training.context import Context
 from pruner.training.stage import Stages
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import from_main, is_main, num_processes
-from pruner.utils.errors import NO_MEMORY, CellError, SettingError, UserError, flag_name
+from pruner.utils.errors import CellError, SettingError, UserError, flag_name
 from pruner.utils.files import check_writable, remove, write_whole
 from pruner.utils.locks import Lock
 from pruner.utils.progress import close_bars, duration
@@ -123,7 +123,7 @@ def error_file(grid: Grid, cell: Cell) -> Path:
 
 def failure(grid: Grid, cell: Cell, error: Exception) -> str:
     """Say in a line what has ended a cell; where nobody has foreseen it, with the file that says where it was."""
-    if isinstance(error, MemoryError):
+    if is_want_of_memory(error):
         what = NO_MEMORY
     elif isinstance(error, UserError | OSError):
         what = str(error)

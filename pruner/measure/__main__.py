@@ -2,8 +2,7 @@
 
 from typing import Literal
 
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
+from pruner import run_script
 
 # Model: one of these
 weights: str | None = None  # a BERT: a folder, or a model of the hub
@@ -30,6 +29,8 @@ json: str | None = None  # where the result goes; None: a file in records/speed/
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals())
     from pruner.measure.speed import measure_and_write
 

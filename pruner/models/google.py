@@ -8,6 +8,9 @@ from pathlib import Path
 
 from pruner.utils.errors import UserError, listed
 
+# Google's code has used the tanh form of GELU since February 2019 and the exact one before; its config says "gelu" for
+# both, which transformers takes for the exact one.
+GELU = {"tanh": "gelu_pytorch_tanh", "exact": "gelu"}
 SQUAD = re.compile(r"cls/squad/")  # the head of run_squad.py
 TF2 = re.compile(r"\.ATTRIBUTES/|_CHECKPOINTABLE_OBJECT_GRAPH")
 PADDED_TO = (8, 16, 32, 64, 128)  # the next multiple of one of these has a table of word pieces that was padded

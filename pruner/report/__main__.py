@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from pruner.utils.errors import run_script
-from pruner.utils.flags import parse_flags
+from pruner import run_script
 
 # Flags
 records = "records"  # the folder of the records, and of what is written
@@ -11,6 +10,8 @@ figures = True  # draw figures, and not only tables and CSV
 
 
 def main() -> None:
+    from pruner.utils.flags import parse_flags
+
     args = parse_flags(globals())
     from pruner.report.figures import missing_matplotlib
     from pruner.report.page import write_report

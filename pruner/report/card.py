@@ -1,7 +1,6 @@
 """The model card of a kept model, its ``README.md``: what the record says of it, and how it is loaded."""
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,9 @@ from huggingface_hub import ModelCardData
 from pruner.compress.tokens.schedule import schedule_text
 from pruner.data.task import Task
 from pruner.report.records import Record
-from pruner.report.tables import metric_text, one_answer
+from pruner.report.tables import hardware, metric_text, one_answer
 from pruner.utils.errors import listed
-
-MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~$&])")  # what Markdown would read as more than text
+from pruner.utils.text import escape_markdown, impersonal, printable
 
 BERT = """\
 from transformers import {auto}
@@ -40,20 +38,15 @@ print(model.config.id2label[model(*ids).logits.argmax().item()])
 SENTENCES = ("a charming and often affecting journey", "a journey that one likes to remember")
 
 
-def plain(text: str) -> str:
-    """Escape text that may come from a user's files, so that Markdown shows it as it is, in one line."""
-    return MARKUP.sub(r"\\\1", " ".join("".join(c if c.isprintable() else " " for c in text).split()))
-
-
 def card(record: Record, task: Task, model: Any, folder: Path) -> str:
     """Write the card of ``model``, which is the record's and kept in ``folder``."""
     title = f"{record.title}, {record.variant}, on {record.task}"
     tags = list(dict.fromkeys(["token-pruning", record.model, record.method, record.task]))
     data = ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags)
-    facts = {name: plain(text) for name, text in told(record, task).items() if text}
+    facts = {name: escape_markdown(text) for name, text in told(record, task).items() if text}
     table = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in facts.items())])
-    warning = collapse(record)
-    parts = [f"---\n{data.to_yaml()}\n---", f"# {plain(title)}", *([f"**{plain(warning)}**"] if warning else [])]
+    warning = escape_markdown(collapse(record))
+    parts = [f"---\n{data.to_yaml()}\n---", f"# {escape_markdown(title)}", *([f"**{warning}**"] if warning else [])]
     parts += [
         table,
         "To load it, in the folder of the code that made it:",
@@ -98,13 +91,13 @@ def saved(record: Record) -> str:
     """Write what the model saves, and on what it was timed."""
     latency: Mapping[str, Any] = record.latency or {}
     environment = record.environment
-    hardware = environment.get("gpu") or f"{environment.get('cpu')} with {environment.get('threads')} threads"
+    device = hardware(*(environment.get(key) for key in ("gpu", "cpu", "threads"))) or "a machine without a name"
     tokens = record.section.get("tokens")
     return ", ".join(
         [
             *([f"{tokens['effective_rate']:.1%} of the tokens not computed"] if tokens else []),
             f"FLOPs reduction {record.flops['reduction']:.2f}x",
-            f"speed-up {latency['speedup']:.2f}x in batches of {latency.get('batch_size')} on {hardware}",
+            f"speed-up {latency['speedup']:.2f}x in batches of {latency.get('batch_size')} on {device}",
         ]
     )
 
@@ -116,6 +109,8 @@ def snippet(record: Record, task: Task, model: Any, folder: Path) -> str:
     auto = ["AutoTokenizer", "pipeline"] + ([] if own else [name])
     for_pipeline: Any = dict(zip(("text", "text_pair"), texts, strict=False)) if len(texts) == 2 else texts[0]
     template, text = (LSTM, texts) if record.model == "lstm" else (BERT, for_pipeline)
-    values = {"folder": folder.as_posix(), "text": text, "length": record.settings["max_length"]}
-    written = {key: json.dumps(value, ensure_ascii=False) for key, value in values.items()}
+    values = {"folder": impersonal(folder.as_posix()), "text": text, "length": record.settings["max_length"]}
+    written = {key: printable(json.dumps(value, ensure_ascii=False)) for key, value in values.items()}
+    if values["folder"].startswith("~"):
+        own, written["folder"] = f"{own}import os\n", f"os.path.expanduser({written['folder']})"
     return template.format(auto=", ".join(auto), own=own, name=name, **written)

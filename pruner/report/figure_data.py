@@ -121,7 +121,7 @@ def tokens(frame: pd.DataFrame) -> Chart | None:
     points = frame.assign(x=[range(1, len(kept) + 1) for kept in shares], y=shares, x_label="layer").explode(["x", "y"])
     points["y"] *= 100
     points = points.sort_values("target_flops_reduction", kind="stable").rename(columns={"way_dash": "dash"})
-    budgets = points["target_flops_reduction"].map("FLOPs reduction {:g}x".format, na_action="ignore")
+    budgets = points["target_flops_reduction"].map("FLOPs reduction {:g}x".format, na_action="ignore").astype(object)
     points["panel"] = budgets.fillna("")
     points["label"] = points["label"].where(budgets.isna(), points["label"] + ", " + points["way"])
     lines = averaged(points, [*PANEL, "label", "look", "dash", "setting", "x"], ["y"])

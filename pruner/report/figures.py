@@ -1,6 +1,8 @@
 """Draw charts as PNG and SVG. They know no record; Matplotlib is loaded with the first of them."""
 
 import io
+import os
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,10 +46,14 @@ class Chart(NamedTuple):
 
 def missing_matplotlib() -> str:
     """Say why figures cannot be drawn; nothing where they can."""
+    backend = os.environ.pop("MPLBACKEND", None)  # which is for windows, and may be one that is not there
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:
         return f"matplotlib: {error}; pip install -r requirements.txt brings it"
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
     return ""
 
 
@@ -61,7 +67,9 @@ def draw(chart: Chart) -> dict[str, bytes]:
     rows = -(-len(panels) // columns)
     names = chart.lines.sort_values("look", kind="stable")["label"].unique()
     legend = 0.6 + 0.075 * max(map(len, names))
-    with rc_context(SETTINGS | {"font.size": 9, "axes.titlesize": 9, "figure.titlesize": 10}):
+    looks = SETTINGS | {"font.size": 9, "axes.titlesize": 9, "figure.titlesize": 10}
+    with rc_context(looks), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(columns * WIDTH + legend, rows * HEIGHT + 0.4), layout="constrained")
         grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
         handles: dict[str, Any] = {}

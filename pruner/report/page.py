@@ -14,10 +14,11 @@ import pandas as pd
 
 from pruner.report.figure_data import charts
 from pruner.report.figures import draw
-from pruner.report.records import Record, read_records
-from pruner.report.tables import comparisons, labelled, markdown, plural, summary
+from pruner.report.records import FOLDER, Record, read_records
+from pruner.report.tables import comparisons, hardware, labelled, markdown, plural, summary
 from pruner.utils.errors import UserError
 from pruner.utils.files import check_regular, write_whole
+from pruner.utils.text import escape_csv, escape_markdown, printable
 
 OURS = "<!-- written by python -m pruner.report, and replaced by the next one -->"
 INTRODUCTION = f"""{OURS}
@@ -32,6 +33,7 @@ method needs; records of different folders, models or settings are not averaged.
 """
 LONG = ["loss", "examples"]  # of a record; what a CSV has no place for
 FIGURE = re.compile(r"\((figures/[^)/]+\.(?:png|svg))\)")  # as a page shows one
+LONGEST = 100  # characters of a figure's name before the chart's
 GRID_FOLDERS = "BERT", "LSTM"  # of the default layout, in the folder of which the report lies
 
 
@@ -51,14 +53,14 @@ def groups(records: dict[str, Record]) -> list[Group]:
         tables["/".join(name.split("/")[:-2]), record.model, record.task, tuple(record.metrics)].append(name)
     made: list[Group] = []
     for (folder, model, task, _), members in sorted(tables.items()):
-        heading = f"{folder or model.upper()}: {task}"
+        heading = f"{printable(folder) or model.upper()}: {task}"
         if model.upper() not in (folder or model.upper()).split("/"):
             heading += f" ({model})"
-        place = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(filter(None, (folder, model, task))))
+        place = re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(filter(None, (folder, model, task))))[-LONGEST:]
         while place in [group.place for group in made]:
             place += "-"
         frame = labelled([records[name] for name in members])
-        made.append(Group(heading, place, frame.assign(folder=[members[at] for at in frame.index])))
+        made.append(Group(heading, place, frame.assign(folder=pd.Series(members, dtype=object))))  # any bytes
     return made
 
 
@@ -69,31 +71,33 @@ def csv(records: dict[str, Record]) -> str:
     # What is null in one record and has keys in another, as a baseline's latency, has columns for these only.
     parents = {column.rpartition(".")[0] for column in frame}
     frame = frame.drop(columns=[column for column in frame if column in parents and frame[column].isna().all()])
-    frame.insert(0, "folder", names)
-    return frame.map(lambda cell: json.dumps(cell) if isinstance(cell, list) else cell).to_csv(index=False)
+    frame.insert(0, FOLDER, [printable(name) for name in names])
+    frame = frame.map(lambda cell: json.dumps(cell) if isinstance(cell, list) else cell)
+    frame = frame.map(lambda cell: escape_csv(cell) if isinstance(cell, str) else cell).rename(columns=escape_csv)
+    return frame.to_csv(index=False)
 
 
 def words(frame: pd.DataFrame, root: Path) -> list[str]:
     """Link for each row of the ``summary`` to the pages of surviving words that its records below ``root`` have."""
-    pages = frame["folder"] + "/survivors.html"
-    links = frame.assign(page=pages.where([(root / page).is_file() for page in pages]))
-    rows = links.groupby(["task", "label", "variant"], sort=False)
-    return [" ".join(f"[words]({quote(page)})" for page in cells["page"].dropna()) for _, cells in rows]
+    pages = [f"{folder}/survivors.html" for folder in frame["folder"]]
+    links = [f"[words]({quote(os.fsencode(page))})" if (root / page).is_file() else "" for page in pages]
+    rows = frame.assign(link=links).groupby(["task", "label", "variant"], sort=False)
+    return [" ".join(filter(None, cells["link"])) for _, cells in rows]
 
 
 def section(group: Group, figures: Sequence[str], root: Path) -> str:
     """Write a group's heading, hardware, tables and figures, for a page in ``root``."""
     frame = group.frame
-    blank = pd.Series(None, frame.index, dtype="str")
-    gpu, cpu, threads = (frame.get(f"environment.{key}", blank) for key in ("gpu", "cpu", "threads"))
-    parts = [f"## {group.title}"]
-    hardware = gpu.where(gpu.notna(), cpu + " with " + threads.astype(str) + " threads").dropna().unique()
-    if len(hardware):
-        parts.append(f"Timed on {', '.join(sorted(hardware))}.")
+    blank = pd.Series(None, frame.index)
+    timed_on = map(hardware, *(frame.get(f"environment.{key}", blank) for key in ("gpu", "cpu", "threads")))
+    parts = [f"## {escape_markdown(group.title)}"]
+    if devices := sorted({*timed_on} - {""}):
+        parts.append(f"Timed on {escape_markdown(', '.join(devices))}.")
     table, links = summary(frame, "label", differences=True).drop(columns="task"), words(frame, root)
+    table = table.astype(str).map(escape_markdown)
     parts.append(markdown(table.assign(words=links) if any(links) else table))
     if (frame["label"] == frame["title"]).all():
-        parts += map(markdown, comparisons(frame))
+        parts += [markdown(compared.astype(str).map(escape_markdown)) for compared in comparisons(frame)]
     parts += [f"![{Path(name).name}]({name}.png) ([SVG]({name}.svg))" for name in figures]
     return "\n\n".join(parts)
 
@@ -126,9 +130,9 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
             section(group, [name for name in figures if with_figures or (root / f"{name}.png").is_file()], root)
         )
     if skipped:
-        parts.append(f"Skipped, for they are no records of these runs: {', '.join(skipped)}.")
+        parts.append(f"Skipped, for they are no records of these runs: {', '.join(map(escape_markdown, skipped))}.")
     text = "\n\n".join(parts) + "\n"
-    files |= {"records.csv": csv(records).encode(errors="replace"), page.name: text.encode(errors="replace")}
+    files |= {"records.csv": csv(records).encode(), page.name: text.encode()}
     for name, content in files.items():
         if not (root / name).is_file() or (root / name).read_bytes() != content:
             write_whole(root / name, content)
@@ -136,9 +140,9 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
         with suppress(OSError):
             (root / name).unlink()
     for name in skipped:
-        print(f"skipped {root / name}: not a record")
+        print(f"skipped {printable(str(root / name))}: not a record")
     more = f", {plural(sum(name.endswith('.png') for name in files), 'figure')}" if with_figures else ""
-    print(f"-> {page} ({plural(len(records), 'record')}, {plural(len(tables), 'table')}{more})")
+    print(f"-> {printable(str(page))} ({plural(len(records), 'record')}, {plural(len(tables), 'table')}{more})")
     return page
 
 

@@ -13,20 +13,25 @@ from typing import Any
 
 from tqdm import tqdm
 
-from pruner.report.schema import SCHEMA, VERSION, fits
+from pruner.report.schema import SCHEMA, VERSION, column, fits, plain
 from pruner.report.upgrade import upgrade
 from pruner.training.context import identity
 from pruner.utils.errors import NotFiniteError, UserError
 from pruner.utils.files import cannot_read, check_regular, is_there
 from pruner.utils.folders import whole_folder
+from pruner.utils.text import clean, impersonal, printable
 
+FOLDER = "folder"  # the column of a table that names a record
 OUTDATED = "outdated"  # a file beside a record that is to be replaced
 NOT_OURS = "published", "speed"  # in a folder named records: what came with the code
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """The result of one finished cell; raises a ValueError if a key is not as said here, or is in ``section`` too."""
+    """The result of one finished cell, its texts ``clean``.
+
+    Raises a ValueError if a key is not as said here, or is in ``section`` too.
+    """
 
     model: str  # the backbone: "bert" or "lstm"
     task: str
@@ -55,15 +60,18 @@ class Record:
     section: dict[str, Any] = field(default_factory=dict)  # the method's own keys, which stand beside those above
 
     def __post_init__(self) -> None:
-        if shared := self.section.keys() & COMMON:
+        if shared := self.section.keys() & {*COMMON, FOLDER}:
             raise ValueError(f"{', '.join(sorted(shared))}: in a method's section, but a key of all records")
+        if unnamed := [key for key in self.section if not column(key)]:
+            raise ValueError(f"{unnamed[0]!r:.60}: no name of a table's column")
         content = self.to_json()
-        for key, schema in SCHEMA.items():
-            if key in content and not fits(content[key], schema):
-                raise ValueError(f"{key}: {content[key]!r:.60} cannot stand in a record")
+        for key, value in content.items():
+            if not plain(value) or (key in SCHEMA and not fits(value, SCHEMA[key])):
+                raise ValueError(f"{key}: {value!r:.60} cannot stand in a record")
         if self.metrics.keys() != self.baseline_metrics.keys():
             raise ValueError("baseline_metrics: not those that metrics has")
-        json.dumps(content, allow_nan=False)
+        for key in COMMON:
+            object.__setattr__(self, key, clean(getattr(self, key)))
 
     def to_json(self) -> dict[str, Any]:
         """Return what ``record.json`` holds: the common keys, and the section's beside them."""
@@ -90,9 +98,10 @@ class Log:
         self.lines: list[str] = []
 
     def __call__(self, text: str = "") -> None:
+        text = printable(text, "\n")
         tqdm.write(text)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        self.lines += [f"{now}  {line}" for line in text.strip("\n").split("\n")]
+        self.lines += [f"{now}  {impersonal(line)}" for line in text.strip("\n").split("\n")]
 
     def start_cell(self) -> None:
         self.lines = []
@@ -133,7 +142,7 @@ def finished_record(folder: Path, settings: dict) -> Record | None:
     record = read_record(folder)
     if record is None:
         return None
-    settings, recorded = identity(json.loads(json.dumps(settings))), identity(record.settings)
+    settings, recorded = identity(clean(json.loads(json.dumps(settings)))), identity(record.settings)
     for key in sorted(settings.keys() | recorded.keys()):
         then, now = recorded.get(key), settings.get(key)
         if then != now:

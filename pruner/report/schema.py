@@ -8,6 +8,8 @@ from pruner.data.task import NAME
 
 VERSION = 2
 LARGEST = 1e9  # number that a figure shows
+LONGEST = 500  # characters of what tables and figures show
+DEEPEST = 10  # lists and dictionaries in each other
 
 
 def fits(value: Any, schema: Any) -> bool:
@@ -31,14 +33,41 @@ def number(low: float, high: float = LARGEST) -> Callable[[Any], bool]:
     return lambda value: fits(value, (int, float)) and low <= value <= high
 
 
+def whole(low: int) -> Callable[[Any], bool]:
+    return lambda value: fits(value, int) and low <= value <= LARGEST
+
+
 def name(value: object) -> bool:
     """Check that it can be part of a folder's name."""
-    return isinstance(value, str) and NAME.fullmatch(value) is not None
+    return isinstance(value, str) and len(value) <= LONGEST and NAME.fullmatch(value) is not None
+
+
+def column(value: str) -> bool:
+    """Check that it can name a column beside those of nested keys, whose names are joined by dots."""
+    return bool(value) and "." not in value
 
 
 def cell_text(value: object) -> bool:
     """Check that it can stand in a cell of a Markdown table."""
-    return isinstance(value, str) and value.isprintable() and "|" not in value
+    return isinstance(value, str) and value.isprintable() and "|" not in value and len(value) <= LONGEST
+
+
+def plain(value: Any, depth: int = DEEPEST) -> bool:
+    """Check that all numbers have 64 bits, and that nothing is nested deeper than in any record."""
+    if isinstance(value, dict):
+        return depth > 0 and all(isinstance(key, str) and plain(value[key], depth - 1) for key in value)
+    if isinstance(value, list | tuple):
+        return depth > 0 and all(plain(element, depth - 1) for element in value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return -(2**63) <= value < 2**63 if isinstance(value, int) else value is None or isinstance(value, str)
+
+
+def some(schemas: dict[str, Any]) -> Callable[[Any], bool]:
+    """Check a dictionary that has some of the keys, and any others."""
+    return lambda value: (
+        isinstance(value, dict) and all(fits(value[key], schemas[key]) for key in schemas.keys() & value.keys())
+    )
 
 
 def metrics(value: object) -> bool:
@@ -73,10 +102,11 @@ SCHEMA: dict[str, Any] = {
     "flops": SIZES | {"reduction": number(0)},
     **dict.fromkeys(("parameters", "bytes"), (None, SIZES)),
     "latency": (None, {"baseline_ms": AMOUNT, "pruned_ms": AMOUNT, "speedup": number(0)}),
-    "examples": [dict],
+    "examples": [{"sentence": str, "kept": str}],
     "model_folder": (None, str),
     "loss": [{"step": number(0), "loss": number(-LARGEST)}],
-    **dict.fromkeys(("settings", "environment"), dict),
+    "settings": some({"max_length": whole(1)}),
+    "environment": some({"gpu": (None, str), "cpu": (None, str), "threads": (None, whole(0))}),
     "seconds": AMOUNT,
     # Of the methods' own keys those that tables and figures read, where a method has them.
     "teacher": (None, name),

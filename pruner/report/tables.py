@@ -11,7 +11,9 @@ from pruner.compress.tokens.scores import SCORERS
 from pruner.report.records import Record
 from pruner.training.context import identity
 from pruner.utils.errors import listed
+from pruner.utils.text import shorten
 
+LONGEST = 60  # characters of a setting in a label
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
 WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
 # What only some methods' records have.
@@ -40,7 +42,7 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     frame["score"] = [100 * next(iter(record.metrics.values())) for record in records]
     frame["unpruned"] = [100 * record.baseline_metrics[next(iter(record.metrics))] for record in records]
     frame["lost"] = frame["score"] - frame["unpruned"]
-    frame["way"] = frame["schedule_source"].map(lambda source: WAYS.get(source, source), na_action="ignore").fillna("")
+    frame["way"] = [WAYS.get(source, source) if isinstance(source, str) else "" for source in frame["schedule_source"]]
     frame["one_answer"] = [one_answer(record.collapsed) for record in records]
     frame["unpruned_answer"] = [one_answer(record.baseline_collapsed) for record in records]
     return frame
@@ -92,7 +94,7 @@ def labelled(records: Sequence[Record]) -> pd.DataFrame:
     varying = sorted(settings.columns[settings.fillna("null").groupby(rows).nunique().gt(1).any()])
     differences = (told.dropna().items() for _, told in settings[varying].iterrows())
     frame["label"] = [
-        ", ".join([title, *(f"{key} {value}" for key, value in told)]).replace("|", "/")
+        ", ".join([title, *(shorten(f"{key} {value}", LONGEST) for key, value in told)]).replace("|", "/")
         for title, told in zip(frame["title"], differences, strict=True)
     ]
     by = ["method", "label", "way", "target_flops_reduction", "tokens.effective_rate", "seed"]
@@ -176,6 +178,13 @@ def nested(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     """Return the columns of what is nested below a key, those that the records have."""
     columns = frame.filter(regex=rf"^{key}\.").dropna(axis="columns", how="all")
     return columns.rename(columns=lambda name: name.removeprefix(f"{key}."))
+
+
+def hardware(gpu: str | None, cpu: str | None, threads: float | None) -> str:
+    """Name what a record was timed on; nothing where it does not say."""
+    if isinstance(gpu, str):
+        return gpu
+    return f"{cpu} with {threads:.0f} threads" if isinstance(cpu, str) and pd.notna(threads) else ""
 
 
 def average(values: pd.Series, form: str) -> str:

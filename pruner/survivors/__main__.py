@@ -1,10 +1,12 @@
 """Which words survive, layer by layer, in the terminal, as pictures and as a page: python -m pruner.survivors"""
 
-from pruner.utils.errors import UserError, run_script
-from pruner.utils.flags import Parser
+from pruner import run_script
 
 
 def main() -> None:
+    from pruner.utils.errors import UserError
+    from pruner.utils.flags import Parser
+
     parser = Parser(__doc__, prog="python -m pruner.survivors")
     add = parser.add_argument
     add("run", nargs="?", help="a record's folder, or that of a kept model (default: the newest run in records/)")

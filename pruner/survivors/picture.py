@@ -5,7 +5,8 @@ from typing import Literal
 
 from pruner.report.figures import RESOLUTION, SETTINGS, as_files
 from pruner.survivors.kept import Survivors
-from pruner.survivors.views import is_right_to_left, parts, predictions, shown, shown_line, wrap
+from pruner.survivors.views import is_right_to_left, parts, predictions, shown, wrap
+from pruner.utils.text import printable
 
 SIZE = 8  # points
 WIDTH = 6.75  # inches at most, as all that follows: a page of two columns
@@ -23,7 +24,7 @@ def draw_survivors(sentence: Survivors) -> tuple[dict[str, bytes], str]:
     from matplotlib.lines import Line2D
 
     words = [shown(word) for word in sentence.words]
-    title = shown_line(predictions(sentence))
+    title = printable(predictions(sentence))
     families, missing = fonts_for("".join([*words, title]))
     with rc_context(SETTINGS | {"font.size": SIZE, "font.family": families}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")

@@ -19,9 +19,11 @@ from pruner.report.records import Record, read_record, read_records
 from pruner.report.tables import metric_text, plural
 from pruner.survivors.kept import KeptModel, Survivors, load_kept
 from pruner.survivors.picture import draw_survivors
-from pruner.survivors.views import page, terminal
+from pruner.survivors.views import NORMAL, STRUCK, page, terminal
 from pruner.utils.errors import UserError
 from pruner.utils.files import write_whole
+from pruner.utils.screen import print_coloured
+from pruner.utils.text import clean, printable, recorded_path, shorten
 
 
 def newest_run(root: Path) -> Path:
@@ -44,7 +46,7 @@ def read_run(run: Path) -> tuple[Path, Record | None]:
         raise UserError(f"{run}: not finished; start its run script again")
     if record.model_folder is None:
         raise UserError(f"{run}: its model was not kept; run it again with --force and without --discard-models")
-    folder = Path(record.model_folder)
+    folder = Path(recorded_path(record.model_folder))
     if not folder.is_dir():
         raise UserError(f"{folder}: the model of {run} is not there; go to where it was run, or name its folder")
     return folder, record
@@ -102,9 +104,10 @@ def about(model: KeptModel, folder: Path, task: str, record: Record | None, run:
 
 def write_survivors(folder: Path, title: str, told: dict[str, str], sentences: list[Survivors]) -> None:
     """Write data, page and pictures into ``folder``; print what is there."""
-    data = {"title": title, "about": told, "sentences": [asdict(sentence) for sentence in sentences]}
-    files = {"survivors.json": json.dumps(data, indent=1, ensure_ascii=False).encode(errors="replace")}
-    files["survivors.html"] = page(title, told, sentences).encode(errors="replace")
+    title, told = clean(title), clean(told)
+    data = {"title": title, "about": told, "sentences": [clean(asdict(sentence)) for sentence in sentences]}
+    files = {"survivors.json": json.dumps(data, indent=1, ensure_ascii=False).encode()}
+    files["survivors.html"] = page(title, told, sentences).encode()
     problem = missing_matplotlib()
     if problem:
         print(f"no pictures: {problem}")
@@ -113,14 +116,15 @@ def write_survivors(folder: Path, title: str, told: dict[str, str], sentences: l
         picture, missing = draw_survivors(sentence)
         files |= {f"{name}.{kind}": content for kind, content in picture.items()}
         if missing:
-            print(f"no font of this machine has {missing}: boxes in {name}, the page is not affected")
+            letters = shorten(printable(missing), 40)
+            print(f"no font of this machine has {letters}: boxes in {name}, the page is not affected")
     for name, content in files.items():
         write_whole(folder / name, content)
     for old in folder.glob("survivors-*.*"):
         if old.name not in files:
             old.unlink()
     more = "" if problem else f" and {plural(len(sentences), 'picture')}, as PNG and SVG"
-    print(f"-> {folder / 'survivors.html'}{more}")
+    print(f"-> {printable(str(folder / 'survivors.html'))}{more}")
 
 
 def show(args: argparse.Namespace) -> None:
@@ -132,13 +136,13 @@ def show(args: argparse.Namespace) -> None:
     task = record.task if record else run.resolve().parent.name
     model = load_kept(folder, record.settings.get("max_length") if record else None)
     title = f"{task}: " + (f"{record.title} {record.variant}" if record else run.name)
-    print(f"{title} ({run})\n")
+    print(f"{printable(f'{title} ({run})')}\n")
     if args.sentence:
         sentences = own_sentences(model, task, args.sentence, args.second)
     else:
         sentences = dev_sentences(model, folder, task, args.cache, args.dev)
     colours = sys.stdout.isatty() and "NO_COLOR" not in os.environ
     for sentence in sentences:
-        print(terminal(sentence, colours))
+        print_coloured(terminal(sentence, colours), (STRUCK, NORMAL))
     told = about(model, folder, task, record, run)
     write_survivors(Path(args.output) if args.output else run, title, told, sentences)

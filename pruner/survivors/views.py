@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 
 from pruner.survivors.kept import Survivors
+from pruner.utils.text import printable
 
 LONGEST = 30  # characters of a word, where lines are wrapped
 STRUCK, NORMAL = "\x1b[2;9m", "\x1b[0m"  # dim and crossed out
@@ -65,15 +66,15 @@ def wrap(widths: Sequence[float], limit: float, space: float) -> Iterator[range]
         yield range(first, len(widths))
 
 
-def shown_line(text: str) -> str:
-    """Replace what is invisible or would steer the terminal."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def shown(word: str) -> str:
     """Make a word printable, and not too long to wrap."""
-    clean = shown_line(word)
+    clean = printable(word)
     return clean if len(clean) <= LONGEST else clean[: LONGEST - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def markup(text: str) -> str:
+    """Write a text as HTML shows it."""
+    return escape(printable(text))
 
 
 def columns(text: str) -> int:
@@ -100,7 +101,7 @@ def terminal(sentence: Survivors, colours: bool, width: int | None = None) -> st
     named = parts(sentence)
     margin = max(map(len, [*sentence.layers, *(name for name, _ in named)])) + 2
     limit = (width or shutil.get_terminal_size().columns) - margin
-    lines = [shown_line(predictions(sentence))]
+    lines = [printable(predictions(sentence))]
     for name, part in named:
         for line in wrap([columns(words[item]) for item in part], limit, 1):
             items = [part[at] for at in line]
@@ -113,15 +114,15 @@ def terminal(sentence: Survivors, colours: bool, width: int | None = None) -> st
 
 def page(title: str, about: Mapping[str, str], sentences: Sequence[Survivors]) -> str:
     """Write a page of its own, which loads nothing; ``about`` is what is said of the run, by name."""
-    told = "\n".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in about.items())
-    return PAGE.format(title=escape(title), about=told, sentences="\n".join(map(section, sentences)))
+    told = "\n".join(f"<dt>{markup(name)}</dt><dd>{markup(value)}</dd>" for name, value in about.items())
+    return PAGE.format(title=markup(title), about=told, sentences="\n".join(map(section, sentences)))
 
 
 def section(sentence: Survivors) -> str:
     """Write a table of a sentence, with a row for each layer; the sentences of a pair are its row groups."""
     direction = "rtl" if is_right_to_left(sentence.words) else "ltr"
     groups = [group(sentence, name, part) for name, part in parts(sentence)]
-    return f"""<h2>{escape(predictions(sentence))}</h2>
+    return f"""<h2>{markup(predictions(sentence))}</h2>
 <table dir="{direction}">
 {chr(10).join(groups)}
 </table>"""
@@ -131,11 +132,11 @@ def group(sentence: Survivors, name: str, part: range) -> str:
     rows = [f'<tr><th scope="rowgroup" colspan="2"><bdi>{name}</bdi></th></tr>'] if name else []
     for layer, kept in zip(sentence.layers, sentence.kept, strict=True):
         words = " ".join(marked(sentence.words[item], kept[item]) for item in part)
-        rows.append(f'<tr><th scope="row"><bdi>{escape(layer)}</bdi></th><td>{words}</td></tr>')
+        rows.append(f'<tr><th scope="row"><bdi>{markup(layer)}</bdi></th><td>{words}</td></tr>')
     return "<tbody>\n" + "\n".join(rows) + "\n</tbody>"
 
 
 def marked(word: str, share: float) -> str:
     """Mark a word up for the share of its pieces that is kept."""
-    text = f"<bdi>{escape(word)}</bdi>"
+    text = f"<bdi>{markup(word)}</bdi>"
     return text if share == 1 else f"<u>{text}</u>" if share else f"<del>{text}</del>"

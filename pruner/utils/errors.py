@@ -1,23 +1,23 @@
 """Errors written for the person who made the mistake: one line, exit code 2, no traceback."""
 
-import io
-import os
 import platform
 import sys
 from collections.abc import Callable, Collection, Iterable, Sequence
 from difflib import get_close_matches
 from importlib.metadata import PackageNotFoundError, version
-from typing import NoReturn
 
 from packaging.specifiers import SpecifierSet
 
-from pruner import STOPPED
+from pruner import NO_MEMORY, STOPPED, is_want_of_memory
 from pruner.utils.progress import close_bars
+from pruner.utils.screen import screens
+from pruner.utils.text import printable, shorten
 
 OLDEST_PYTHON = (3, 11)
+LONGEST, END = 400, 160  # characters of an error's line, and those of its end, which says what to do
+LONGEST_WORD = 90  # of a line that is longer
 # Versions that the tests have run on, and later ones that their authors' numbering promises to be compatible.
 SUPPORTED = {"torch": ">=2.11,<3", "transformers": ">=5.17,<6"}
-NO_MEMORY = "out of memory; close other programs, or use a machine with more"
 # The flags that are not named after their constant.
 FLAGS = {"pruning_schedule": "--schedule", "pruning_methods": "--methods"}
 
@@ -59,7 +59,7 @@ def unknown(kind: str, name: object, known: Collection[str]) -> str:
 
 def listed(names: Sequence[str], most: int = 10, longest: int = 40) -> str:
     """List names from a file in an error's line: ``most`` at most, each printable and cut to ``longest`` letters."""
-    shown = [repr(name if len(name) <= longest else f"{name[: longest - 3]}...")[1:-1] for name in names[:most]]
+    shown = [printable(shorten(name, longest)) for name in names[:most]]
     return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
@@ -78,19 +78,18 @@ def check_versions(packages: Sequence[str]) -> None:
             raise UserError(f"{package} {installed}: this code needs {SUPPORTED[package]}; {install}")
 
 
+@screens()
 def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
     """Run a script's ``main``; return the exit code: 2 after bad input, with one line on stderr, 130 after Ctrl-C."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # what is printed is UTF-8 wherever it goes
-            # In a file, lines of both streams come in their order, and at once.
-            stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
     try:
         check_versions(packages)
         main()
     except (UserError, OSError) as error:  # an OSError that was not foreseen, as a full disk
         print_line(f"error: {error}")
         return 2
-    except MemoryError:
+    except (MemoryError, ImportError, RuntimeError, SystemError) as error:
+        if not is_want_of_memory(error):
+            raise
         print_line(f"error: {NO_MEMORY}")
         return 2
     except KeyboardInterrupt as stop:
@@ -99,19 +98,10 @@ def outcome(main: Callable[[], None], packages: Sequence[str] = ()) -> int:
     return 0
 
 
-def run_script(main: Callable[[], None], packages: Sequence[str] = ()) -> NoReturn:
-    """Run a script's ``main`` as ``outcome`` does, and exit."""
-    code = outcome(main, packages)
-    if code == 130 or os.environ.get("WORLD_SIZE", "1") != "1":
-        # Without waiting for threads: libraries have pools, and one that was interrupted may never end; those by which
-        # several processes meet have aborted them on the way out.
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 def print_line(text: str) -> None:
     """Print a text as one line to stderr, below the progress bars."""
     close_bars()
-    print(" ".join(text.split()), file=sys.stderr)
+    words = printable(" ".join(text.split())).split(" ")
+    if len(" ".join(words)) > LONGEST:  # most often for a path's sake
+        words = [shorten(word, LONGEST_WORD, LONGEST_WORD // 3) for word in words]
+    print(shorten(" ".join(words), LONGEST, END), file=sys.stderr)

@@ -13,6 +13,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from pruner.utils.errors import UserError
+from pruner.utils.text import shorten
 
 UMASK = os.umask(0o077)  # to ask for it is to set it
 os.umask(UMASK)
@@ -141,8 +142,7 @@ def read_json(path: Path, missing_ok: bool = False) -> dict:
 
 def short(value: object) -> str:
     """Shorten a value of a JSON file for an error's line."""
-    text = json.dumps(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return shorten(json.dumps(value), 40)
 
 
 def read_size(config: dict, key: str, path: Path) -> int | None:

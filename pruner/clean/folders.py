@@ -1,20 +1,16 @@
-"""Remove kept stages and models that no unfinished cell needs: python -m pruner.clean"""
+"""What runs have kept that no unfinished cell needs, and its removal."""
 
+import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pruner.utils.errors import UserError, run_script
+from pruner.utils.errors import UserError
 from pruner.utils.files import check_regular, is_there, megabytes
-from pruner.utils.flags import parse_flags
 from pruner.utils.folders import own_files, remove_own
 from pruner.utils.locks import Lock
-
-cache = "cache"  # the folder in which the run scripts' cache folders lie
-models = True  # kept models too: python -m pruner.survivors and --predict-test read those of finished runs
-unfinished = False  # also what unfinished cells need: they begin anew when they are run again
-yes = False  # do not ask
+from pruner.utils.text import printable
 
 PLANS = "plans"  # what experiments/plan.py has written, in the folder of the stages
 FILES = "stage.json", "step.json", "config.json"  # one of them is in the folder of a stage, an old one or a model
@@ -64,22 +60,22 @@ def remove(kept: Kept) -> bool:
     """Remove a folder, unless a run is at work on it."""
     lock = Lock(kept.folder.with_name(kept.folder.name.removesuffix(".training")))
     if not lock.take(wait=False):
-        print(f"left {kept.folder}: another process is at work on it")
+        print(f"left {printable(str(kept.folder))}: another process is at work on it")
         return False
     remove_own(kept.folder, [*FILES, *OWN, *own_files(kept.folder)])
     lock.release()
     return True
 
 
-def main() -> None:
-    options = parse_flags(globals())
+def clean(options: argparse.Namespace) -> None:
+    """List what is kept, ask, and remove it."""
     root = Path(options.cache)
     if not root.is_dir():
         raise UserError(f"--cache (cache): {root} is no folder; name the one in which the run scripts' caches lie")
     removable = []
     for kept in find_kept(root, options.models):
         need = f", needed by {kept.cells} unfinished cell{'s' if kept.cells > 1 else ''}" if kept.cells else ""
-        print(f"{kept.folder}: {megabytes(kept.size)}{need}")
+        print(f"{printable(str(kept.folder))}: {megabytes(kept.size)}{need}")
         if options.unfinished or not kept.cells:
             removable.append(kept)
     if not removable:
@@ -91,7 +87,3 @@ def main() -> None:
         return
     removed = [kept for kept in removable if remove(kept)]
     print(f"removed {len(removed)} folders, {megabytes(sum(kept.size for kept in removed))}")
-
-
-if __name__ == "__main__":
-    run_script(main)
