@@ -114,7 +114,9 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
         more = f" (of {len(skipped)} files none is whole, as {skipped[0]})" if skipped else ""
         raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
     page, tables = root / "README.md", groups(records)
-    before = page.read_text(encoding="utf-8", errors="replace") if os.path.lexists(page) else OURS
+    before = "" if os.path.lexists(page) else OURS
+    if page.is_file():  # reading a pipe may never end
+        before = page.read_text(encoding="utf-8", errors="replace")
     if not before.startswith(OURS):
         raise UserError(f"{page}: not written by this report, and left as it is; move it, or name another folder")
     files: dict[str, bytes] = {}

@@ -119,6 +119,8 @@ def read_record(folder: Path) -> Record | None:
     if not os.path.lexists(path) or (folder / OUTDATED).is_file():
         return None
     try:
+        if not path.is_file():  # reading a pipe may never end
+            raise FileNotFoundError
         content = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("status", "complete") != "complete":
             return None
