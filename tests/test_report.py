@@ -258,7 +258,7 @@ def test_a_page_that_someone_else_wrote_is_not_overwritten(records, run):
     (records / "README.md").write_text("# Mine\n", encoding="utf-8")
     code, _, err = run(REPORT)
     assert code == 2
-    assert "records/README.md: not written by this report" in err
+    assert "records/README.md: a pipe, socket or device" in err
     assert (records / "README.md").read_text("utf-8") == "# Mine\n"
     assert not (records / "records.csv").exists()
 
@@ -603,3 +603,14 @@ def test_a_refusal_makes_no_folders(tmp_path, run, content):
     before = set(tmp_path.rglob("*"))
     assert run(REPORT, "--records", "records/BERT")[0] == 2
     assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no named pipes in folders")
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(records, run):
+    (records / "BERT" / "mrpc" / "odd").mkdir()
+    os.mkfifo(records / "BERT" / "mrpc" / "odd" / "record.json")
+    assert read_records(records)[1] == ["BERT/mrpc/odd/record.json"]
+    os.mkfifo(records / "README.md")
+    code, _, err = run(REPORT, "--no-figures")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "records/README.md: a pipe, socket or device" in err
