@@ -226,3 +226,9 @@ def test_a_place_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write_cache(tmp_path / "cache", make_cache(), "bert", "abc")
     assert [entry.name for entry in tmp_path.iterdir()] == ["cache"]
+
+
+def test_a_cache_that_cannot_be_looked_for_is_not_a_missing_one(tmp_path):
+    (tmp_path / "cache").symlink_to("cache")  # which leads nowhere, as a folder that may not be entered
+    with pytest.raises(UserError, match=r"cache/mrpc\.safetensors: cannot be read \(.*\); allow reading it"):
+        read_cache(tmp_path / "cache", "mrpc", "bert", "", "prepare")

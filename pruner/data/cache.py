@@ -15,7 +15,6 @@ is that of all the rest.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from safetensors.numpy import save
 
 from pruner.data.task import TASKS, Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import check_regular, whole
+from pruner.utils.files import check_regular, is_there, whole
 
 FORMAT_VERSION = 1
 PARTS = ("tokens", "offsets", "second", "labels")  # of a split
@@ -163,7 +162,7 @@ def open_cache(path: Path, prepare: str, framework: str = "numpy") -> Iterator[t
 def read_cache(folder: Path, task: str, kind: str, fingerprint: str, prepare: str) -> Cache:
     """Read what ``write_cache`` wrote, or raise a ``UserError`` that names ``prepare``, the command to run again."""
     path = cache_path(folder, task)
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise UserError(f"{path}: no such file; run {prepare} first")
     # Torch's arrays are views of the mapped file: what is not used of it is not read, and nothing is copied.
     with open_cache(path, prepare, framework="pt") as (file, header):

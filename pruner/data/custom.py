@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import math
-import os
 import random
 import shlex
 import unicodedata
@@ -20,6 +19,7 @@ from pruner.data.rows import Rows, read_tsv
 from pruner.data.tables import TSV, read_cells
 from pruner.data.task import TASKS, Task, is_free_name
 from pruner.utils.errors import SettingError, UserError, listed
+from pruner.utils.files import is_there
 
 HOLD_OUT = 10  # one row of so many is evaluated on, where no file is given for that
 MOST_LABELS = 1000  # beyond lie scores and texts, not classes
@@ -74,7 +74,7 @@ def read_table(args: argparse.Namespace) -> tuple[Task, dict[str, Rows]]:
     def read(flag: str, parse: Callable[[str], float] | None) -> Rows:
         tabs = getattr(args, TABS[flag]) is not None
         file, used = own_file(args, flag) or "", (TABS[flag] if tabs else flag).replace("_", "-")
-        if not os.path.lexists(file):
+        if not is_there(Path(file)):
             raise UserError(f"{file}: no such file; name one that is there with --{used}")
         missing_column = "name them with --text and --label"
         if tabs or Path(file).suffix.lower() in TSV:

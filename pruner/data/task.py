@@ -1,7 +1,6 @@
 """The registry of tasks: what a task's files hold, how they are read and fetched, and how results are measured."""
 
 import json
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pruner.data.rows import Rows, read_split
 from pruner.utils.errors import SettingError, listed, unknown
+from pruner.utils.files import is_there
 
 NAME = re.compile(r"[\w.+-]+")  # of a task or a method: folders and tables of records have it
 
@@ -72,7 +72,7 @@ class Task:
 
     def read_splits(self, folder: Path, skip_bad_rows: bool = False) -> dict[str, Rows]:
         """Read every split; test files may be absent."""
-        splits = [name for name in self.splits if name not in self.test or os.path.lexists(folder / self.file(name))]
+        splits = [name for name in self.splits if name not in self.test or is_there(folder / self.file(name))]
         return {name: self.read(folder, name, skip_bad_rows) for name in splits}
 
     def download(self, folder: Path, address: str) -> None:

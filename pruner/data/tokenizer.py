@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 from pruner.data.rows import read_lines
 from pruner.data.task import Task
 from pruner.utils.errors import SettingError, UserError, listed
-from pruner.utils.files import check_regular, read_json, read_size, short
+from pruner.utils.files import check_regular, is_there, read_json, read_size, short
 
 # What decides ids, whatever the class of the tokenizer; the hub is asked for these, never for weights or code.
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
@@ -178,10 +177,10 @@ def check_files(folder: Path) -> tuple[dict, list[str]]:
     for key in ("do_lower_case", "strip_accents", "tokenize_chinese_chars"):
         if not isinstance(settings.get(key), bool | None):
             raise UserError(f"{config_path}: {key} is {short(settings[key])}; use true, false or null")
-    if os.path.lexists(whole):
+    if is_there(whole):
         read_json(whole)
         return settings, []
-    if os.path.lexists(lines):
+    if is_there(lines):
         return settings, list(read_lines(lines))
     if not any(folder.glob("*.model")):  # of SentencePiece
         raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")

@@ -1,7 +1,6 @@
 """Words for the LSTM, as TensorFlow's ``TextVectorization`` reads them: the vocabulary, kept as text, and word ids."""
 
 import hashlib
-import os
 import string
 from collections import Counter
 from collections.abc import Iterable
@@ -15,7 +14,7 @@ from pruner.data.cache import Cache, Split, make_cache, write_cache
 from pruner.data.rows import read_lines
 from pruner.data.task import Task
 from pruner.utils.errors import UserError
-from pruner.utils.files import cannot_read, check_regular, whole
+from pruner.utils.files import cannot_read, check_regular, is_there, whole
 
 # Ids: UNKNOWN stands for all words outside the vocabulary, FIRST_WORD is the commonest.
 PADDING, UNKNOWN, FIRST_WORD = 0, 1, 2
@@ -78,14 +77,14 @@ def write_words(
 def read_vocabulary(folder: Path, task: str, prepare: str) -> Vocabulary:
     """Read a task's vocabulary; ``prepare`` is the command that makes it again."""
     path = vocabulary_path(folder, task)
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise UserError(f"{path}: no such file; run {prepare} first")
     return Vocabulary(tuple(read_lines(path)))
 
 
 def read_vectors(path: Path, vocabulary: Vocabulary, width: int) -> dict[int, np.ndarray]:
     """Read pretrained vectors in GloVe's text format, a word and ``width`` numbers per line -> vectors by word id."""
-    if not os.path.lexists(path):
+    if not is_there(path):
         raise UserError(f"{path}: no such file; download vectors in GloVe's text format, or set vectors to None")
     check_regular(path)
     try:

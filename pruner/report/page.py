@@ -17,7 +17,7 @@ from pruner.report.figures import draw
 from pruner.report.records import FOLDER, Record, read_records
 from pruner.report.tables import comparisons, hardware, labelled, markdown, plural, summary
 from pruner.utils.errors import UserError
-from pruner.utils.files import check_regular, write_whole
+from pruner.utils.files import check_regular, is_there, write_whole
 from pruner.utils.text import escape_csv, escape_markdown, printable
 
 OURS = "<!-- written by python -m pruner.report, and replaced by the next one -->"
@@ -115,7 +115,7 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
         raise UserError(f"{root}: no records in it{more}; run RunBert4Glue.py first, or name a folder with --records")
     page, tables = root / "README.md", groups(records)
     check_regular(page)
-    before = page.read_text(encoding="utf-8", errors="replace") if os.path.lexists(page) else OURS
+    before = page.read_text(encoding="utf-8", errors="replace") if is_there(page) else OURS
     if not before.startswith(OURS):
         raise UserError(f"{page}: not written by this report, and left as it is; move it, or name another folder")
     files: dict[str, bytes] = {}

@@ -1,5 +1,6 @@
 """Atomic writing of files, careful reading of JSON that others wrote; what fails is a ``UserError``."""
 
+import errno
 import json
 import os
 import re
@@ -36,6 +37,8 @@ def is_there(path: Path) -> bool:
     except FileNotFoundError:
         return False
     except (OSError, ValueError) as error:  # a folder that may not be entered, a file in a folder's place
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
+            return False  # there can be none
         raise cannot_read(path, error) from None
     return True
 
