@@ -18,7 +18,7 @@ from pruner.data.rows import Rows
 from pruner.data.task import Task, find_task
 from pruner.data.tokenizer import bert_folder, check_max_length, check_pairs, load_tokenizer
 from pruner.data.vocabulary import learn_vocabulary, write_words
-from pruner.utils.errors import SettingError, UserError
+from pruner.utils.errors import SettingError, UserError, check_whole
 
 Splits = dict[str, Rows]
 LARGEST = 2**31 - 1  # of a size
@@ -83,9 +83,7 @@ def check_word_sizes(args: argparse.Namespace) -> None:
 
 
 def check_size(name: str, number: int, least: int, published: int) -> None:
-    if not least <= number <= LARGEST:
-        use = f"use a whole number from {least} to {LARGEST} (published: {published})"
-        raise SettingError(name, f"{number} is out of range; {use}")
+    check_whole(name, number, least, LARGEST, f" (published: {published})")
 
 
 def prepare_words(args: argparse.Namespace, task: Task, rows: Splits) -> Cache:

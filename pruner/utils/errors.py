@@ -33,6 +33,12 @@ class SettingError(UserError):
         super().__init__(f"{flag_name(constant)} ({constant}): {problem}")
 
 
+def check_whole(constant: str, number: object, low: float, high: float, more: str = "") -> None:
+    """Raise a ``SettingError`` unless the value of a constant is a whole number from ``low`` to ``high``."""
+    if type(number) is not int or not low <= number <= high:
+        raise SettingError(constant, f"{number!r:.60} is out of range; use a whole number from {low} to {high}{more}")
+
+
 class CellError(UserError):
     """One cell of a grid cannot be run; the others can."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pruner.compress.tokens.scores import SCORERS, Scorer, scorer_names
 from pruner.compress.tokens.select import keep_counts
-from pruner.utils.errors import SettingError, UserError, unknown
+from pruner.utils.errors import SettingError, UserError, check_whole, unknown
 
 COUNTS = ("real", "padded")
 SIZE = (1, 10_000)  # of a width, and of the number of layers: beyond lies a slip, not a model
@@ -37,8 +37,7 @@ class Pruning:
         if self.padded_length is not None:
             numbers.append(("padded_length", self.padded_length, LENGTH))
         for name, number, (low, high) in numbers:
-            if type(number) is not int or not low <= number <= high:
-                raise SettingError(name, f"{number!r:.60} is out of range; use a whole number from {low} to {high}")
+            check_whole(name, number, low, high)
 
     def to_dict(self) -> dict:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
