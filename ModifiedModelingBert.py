@@ -37,7 +37,7 @@ from pruner.models.bert_layers import (
     run_layer,
     task_loss,
 )
-from pruner.models.packing import Packing, pack, real_lengths
+from pruner.models.packing import Packing, pack, real_lengths, rounds_up
 
 # What would change the result, and is not computed here; whatever else comes with a batch is ignored, as in the parent.
 NOT_COMPUTED = ("head_mask", "encoder_hidden_states", "encoder_attention_mask", "past_key_values")
@@ -117,9 +117,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         types, ordered = (None if x is None else x[:, : max(lengths)] for x in (token_type_ids, position_ids))
 
         kept_counts = self.pruning.keep_counts(lengths)
-        # On a CPU, oneDNN compiles a kernel for every new number of rows unless they are in float32.
-        half = self.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
-        round_up = half and inputs.device.type == "cpu"
+        round_up = rounds_up(self.dtype, inputs.device)
         entering, *packings = pack([lengths, *kept_counts], inputs.device, round_up)
         batch = Batch(entering, inputs, types, ordered)
         known = scores_before(self, batch, teach=follow_teacher or self.training)

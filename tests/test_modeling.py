@@ -14,7 +14,7 @@ import ModifiedModelingBert
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.teachers import Batch, emission, gradient
-from pruner.models import bert_layers
+from pruner.models import attention
 from pruner.models.packing import pack, round_rows
 from pruner.utils.errors import UserError
 
@@ -304,7 +304,7 @@ def test_dropout_is_random_in_training_only(model):
 @pytest.mark.parametrize("methods", ["student", "attention", "random"])
 @pytest.mark.parametrize("lengths", [LENGTHS, [30] * 20, list(range(5, 30))])
 def test_the_fused_attention_of_long_sentences(model, methods, lengths, monkeypatch):
-    monkeypatch.setattr(bert_layers, "SHORT", 0)
+    monkeypatch.setattr(attention, "SHORT", 0)
     prune(model, TWO, methods)
     inputs = make_inputs(lengths, model.config.vocab_size)
     assert torch.allclose(logits(model, inputs), masked_pass(model, inputs)[0], atol=1e-5)
@@ -312,7 +312,7 @@ def test_the_fused_attention_of_long_sentences(model, methods, lengths, monkeypa
 
 @pytest.mark.parametrize("short", [0, 64])
 def test_attention_drops_out_in_training(short, monkeypatch):
-    monkeypatch.setattr(bert_layers, "SHORT", short)
+    monkeypatch.setattr(attention, "SHORT", short)
     torch.manual_seed(0)
     config = small_config(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.5)
     model = PrunedBertForSequenceClassification(config)
@@ -342,8 +342,8 @@ def test_variable_length_attention(model, methods, monkeypatch):
     prune(model, TWO, methods)
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
     expected = logits(model, inputs)
-    monkeypatch.setattr(bert_layers, "varlen_attn", one_by_one)
-    monkeypatch.setattr(bert_layers, "has_varlen", lambda q: True)
+    monkeypatch.setattr(attention, "varlen_attn", one_by_one)
+    monkeypatch.setattr(attention, "has_varlen", lambda q: True)
     assert torch.allclose(logits(model, inputs), expected, atol=1e-5)
 
 

@@ -123,7 +123,8 @@ def test_weights_follow_adam_with_clipping_and_linear_decay(tmp_path):
         optimizer.step()
     assert len(seen) == 3
     for name, value in model.state_dict().items():
-        assert torch.allclose(value, by_hand.state_dict()[name], atol=1e-5), name
+        # But for the keys' biases, see ``assert_same_training``.
+        assert name.endswith("key.bias") or torch.allclose(value, by_hand.state_dict()[name], atol=1e-5), name
 
 
 def test_floats_are_learned_as_floats(tmp_path):

@@ -19,6 +19,7 @@ from pruner.data.tokenizer import BertTokenizer
 from pruner.data.vocabulary import Vocabulary, vocabulary_path
 from pruner.models.flops import BertShape, LstmShape, Shape
 from pruner.models.lstm import LstmConfig, LstmForSequenceClassification
+from pruner.models.packed_bert import packed
 from pruner.models.pretrained import load_model
 
 
@@ -44,6 +45,9 @@ class Backbone(Protocol):
 
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         """Return the model's collator; ``with_lengths`` adds lengths on the host for models that take them."""
+
+    def packed(self, model: nn.Module) -> nn.Module | None:
+        """Return a model of the same modules for training, which computes no padding; ``None``: it trains as it is."""
 
     def shape(self, task: Task, model: nn.Module | None = None) -> Shape:
         """Return the sizes of the dense model, or those that the layers of ``model`` really have."""
@@ -103,6 +107,9 @@ class BertBackbone(Backbone):
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         return BertCollator(with_lengths)
 
+    def packed(self, model: nn.Module) -> nn.Module | None:
+        return packed(model) if type(model) is BertForSequenceClassification else None
+
     def lengths(self, task: Task, splits: Sequence[Split]) -> list[int]:
         return [int(length) for split in splits for length in split.lengths]
 
@@ -146,6 +153,9 @@ class LstmBackbone(Backbone):
 
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         return LstmCollator(pairs=len(task.text) == 2)
+
+    def packed(self, model: nn.Module) -> None:
+        """Return ``None``: it reads chunks of similar length already."""
 
     def shape(self, task: Task, model: Any = None) -> LstmShape:
         return LstmShape.of(self.model_config(task) if model is None else model.config, sentences=len(task.text))

@@ -49,6 +49,11 @@ def real_lengths(attention_mask: Tensor | None, batch: int, width: int) -> list[
     return lengths.tolist()
 
 
+def rounds_up(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether a model of ``dtype`` is faster with few numbers of rows: oneDNN compiles for each, except in float32."""
+    return device.type == "cpu" and (dtype != torch.float32 or torch.is_autocast_enabled("cpu"))
+
+
 def round_rows(tokens: int) -> int:
     """Round up by 1/32 at most: 32 sizes between a power of two and the next, multiples of 16 at least."""
     step = max(16, 2 ** (tokens.bit_length() - 6))

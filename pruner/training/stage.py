@@ -184,6 +184,9 @@ class Stages:
     def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
         context, collate = stage.context, stage.recipe.collate(stage.context)
         additions = stage.recipe.additions(model, context, self.say)
+        packed = context.backbone.packed(model)
+        if packed is not None:
+            model, collate = packed, context.backbone.collate(context.task, with_lengths=True)
         callbacks = [*additions.callbacks]
         if self.tensorboard:
             folder = self.tensorboard / context.task.name / stage.name

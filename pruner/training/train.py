@@ -13,7 +13,9 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 from pruner.data.collate import Collate, SplitDataset
+from pruner.models.dropout import use_fast_dropout
 from pruner.training.checkpoints import CHECKPOINTS, CheckpointCallback, last_checkpoint
+from pruner.training.embedding import used_words
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
 from pruner.utils.errors import CellError, NotFiniteError
@@ -123,29 +125,31 @@ def train(
     def collate_rows(sentences: Sequence[dict]) -> dict:
         return {**collate(sentences), "rows": [sentence["row"] for sentence in sentences]}
 
-    trainer = PruningTrainer(
-        settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
-    )
-    for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
-        trainer.add_callback(callback)
-    checkpoint = from_main(lambda: last_checkpoint(folder, say))
-    if checkpoint:
-        say(f"training resumes from {checkpoint}")
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-        trainer.check_last_step()
-        trainer.check_weights()
-    except NotFiniteError:
-        remove_own(folder, [CHECKPOINTS])  # there is nothing to resume from
-        raise
-    except torch.OutOfMemoryError:
-        parts, size = settings.accumulation_steps, settings.batch_size
-        larger = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
-        advice = f"set it to {larger}, or take a smaller model" if larger else "take a smaller model"
-        line = f"training: out of memory with accumulation_steps {parts}, batches of {size}; {advice}"
-        raise CellError(line) from None
-    # Mixed precision is for training: Accelerate would leave it in the model's forward.
-    trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    use_fast_dropout(model)
+    with used_words(model, data.split.tokens):
+        trainer = PruningTrainer(
+            settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
+        )
+        for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
+            trainer.add_callback(callback)
+        checkpoint = from_main(lambda: last_checkpoint(folder, say))
+        if checkpoint:
+            say(f"training resumes from {checkpoint}")
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.check_last_step()
+            trainer.check_weights()
+        except NotFiniteError:
+            remove_own(folder, [CHECKPOINTS])  # there is nothing to resume from
+            raise
+        except torch.OutOfMemoryError:
+            parts, size = settings.accumulation_steps, settings.batch_size
+            larger = next((number for number in range(parts + 1, size + 1) if size % number == 0), None)
+            advice = f"set it to {larger}, or take a smaller model" if larger else "take a smaller model"
+            line = f"training: out of memory with accumulation_steps {parts}, batches of {size}; {advice}"
+            raise CellError(line) from None
+        # Mixed precision is for training: Accelerate would leave it in the model's forward.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     keys = ("step", "loss", "student_loss")
     return [{key: round(float(entry[key]), 5) for key in keys if key in entry} for entry in history]

@@ -80,8 +80,10 @@ class PruningTrainer(Trainer):
                 for prefix, rate in self.learning_rates.items()
             ]
             main = {"params": list(rest.values()), "lr": self.settings.learning_rate}
-            # Without weight decay, AdamW is the students' Adam too.
-            self.optimizer = torch.optim.AdamW([main, *(g for g in groups if g["params"])], weight_decay=0.0)
+            # Without weight decay, AdamW is the students' Adam too. With float16's scaler, a fused one would be given
+            # gradients that are scaled still, and the clipping with it.
+            groups = [main, *(group for group in groups if group["params"])]
+            self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0, fused=not self.args.fp16)
             self.optimizer.register_step_pre_hook(self._clip_groups)
         return self.optimizer
 

@@ -24,7 +24,7 @@ from pruner.compress.tokens.scores import received_attention
 from pruner.data.collate import Collate
 from pruner.models.bert_layers import attend, classify, embed, layers_of, task_loss
 from pruner.models.flops import BertShape
-from pruner.models.packing import Packing, pack
+from pruner.models.packing import Packing, pack, rounds_up
 from pruner.training.context import Context
 from pruner.training.stage import Additions, Recipe, Say
 from pruner.utils.distributed import is_main
@@ -106,8 +106,7 @@ class SoftBert(nn.Module):
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """As the pruned BERT's; while training, ``loss`` has the penalty in it."""
-        half = torch.is_autocast_enabled("cpu") and input_ids.device.type == "cpu"
-        (packing,) = pack([lengths], input_ids.device, round_up=half)
+        (packing,) = pack([lengths], input_ids.device, rounds_up(self.model.dtype, input_ids.device))
         hidden = embed(self.model.bert, packing, input_ids, token_type_ids, None)
         weights = torch.ones(packing.rows, device=hidden.device)
         for index, layer in enumerate(layers_of(self.model.bert)):
