@@ -383,3 +383,45 @@ def test_latency_compares_with_the_baseline_that_it_is_given():
 def test_tokens_of_empty_sentences():
     found = count_tokens([0, 10, 1], make_pruning(0.9, "head", model="lstm"))
     assert found == {"real": 11, "nominal_rate": 0.9, "effective_rate": round(9 / 11, 6), "kept_by_layer": [0.181818]}
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("lengths", [[5, 1, 0, 8, 3, 8], [1, 1], [0, 4], [6] * 7])
+def test_training_has_the_loss_and_the_gradients_of_pytorchs_lstm(layers, lengths):
+    """What is computed once for each word that occurs, time by time, is what ``nn.LSTM`` derives from one sentence."""
+    torch.manual_seed(1)
+    config = LstmConfig(vocab_size=9, embedding_size=6, hidden_size=5, head_size=4, num_labels=3, num_layers=layers)
+    model = LstmForSequenceClassification(config)
+    ids = torch.randint(1, 9, (len(lengths), 8)) * (torch.arange(8) < torch.tensor(lengths)[:, None])
+    direction = torch.randn(len(lengths), 5)
+    states = model.last_states(ids, lengths)
+    (states * direction).sum().backward()
+    gradients = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    model.zero_grad()
+    expected = []
+    for row, length in enumerate(lengths):
+        x = model.embedding(ids[row, :length])
+        for layer in model.lstm:
+            x = layer(x)[0] if length else x.new_zeros(1, 5)
+        expected.append(x[-1])
+    expected = torch.stack(expected)
+    assert torch.allclose(states, expected, atol=1e-6)
+    (expected * direction).sum().backward()
+    assert len(gradients) == 1 + 4 * layers
+    for name, gradient in gradients.items():
+        assert torch.allclose(gradient, model.get_parameter(name).grad, atol=1e-6), name
+    assert torch.allclose(states, model.eval().last_states(ids, lengths), atol=1e-6)
+
+
+def test_the_lstm_trains_in_mixed_precision_too():
+    model = LstmForSequenceClassification(LstmConfig(vocab_size=9, embedding_size=6, hidden_size=5, head_size=4))
+    ids, lengths, labels = torch.tensor([[1, 2, 3], [4, 5, 0]]), [3, 2], torch.tensor([0, 1])
+    losses = []
+    for half in (False, True):
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            loss = model(ids, lengths=lengths, labels=labels).loss
+        loss.backward()
+        losses.append(loss.item())
+        assert all(each.grad.isfinite().all() for each in model.parameters())
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)

@@ -1,4 +1,4 @@
-"""Time the pruned BERT against the unpruned one: python -m pruner.measure --random 6x384 --lengths 16-112"""
+"""Time the pruned BERT against the unpruned one, or fine-tuning: python -m pruner.measure --random 6x384 --lengths 9"""
 
 from typing import Literal
 
@@ -16,6 +16,9 @@ lengths: list[str] | None = None  # random sentences of 128 tokens, as 128, or o
 pruning_methods = ["none", "student", "attention"]  # of BERT, one after the other; none: nothing pruned
 pruning_schedule: list[list[float]] = [[0.2]]  # one rate for all layers, or one per layer, as 0.5,0,0; or several such
 student_widths = [64, 64]  # hidden widths of the students' MLPs; an empty list: linear
+
+# Training
+training = False  # time fine-tunings on --task instead: ours, and stock Trainer's with and without grouping by length
 
 # Timing
 batch_sizes = [32]  # sentences per batch

@@ -23,6 +23,7 @@ from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.settings import check_settings, start_run
+from pruner.measure.training import measure_training, training_table
 from pruner.models.flops import BertShape, dense_flops
 from pruner.models.pretrained import load_model
 from pruner.report.tables import markdown
@@ -154,10 +155,14 @@ def measure_and_write(args: argparse.Namespace) -> None:
     device = check_arguments(args)
     weights = Path(args.weights).name if args.weights else f"random-{args.random}"
     data = "_".join(args.task or args.lengths)
-    path = Path(args.json or f"records/speed/{weights}_{data}_{device.replace(':', '')}.json")
+    what = f"training_{data}" if args.training else data
+    path = Path(args.json or f"records/speed/{weights}_{what}_{device.replace(':', '')}.json")
     check_writable(path.parent)
     steady = start_run()
-    result = {"model": weights, "student_widths": args.student_widths, "environment": environment(steady)}
-    rows = measure(args, device)
+    result: dict[str, Any] = {"model": weights, "environment": environment(steady)}
+    if args.training:
+        rows = measure_training(args, device)
+    else:
+        result["student_widths"], rows = args.student_widths, measure(args, device)
     write_whole(path, (json.dumps(result | {"rows": rows}, indent=1) + "\n").encode())
-    print(markdown(table(rows)) + f"\n-> {path}")
+    print(markdown((training_table if args.training else table)(rows)) + f"\n-> {path}")

@@ -1,6 +1,7 @@
 """An LSTM classifier of words. A pair of sentences is classified by the difference of their two last states."""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -12,12 +13,13 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner.data.vocabulary import PADDING, UNKNOWN
 from pruner.models.packing import to_device
+from pruner.models.recurrence import last_states
 
 # Of words before training. With PyTorch's own 1, what rare words can learn is lost in the noise they start from.
 EMBEDDING_STD = 0.1
 # On a CPU, sentences are read in chunks, sorted by length and padded to their longest: oneDNN reads padded batches
 # about twice as fast as PyTorch's own loop reads packed ones. Small chunks leave little padding, but each call has a
-# price: a chunk has at least so many sentences and, where these are short, so many words.
+# price: a chunk has at least so many sentences and, where these are short, so many words. (Training: ``recurrence``.)
 CHUNK_SENTENCES, CHUNK_WORDS = 64, 1024
 
 
@@ -90,27 +92,37 @@ class LstmForSequenceClassification(PreTrainedModel):
     def last_states(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
         """Read sentences [S, L], the words on the left -> the last layer's states after the last word, [S, hidden]"""
         states, order, device = [], [], ids.device
-        for rows, width in self.chunks(lengths, device):
-            chunk_lengths = torch.tensor([lengths[row] for row in rows])
-            x = self.embedding(ids[to_device(rows, device), :width])
-            if reads_packed(device):
-                x = pack_padded_sequence(x, chunk_lengths, batch_first=True)
-            for lstm in self.lstm:
-                x, (last, _) = lstm(x)
-            # Nothing flows back from padding that follows.
-            states.append(last[0] if reads_packed(device) else x[torch.arange(len(rows)), chunk_lengths - 1])
+        learns = torch.is_grad_enabled() and not reads_packed(device)
+        for rows, width in self.chunks(lengths, device, at_once=learns):
+            chunk, chunk_lengths = ids[to_device(rows, device), :width], [lengths[row] for row in rows]
+            states.append(self._learn(chunk, chunk_lengths) if learns else self._read(chunk, chunk_lengths))
             order += rows
         empty = [row for row, length in enumerate(lengths) if length == 0]
         states.append(self.embedding.weight.new_zeros(len(empty), self.config.hidden_size))
         places = sorted(range(len(lengths)), key=(order + empty).__getitem__)
         return torch.cat(states).index_select(0, to_device(places, device))
 
-    def chunks(self, lengths: Sequence[int], device: torch.device) -> Iterator[tuple[list[int], int]]:
+    def _learn(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        return last_states(self.embedding, cast("list[nn.LSTM]", list(self.lstm)), ids, lengths)
+
+    def _read(self, ids: Tensor, lengths: Sequence[int]) -> Tensor:
+        x = self.embedding(ids)
+        if reads_packed(ids.device):
+            x = pack_padded_sequence(x, torch.tensor(lengths), batch_first=True)
+        for lstm in self.lstm:
+            x, (last, _) = lstm(x)
+        # Nothing flows back from padding that follows.
+        return last[0] if reads_packed(ids.device) else x[torch.arange(len(ids)), torch.tensor(lengths) - 1]
+
+    def chunks(
+        self, lengths: Sequence[int], device: torch.device, at_once: bool = False
+    ) -> Iterator[tuple[list[int], int]]:
         """Chunk rows that are not empty, the longest first, into what is read at once, each with its longest length."""
         order = sorted((row for row, length in enumerate(lengths) if length), key=lambda row: -lengths[row])
         while order:
             width = lengths[order[0]]
-            size = len(order) if reads_packed(device) else max(CHUNK_SENTENCES, CHUNK_WORDS // width)
+            all_rows = at_once or reads_packed(device)
+            size = len(order) if all_rows else max(CHUNK_SENTENCES, CHUNK_WORDS // width)
             yield order[:size], width
             order = order[size:]
 
@@ -132,5 +144,5 @@ def one_below_another(
 
 
 def reads_packed(device: torch.device) -> bool:
-    """cuDNN reads packed batches without waste; a CPU is faster with chunks of similar length."""
+    """Whether cuDNN reads: it takes packed batches without waste."""
     return device.type == "cuda"

@@ -70,7 +70,7 @@ def training_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def train(
+def make_trainer(
     model: nn.Module,
     data: SplitDataset,
     settings: TrainSettings,
@@ -78,24 +78,9 @@ def train(
     folder: Path,
     collate: Collate,
     decay: str = "linear",
-    callbacks: Sequence[TrainerCallback] = (),
     learning_rates: Mapping[str, float] = MappingProxyType({}),
-    say: Callable[[str], None] = tqdm.write,
-) -> list[dict[str, float]]:
-    """Train ``model`` in place and leave it on the training device. Several processes train it together.
-
-    Returns the loss curve, about 50 entries: ``step``, ``loss`` and, where students learn, ``student_loss``.
-
-    Args:
-        folder: of the checkpoints. If it has one, training resumes from there, as if it had not been interrupted.
-        decay: of the learning rates: ``linear`` to 0, or ``constant``.
-        learning_rates: of parts of the model, by the prefix of their parameters' names; each is clipped by itself.
-        say: prints or logs a line for the user.
-
-    Raises:
-        CellError: the loss or a score was not finite, or memory ran out.
-        UserError: the checkpoints cannot be written or read.
-    """
+) -> PruningTrainer:
+    """Make the trainer of ``model``, whose arguments are those of ``train``; it says and saves nothing yet."""
     on_gpu = torch.cuda.is_available()
     auto = settings.dtype == "auto"
     bf16 = on_gpu and torch.cuda.is_bf16_supported() if auto else settings.dtype == "bfloat16"
@@ -126,10 +111,39 @@ def train(
         return {**collate(sentences), "rows": [sentence["row"] for sentence in sentences]}
 
     use_fast_dropout(model)
+    return PruningTrainer(
+        settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
+    )
+
+
+def train(
+    model: nn.Module,
+    data: SplitDataset,
+    settings: TrainSettings,
+    seed: int,
+    folder: Path,
+    collate: Collate,
+    decay: str = "linear",
+    callbacks: Sequence[TrainerCallback] = (),
+    learning_rates: Mapping[str, float] = MappingProxyType({}),
+    say: Callable[[str], None] = tqdm.write,
+) -> list[dict[str, float]]:
+    """Train ``model`` in place and leave it on the training device. Several processes train it together.
+
+    Returns the loss curve, about 50 entries: ``step``, ``loss`` and, where students learn, ``student_loss``.
+
+    Args:
+        folder: of the checkpoints. If it has one, training resumes from there, as if it had not been interrupted.
+        decay: of the learning rates: ``linear`` to 0, or ``constant``.
+        learning_rates: of parts of the model, by the prefix of their parameters' names; each is clipped by itself.
+        say: prints or logs a line for the user.
+
+    Raises:
+        CellError: the loss or a score was not finite, or memory ran out.
+        UserError: the checkpoints cannot be written or read.
+    """
     with used_words(model, data.split.tokens):
-        trainer = PruningTrainer(
-            settings, learning_rates, model=model, args=arguments, train_dataset=data, data_collator=collate_rows
-        )
+        trainer = make_trainer(model, data, settings, seed, folder, collate, decay, learning_rates)
         for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
             trainer.add_callback(callback)
         checkpoint = from_main(lambda: last_checkpoint(folder, say))
