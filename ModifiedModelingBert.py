@@ -34,6 +34,7 @@ from pruner.models.bert_layers import (
     feed_forward,
     layers_of,
     recomputed,
+    run_last_layer,
     run_layer,
     task_loss,
 )
@@ -153,14 +154,16 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
                 context = None if context is None else context.index_select(0, indices)
                 packing = kept
             trace.token_positions.append(positions[: packing.num_tokens])
+            cls_alone = self.training and not with_states and index == self.num_layers - 1
             if context is None:
-                hidden = recomputed(layer, run_layer, hidden, packing)
+                hidden = recomputed(layer, run_last_layer if cls_alone else run_layer, hidden, packing)
             else:
+                context, hidden = (packing.first(x) if cls_alone else x for x in (context, hidden))
                 hidden = recomputed(layer, feed_forward, context, hidden)
             if with_states:
                 states.append(pad_kept(hidden, origin, packing, entering, width))
 
-        logits = classify(self, hidden, packing)
+        logits = classify(self, hidden if cls_alone else packing.first(hidden))
         loss = None if labels is None else task_loss(logits, labels, self.config)
         output = trace.output(loss, logits, self.training, tuple(states) or None)
         return output if (self.config.return_dict if return_dict is None else return_dict) else output.to_tuple()

@@ -13,7 +13,7 @@ from transformers import BertForSequenceClassification, BertModel, PretrainedCon
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.models.bert.modeling_bert import BertLayer
 
-from pruner.models.attention import Score, attend_packed
+from pruner.models.attention import Score, attend_packed, in_float32
 from pruner.models.packing import Packing
 
 
@@ -52,9 +52,36 @@ def feed_forward(layer: BertLayer, context: Tensor, hidden: Tensor) -> Tensor:
     return layer.output(layer.intermediate(attended), attended)
 
 
-def classify(model: BertForSequenceClassification, hidden: Tensor, packing: Packing) -> Tensor:
-    """Run pooler, dropout and classifier on [CLS] alone: [T, D] -> [B, labels]"""
-    cls = hidden.index_select(0, packing.cu_seqlens[:-1])
+def run_last_layer(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
+    """Run what a classifier reads of its last ``BertLayer``, which is [CLS]: [T, D] -> [B, D]
+
+    For training: the loss has the same gradients, and a layer costs little more than its keys and values.
+    """
+    attention = layer.attention.self
+    weights, value = attention.dropout(cls_attention(layer, hidden, packing)), attention.value(hidden)
+    with in_float32():
+        context = torch.einsum("bhl,blhd->bhd", weights, packing.pad(value).unflatten(-1, heads_of(layer)).float())
+    return feed_forward(layer, context.flatten(1).to(value.dtype), packing.first(hidden))
+
+
+def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
+    """Compute the attention that [CLS] pays to each token: [T, D] -> [B, H, L] in float32, 0 at padding"""
+    attention, heads = layer.attention.self, heads_of(layer)
+    query = attention.query(packing.first(hidden)).unflatten(-1, heads)
+    key = packing.pad(attention.key(hidden)).unflatten(-1, heads)
+    with in_float32():
+        logits = torch.einsum("bhd,blhd->bhl", query.float(), key.float()) * attention.scaling
+    return logits.float().masked_fill(~packing.real[:, None], float("-inf")).softmax(dim=-1)
+
+
+def heads_of(layer: BertLayer) -> tuple[int, int]:
+    """Return the number of heads that a layer has, and their width."""
+    attention = layer.attention.self
+    return attention.num_attention_heads, attention.attention_head_size
+
+
+def classify(model: BertForSequenceClassification, cls: Tensor) -> Tensor:
+    """Run pooler, dropout and classifier on [CLS] of each sentence: [B, D] -> [B, labels]"""
     assert model.bert.pooler is not None  # a classifier's BERT has one
     return model.classifier(model.dropout(model.bert.pooler(cls[:, None])))
 
@@ -89,8 +116,7 @@ def attend(
     result [T]. ``weights`` [T] in [0, 1], with ``score`` only, say how much of each token is there: as a key and as a
     query, one of weight 0 might as well have been dropped.
     """
-    attention = layer.attention.self
-    heads = (attention.num_attention_heads, attention.attention_head_size)
+    attention, heads = layer.attention.self, heads_of(layer)
     q, k, v = (part(hidden).unflatten(-1, heads) for part in (attention.query, attention.key, attention.value))
     dropout = attention.dropout.p if attention.training else 0.0
     return attend_packed(q, k, v, packing, attention.scaling, dropout, score, weights)

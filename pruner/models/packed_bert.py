@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pruner.models.bert_layers import classify, embed, layers_of, recomputed, run_layer, task_loss
+from pruner.models.bert_layers import classify, embed, layers_of, recomputed, run_last_layer, run_layer, task_loss
 from pruner.models.packing import pack, rounds_up
 
 
@@ -25,9 +25,10 @@ class PackedBert(BertForSequenceClassification):
         """Classify sentences [B, L] with padding on the right; B real ``lengths`` take the place of the mask."""
         (packing,) = pack([lengths], input_ids.device, rounds_up(self.dtype, input_ids.device))
         hidden = embed(self.bert, packing, input_ids, token_type_ids, None)
-        for layer in layers_of(self.bert):
+        *layers, last = layers_of(self.bert)
+        for layer in layers:
             hidden = recomputed(layer, run_layer, hidden, packing)
-        logits = classify(self, hidden, packing)
+        logits = classify(self, recomputed(last, run_last_layer, hidden, packing))
         loss = None if labels is None else task_loss(logits, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

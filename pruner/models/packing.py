@@ -128,6 +128,10 @@ class Packing:
         """[B, L or more, ...] -> [T, ...]"""
         return x[:, : self.max_seqlen].flatten(0, 1).index_select(0, self.indices)
 
+    def first(self, x: Tensor) -> Tensor:
+        """[T, ...] -> [B, ...], of the first token of each sentence"""
+        return x.index_select(0, self.cu_seqlens[:-1])
+
     def pad(self, x: Tensor, filling: float = 0) -> Tensor:
         """[T, ...] -> [B, L, ...] with ``filling`` behind the tokens"""
         padded = x.new_full((len(self.seqlens) * self.max_seqlen, *x.shape[1:]), filling)

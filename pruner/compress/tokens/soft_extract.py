@@ -115,7 +115,7 @@ class SoftBert(nn.Module):
             attended = layer.attention.output(context, hidden) * retained[:, None]
             hidden = layer.output(layer.intermediate(attended), attended)
             weights = weights * retained
-        logits = classify(self.model, hidden, packing)
+        logits = classify(self.model, packing.first(hidden))
         loss = None if labels is None else task_loss(logits, labels, self.model.config)
         if loss is not None and self.training:
             masses = self.soft_extract.masses() * self.mean_length

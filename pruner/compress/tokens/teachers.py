@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pruner.models.bert_layers import classify, embed, layers_of, run_layer
+from pruner.models.bert_layers import classify, cls_attention, embed, layers_of, run_layer
 from pruner.models.flops import BertShape, LstmShape, Shape, dense_flops
 from pruner.models.packing import Packing, pack, to_device
 
 if TYPE_CHECKING:
     from transformers import BertForSequenceClassification
-    from transformers.models.bert.modeling_bert import BertLayer
 
     from pruner.models.lstm import LstmForSequenceClassification
 
@@ -58,10 +57,10 @@ def emission(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
     """Compute the "ideal emission rate" [B, L] of every layer: the attention that [CLS] pays from there on."""
     packing, stack = batch.packing, layers_of(model.bert)
     hidden = embed(model.bert, packing, batch.input_ids, batch.token_type_ids, batch.position_ids)
-    rows = [cls_attention(stack[0], hidden, packing)]
+    rows = [cls_attention(stack[0], hidden, packing).mean(dim=1)]  # over heads
     for before, layer in pairwise(stack):  # the rest of the last layer is not needed
         hidden = run_layer(before, hidden, packing)
-        rows.append(cls_attention(layer, hidden, packing))
+        rows.append(cls_attention(layer, hidden, packing).mean(dim=1))
     return dict(enumerate(emission_scores(rows)))
 
 
@@ -73,16 +72,6 @@ def emission_scores(cls_attention: Sequence[Tensor]) -> list[Tensor]:
     tiny = torch.finfo(torch.float32).tiny
     logs = torch.stack([a.float().clamp_min(tiny).log() for a in cls_attention])
     return list(logs.flip(0).cumsum(0).flip(0))
-
-
-def cls_attention(layer: BertLayer, hidden: Tensor, packing: Packing) -> Tensor:
-    """Average over heads what attention [CLS] pays to each token, a row of the map: [T, D] -> [B, L], 0 at padding"""
-    attention = layer.attention.self
-    heads = (attention.num_attention_heads, attention.attention_head_size)
-    query = attention.query(hidden.index_select(0, packing.cu_seqlens[:-1])).unflatten(-1, heads)
-    key = packing.pad(attention.key(hidden)).unflatten(-1, heads)
-    logits = torch.einsum("bhd,blhd->bhl", query, key) * attention.scaling
-    return logits.float().masked_fill(~packing.real[:, None], float("-inf")).softmax(dim=-1).mean(dim=1)
 
 
 def emission_flops(shape: Shape, tokens: Sequence[np.ndarray], layers: Sequence[int], widths: Sequence[int]) -> float:
@@ -114,7 +103,7 @@ def gradient(model: BertForSequenceClassification, batch: Batch, layers: Sequenc
         states = [hidden.detach().requires_grad_()]
         for layer in stack[first:]:
             states.append(run_layer(layer, states[-1], packing))
-        logits = classify(model, states.pop(), packing).float()
+        logits = classify(model, packing.first(states.pop())).float()
         labels = logits.detach().argmax(dim=-1)
         loss = logits.sum() if model.num_labels == 1 else F.cross_entropy(logits, labels, reduction="sum")
         gradients = torch.autograd.grad(loss, states)
