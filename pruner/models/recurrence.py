@@ -5,7 +5,7 @@ second of those that have one. So every product has as many rows as sentences ar
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -26,16 +26,18 @@ def last_states(embedding: nn.Embedding, layers: Iterable[nn.LSTM], ids: Tensor,
     x = embedding(words)
     for number, lstm in enumerate(layers):
         w_input, w_state, b_input, b_state = lstm.all_weights[0]
-        said = F.linear(x, w_input, b_input + b_state)
+        doubled = torch.tensor([1.0, 1.0, 2.0, 1.0]).repeat_interleave(lstm.hidden_size)  # see ``Recurrence``
+        w_input, w_state = w_input * doubled[:, None], w_state * doubled[:, None]
+        said = F.linear(x, w_input, (b_input + b_state) * doubled)
         x = Recurrence.apply(said if number else F.embedding(occurrences, said), w_state, batch_sizes)
     starts = list(accumulate(batch_sizes, initial=0))
     return x.index_select(0, torch.tensor([starts[length - 1] + row for row, length in enumerate(lengths)]))
 
 
 class Recurrence(torch.autograd.Function):
-    """States of an LSTM layer from what the words say to its gates.
+    """States of an LSTM layer from what the words say to its gates: input, forget, cell and output, as in PyTorch.
 
-    Gates are in PyTorch's order: input, forget, cell, output.
+    One call makes sigmoids of all four: the cell's tanh(x) is 2 sigmoid(2 x) - 1, and its x comes doubled.
     """
 
     @staticmethod
@@ -46,25 +48,24 @@ class Recurrence(torch.autograd.Function):
         ``batch_sizes`` are the numbers of sentences that are read at each time, ever fewer.
         """
         size = weight.shape[1]
-        gates, cells, tanhs, states = (words.new_empty(len(words), n) for n in (4 * size, size, size, size))
-        transposed, before = weight.t(), None
-        for start, end in pairwise(accumulate(batch_sizes, initial=0)):
-            number, now = end - start, slice(start, end)
-            if before is None:
-                gates[now] = words[now]
+        gates, news, cells, tanhs, states = (words.new_empty(len(words), n) for n in (4 * size, *[size] * 4))
+        times = [x.split(batch_sizes) for x in (words, gates, *by_gate(gates), news, cells, tanhs, states)]
+        minus_one, transposed = words.new_tensor(-1.0), weight.t()
+        cell = state = None
+        for said, gate, i, f, g, o, new, now, tanh, after in zip(*times, strict=True):
+            if state is None:
+                gate.copy_(said)
             else:
-                torch.addmm(words[now], states[before][:number], transposed, out=gates[now])
-            gates[now, : 2 * size].sigmoid_()
-            gates[now, 2 * size : 3 * size].tanh_()
-            gates[now, 3 * size :].sigmoid_()
-            i, f, g, o = gates[now].split(size, dim=1)
-            torch.mul(i, g, out=cells[now])
-            if before is not None:
-                cells[now].addcmul_(f, cells[before][:number])
-            torch.tanh(cells[now], out=tanhs[now])
-            torch.mul(o, tanhs[now], out=states[now])
-            before = now
-        ctx.save_for_backward(weight, gates, cells, tanhs, states)
+                torch.addmm(said, state[: len(said)], transposed, out=gate)
+            gate.sigmoid_()
+            torch.add(minus_one, g, alpha=2, out=new)
+            torch.mul(i, new, out=now)
+            if cell is not None:
+                now.addcmul_(f, cell[: len(said)])
+            torch.tanh(now, out=tanh)
+            torch.mul(o, tanh, out=after)
+            cell, state = now, after
+        ctx.save_for_backward(weight, gates, news, cells, tanhs, states)
         ctx.batch_sizes = batch_sizes
         return states
 
@@ -72,30 +73,34 @@ class Recurrence(torch.autograd.Function):
     @once_differentiable
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, d_states: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        weight, gates, cells, tanhs, states = ctx.saved_tensors
-        size, starts = weight.shape[1], list(accumulate(ctx.batch_sizes, initial=0))
-        d_gates, d_states = torch.empty_like(gates), d_states.clone()
+        weight, gates, news, cells, tanhs, states = ctx.saved_tensors
+        batch_sizes, zero = ctx.batch_sizes, gates.new_zeros(())
+        d_gates, d_sigmoids, d_states = torch.empty_like(gates), torch.empty_like(gates), d_states.clone()
+        wholes = (gates, *by_gate(gates), news, tanhs, d_gates, d_sigmoids, *by_gate(d_sigmoids), d_states)
+        times = [x.split(batch_sizes) for x in wholes]
+        befores = [None, *cells.split(batch_sizes)[:-1]]
         d_cell = d_after = None
-        for step in reversed(range(len(ctx.batch_sizes))):
-            now = slice(starts[step], starts[step + 1])
-            i, f, g, o = gates[now].split(size, dim=1)
-            d_i, d_f, d_g, d_o = d_gates[now].split(size, dim=1)
-            d_state, tanh = d_states[now], tanhs[now]
+        for before, *now in reversed(list(zip(befores, *times, strict=True))):
+            gate, i, f, _, o, new, tanh, d_gate, d_sigmoid, d_i, d_f, d_g, d_o, d_state = now
             if d_after is not None:  # of the sentences that are read on
                 d_state[: len(d_after)].addmm_(d_after, weight)
-            torch.ops.aten.sigmoid_backward(d_state * tanh, o, grad_input=d_o)
-            d_new = torch.ops.aten.tanh_backward(d_state * o, tanh)
+            d_now = torch.ops.aten.tanh_backward(d_state * o, tanh)
             if d_cell is not None:
-                d_new[: len(d_cell)] += d_cell
-            torch.ops.aten.sigmoid_backward(d_new * g, i, grad_input=d_i)
-            torch.ops.aten.tanh_backward(d_new * i, g, grad_input=d_g)
-            if step:
-                before = cells[starts[step - 1] :][: now.stop - now.start]
-                torch.ops.aten.sigmoid_backward(d_new * before, f, grad_input=d_f)
-            else:
+                d_now[: len(d_cell)] += d_cell
+            torch.mul(d_now, new, out=d_i)
+            if before is None:
                 d_f.zero_()  # there was nothing to forget
-            d_cell, d_after = d_new * f, d_gates[now]
+            else:
+                torch.mul(d_now, before[: len(d_now)], out=d_f)
+            torch.addcmul(zero, d_now, i, value=2, out=d_g)
+            torch.mul(d_state, tanh, out=d_o)
+            torch.ops.aten.sigmoid_backward(d_sigmoid, gate, grad_input=d_gate)
+            d_cell, d_after = d_now * f, d_gate
         # The state that each word but the first has met.
-        met = [states[start : start + number] for start, number in zip(starts, ctx.batch_sizes[1:], strict=False)]
-        d_weight = d_gates[starts[1] :].t() @ torch.cat([*met, states[:0]])
-        return d_gates, d_weight, None
+        met = [state[:size] for state, size in zip(states.split(batch_sizes), batch_sizes[1:], strict=False)]
+        return d_gates, d_gates[batch_sizes[0] :].t() @ torch.cat([*met, states[:0]]), None
+
+
+def by_gate(gates: Tensor) -> tuple[Tensor, ...]:
+    """[T, 4 H] -> [T, H] of input, forget, cell and output"""
+    return gates.unflatten(1, (4, -1)).unbind(1)
