@@ -1,6 +1,8 @@
 """python -m pruner.measure, and what it measures."""
 
 import json
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +14,13 @@ from transformers import BertForSequenceClassification
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator
+from pruner.data.tokenizer import load_tokenizer
 from pruner.evaluation import latency
 from pruner.evaluation.latency import measure_latency
+from pruner.measure import training
 from pruner.measure.speed import random_sentences
+from pruner.models.packed_bert import PackedBert
+from pruner.training.trainer import TrainSettings
 
 MEASURE = "pruner.measure"
 KEYS = "data method schedule batch_size dtype device repeats baseline_ms pruned_ms flops_reduction speedup efficiency"
@@ -118,3 +124,58 @@ def test_the_baseline_is_stock_bert_on_sorted_batches_interleaved(monkeypatch):
         ]
         == 3.0
     )
+
+
+def test_trainings_beside_stock_trainer(run, tmp_path):
+    small_bert(tmp_path / "bert")
+    write_mrpc(tmp_path / "data")
+    assert run("PrepareGlue4Bert", "--tasks", "mrpc")[0] == 0
+    flags = ("--training", "--weights", "bert", "--task", "mrpc", "--dtypes", "float32,bfloat16", "--batch-sizes", "4")
+    code, out, _ = run(MEASURE, *flags, "--repeats", "1")
+    assert code == 0
+    path = Path("records/speed/bert_training_mrpc_cpu.json")
+    assert f"-> {path}" in out
+    result = json.loads(path.read_text("utf-8"))
+    assert {"cpu", "threads", "torch", "steady_allocator"} <= set(result["environment"])
+    rows = result["rows"]
+    assert [(row["dtype"], row["training"]) for row in rows] == list(product(["float32", "bfloat16"], training.STEPS))
+    padded, grouped, packed = rows[:3]
+    assert padded["tokens_per_step"] > grouped["tokens_per_step"] >= packed["tokens_per_step"]
+    for row, stock in zip(rows, [rows[0]] * 3 + [rows[3]] * 3, strict=True):
+        assert row["speedup"] == pytest.approx(stock["ms_per_step"] / row["ms_per_step"], rel=0.01)
+        assert row["minutes"] == pytest.approx(row["ms_per_step"] * 3 * 24 / 4 / 60_000, abs=0.005)
+
+
+def test_all_ways_train_the_same_model_on_the_same_batches(tmp_path):
+    """But for those that are grouped; ours has its own optimizer step, the words that occur, and no padding."""
+    folder = small_bert(tmp_path / "bert")
+    tokenizer = load_tokenizer(folder, max_length=32)
+    plain = BertForSequenceClassification.from_pretrained(folder, num_labels=2)
+    split = make_split([9, 3, 12, 5, 5, 11, 2, 7])
+    split = replace(split, labels=np.arange(8) % 2)
+    table, batches, tokens, classes = plain.bert.embeddings.word_embeddings.weight, [], [], []
+    for way in ("stock, padded", training.OURS):
+        with training.prepared(way, plain, split, TrainSettings(batch_size=2), tokenizer) as (trainer, computed):
+            batches.append([batch["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
+            tokens.append(sum(computed))
+            classes.append(type(trainer.model))
+            assert trainer.model.bert.embeddings.word_embeddings.weight is not table
+    assert batches[0] == batches[1]
+    assert classes == [BertForSequenceClassification, PackedBert]
+    assert tokens == [sum(2 * len(ids[0]) for ids in batches[0]), split.lengths.sum()]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--random", "1x64", "--lengths", "9"), "--training (training): real sentences with labels"),
+        (
+            ("--weights", "bert", "--task", "mrpc", "--dtypes", "float16"),
+            "--dtypes (dtypes): nothing is trained",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(run, arguments, line):
+    code, _, err = run(MEASURE, "--training", *arguments)
+    assert code == 2
+    assert line in err

@@ -19,6 +19,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import PrinterCallback
 
 from pruner.data.cache import Split, read_cache
 from pruner.data.collate import BertCollator, SplitDataset
@@ -87,8 +88,10 @@ def stock_trainer(
         disable_tqdm=True,
         seed=SEED,
     )
-    arguments._n_gpu = min(arguments.n_gpu, 1)
-    return Trainer(model, arguments, train_dataset=Sentences(split))
+    arguments._n_gpu = min(arguments.n_gpu, 1)  # not DataParallel
+    trainer = Trainer(model, arguments, train_dataset=Sentences(split))
+    trainer.remove_callback(PrinterCallback)
+    return trainer
 
 
 @contextmanager

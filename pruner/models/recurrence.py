@@ -27,9 +27,9 @@ def last_states(embedding: nn.Embedding, layers: Iterable[nn.LSTM], ids: Tensor,
     for number, lstm in enumerate(layers):
         w_input, w_state, b_input, b_state = lstm.all_weights[0]
         doubled = torch.tensor([1.0, 1.0, 2.0, 1.0]).repeat_interleave(lstm.hidden_size)  # see ``Recurrence``
-        w_input, w_state = w_input * doubled[:, None], w_state * doubled[:, None]
-        said = F.linear(x, w_input, (b_input + b_state) * doubled)
-        x = Recurrence.apply(said if number else F.embedding(occurrences, said), w_state, batch_sizes)
+        said = F.linear(x, w_input * doubled[:, None], (b_input + b_state) * doubled)
+        said = said if number else F.embedding(occurrences, said)
+        x = Recurrence.apply(said, w_state * doubled[:, None], batch_sizes)
     starts = list(accumulate(batch_sizes, initial=0))
     return x.index_select(0, torch.tensor([starts[length - 1] + row for row, length in enumerate(lengths)]))
 
