@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, 
 from pruner import run_script
 from pruner.data.task import TASKS
 from pruner.measure.speed import table
+from pruner.measure.training import training_table
 from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
 from pruner.report.records import Record
@@ -85,6 +86,10 @@ def of_speed(name: str) -> pd.DataFrame:
     return table(speed(name)["rows"])
 
 
+def of_training(name: str) -> pd.DataFrame:
+    return training_table(speed(name)["rows"])
+
+
 def lstm_at(rates: Sequence[float]) -> pd.DataFrame:
     records = lstm_records()
     return summary(records[records["target_prune_rate"].isin(rates)])
@@ -121,6 +126,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "speed mrpc_sst-2_cola_cpu": partial(of_speed, "mrpc_sst-2_cola_cpu"),
     "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),
     "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
+    "speed training_sst-2_mrpc_cpu": partial(of_training, "training_sst-2_mrpc_cpu"),
     "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
     "lstm curve": lstm_rates,
     "tasks": task_files,

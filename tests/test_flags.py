@@ -36,7 +36,7 @@ FLAGS = {
     "PrepareGlue4Lstm": TABLE + "cache data download glue-address max-length skip-bad-rows tasks vocabulary-size",
     "PrepareAgnews4Lstm": "agnews-address cache columns data download max-length skip-bad-rows vocabulary-size",
     "pruner.measure": "batch-sizes cache device dtypes json lengths methods random repeats schedule student-widths "
-    "task weights",
+    "task training weights",
     "pruner.report": "figures records",
 }
 NO_CONSTANTS = {
