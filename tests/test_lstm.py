@@ -425,3 +425,4 @@ def test_the_lstm_trains_in_mixed_precision_too():
         losses.append(loss.item())
         assert all(each.grad.isfinite().all() for each in model.parameters())
     assert losses[0] == pytest.approx(losses[1], rel=0.02)
+    assert model.bfloat16()(ids, lengths=lengths, labels=labels).loss.item() == pytest.approx(losses[0], rel=0.02)

@@ -173,6 +173,7 @@ def test_all_ways_train_the_same_model_on_the_same_batches(tmp_path):
             ("--weights", "bert", "--task", "mrpc", "--dtypes", "float16"),
             "--dtypes (dtypes): nothing is trained",
         ),
+        (("--weights", "bert", "--task", "mrpc", "--schedule", "0.5"), "(pruning_schedule): the trainings that are"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(run, arguments, line):

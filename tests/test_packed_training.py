@@ -134,6 +134,7 @@ def test_dropout_is_drawn_anew_from_pytorchs_generator():
     assert torch.equal(one, again)
     again.sum().backward()
     assert torch.equal(x.grad, again)  # of ones: what was kept, scaled alike
+    assert not dropout_mask(torch.ones(2**20), 1.0).any()
     model = nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.0), nn.Dropout(1.0))
     use_fast_dropout(model)
     assert torch.equal(model[1](x), x)

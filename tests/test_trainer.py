@@ -159,6 +159,21 @@ def test_nan_stops_the_training_with_step_and_rows(tmp_path, place, what):
     assert not tmp_path.exists()  # nothing to go on from
 
 
+def test_no_step_waits_for_the_one_before(tmp_path, monkeypatch):
+    """When a step is computed, the loss of the last one has not been asked for; in the end all have."""
+    unchecked, trainers, real = [], [], PruningTrainer.compute_loss
+
+    def watch(trainer, *inputs, **options):
+        trainers.append(trainer)
+        unchecked.append([step for step, *_ in trainer._unchecked])
+        return real(trainer, *inputs, **options)
+
+    monkeypatch.setattr(PruningTrainer, "compute_loss", watch)
+    train(bert("attention"), SplitDataset(make_split(rows=32)), QUICK, 1, tmp_path, BertCollator(True))
+    assert unchecked == [[], [1], [2], [3]]
+    assert trainers[0]._unchecked == []
+
+
 def test_weights_that_the_last_step_spoils_are_noticed(tmp_path):
     """No loss has told of them."""
     split, model = make_split(rows=8), bert("attention")

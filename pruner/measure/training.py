@@ -127,7 +127,10 @@ def measure_training(args: argparse.Namespace, device: str) -> list[dict]:
         raise SettingError("training", "real sentences with labels are trained on; use --weights and --task")
     if "float16" in args.dtypes:
         raise SettingError("dtypes", "nothing is trained in float16 where there is bfloat16; use float32 or bfloat16")
-    if (device == "cuda") != torch.cuda.is_available():
+    for name in ("pruning_methods", "pruning_schedule", "student_widths"):
+        if name in args.given:
+            raise SettingError(name, "the trainings that are timed prune nothing; leave it out")
+    if device.startswith("cuda") != torch.cuda.is_available():
         raise SettingError("device", "a training is on the GPU where there is one; leave it out")
     tokenizer = load_tokenizer(bert_folder(args.weights), max_length=128)
     cells = [(dtype, name, size) for dtype in args.dtypes for name in args.task for size in args.batch_sizes]

@@ -35,7 +35,8 @@ def attend_packed(
         cu_seqlens, max_seqlen = packing.cu_seqlens_int32, packing.max_seqlen
         context = varlen_attn(q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen)
         return cast(Tensor, context).flatten(1), None  # a pair only where it is asked to
-    if q.requires_grad and not q.is_cuda and weights is None:
+    by_map = score is not None or dropout or packing.max_seqlen <= SHORT
+    if q.requires_grad and by_map and not q.is_cuda and weights is None:
         context, scores = PackedAttention.apply(torch.stack((q, k, v), 1), packing, scaling, dropout, score)
     else:
         with in_float32():
@@ -133,7 +134,7 @@ class PackedAttention(torch.autograd.Function):
         score: Score | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Attend: [T, 3, H, d] -> [T, H, d], and the scores [T]."""
-        contexts, scores, ctx.buckets = [], [], []
+        contexts, scores, kept = [], [], list[Tensor | None]()
         with in_float32():
             for bucket in packing.buckets:
                 q, k, v = in_heads(bucket.pad(qkv))
@@ -145,7 +146,8 @@ class PackedAttention(torch.autograd.Function):
                 mask = dropout_mask(attention, dropout) if dropout else None
                 context = (attention if mask is None else attention * mask) @ v
                 contexts.append(from_heads(context[None], bucket).squeeze(2).to(qkv.dtype))
-                ctx.buckets.append((q, k, v, attention, mask))
+                kept += q, k, v, attention, mask
+        ctx.save_for_backward(*kept)
         ctx.packing, ctx.scaling, ctx.dtype = packing, scaling, qkv.dtype
         return packing.unpad_buckets(contexts), packing.unpad_buckets(scores) if scores else None
 
@@ -153,9 +155,9 @@ class PackedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor, _: Tensor | None) -> tuple[Tensor, None, None, None, None]:
         """Return the gradients of Q, K and V, where S = scaling * Q K^T, A = softmax(S), C = (A * dropout mask) V."""
-        packing, by_bucket = ctx.packing, []
+        packing, by_bucket, kept = ctx.packing, [], iter(ctx.saved_tensors)
         with in_float32():
-            for bucket, (q, k, v, attention, mask) in zip(packing.buckets, ctx.buckets, strict=True):
+            for bucket, (q, k, v, attention, mask) in zip(packing.buckets, zip(*[kept] * 5, strict=True), strict=True):
                 padded = bucket.pad(gradient[:, None])
                 if bucket.real is not None:
                     padded = padded * bucket.real[:, :, None, None, None]  # nobody reads what padding attends to

@@ -13,8 +13,10 @@ def dropout(x: Tensor, p: float) -> Tensor:
 
 
 def dropout_mask(x: Tensor, p: float) -> Tensor:
-    """Draw what dropout multiplies ``x`` by, on a CPU: 0 with probability ``p`` < 1, else 1 / (1 - p)."""
-    dropped = min(round(p * STEPS), STEPS - 1)
+    """Draw what dropout multiplies ``x`` by, on a CPU: 0 with probability ``p``, else 1 / (1 - p)."""
+    dropped = round(p * STEPS)
+    if dropped == STEPS:
+        return torch.zeros_like(x)
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     kept = bits[: x.numel()].view(x.shape) >= dropped - STEPS // 2
     return kept.to(x.dtype).mul_(STEPS / (STEPS - dropped))

@@ -26,7 +26,7 @@ def last_states(embedding: nn.Embedding, layers: Iterable[nn.LSTM], ids: Tensor,
     x = embedding(words)
     for number, lstm in enumerate(layers):
         w_input, w_state, b_input, b_state = lstm.all_weights[0]
-        doubled = torch.tensor([1.0, 1.0, 2.0, 1.0]).repeat_interleave(lstm.hidden_size)  # see ``Recurrence``
+        doubled = w_input.new_tensor([1.0, 1.0, 2.0, 1.0]).repeat_interleave(lstm.hidden_size)  # see ``Recurrence``
         said = F.linear(x, w_input * doubled[:, None], (b_input + b_state) * doubled)
         said = said if number else F.embedding(occurrences, said)
         x = Recurrence.apply(said, w_state * doubled[:, None], batch_sizes)

@@ -151,7 +151,7 @@ def train(
             say(f"training resumes from {checkpoint}")
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
-            trainer.check_last_step()
+            trainer.check_steps()
             trainer.check_weights()
         except NotFiniteError:
             remove_own(folder, [CHECKPOINTS])  # there is nothing to resume from

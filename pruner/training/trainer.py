@@ -57,7 +57,7 @@ class PruningTrainer(Trainer):
         # The losses here are means over a batch. (Trainer looks at the signature and believes otherwise.)
         self.model_accepts_loss_kwargs = False
         self._since_log: list[Tensor] = []
-        self._last_step: tuple[Tensor, Sequence[int]] = torch.zeros(5), ()
+        self._unchecked: list[tuple[int, Tensor, Sequence[int]]] = []  # steps, their ``_sums`` of all parts, their rows
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
 
@@ -94,7 +94,7 @@ class PruningTrainer(Trainer):
 
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Compute this process's rows of a batch, forward and backward; return the loss of the whole batch."""
-        self.check_last_step()
+        self.check_steps(but_last=1)
         inputs = dict(inputs)
         rows = inputs.pop("rows")
         self._sums = torch.zeros(5, device=self.args.device)
@@ -103,9 +103,10 @@ class PruningTrainer(Trainer):
             for part in parts:
                 super().training_step(model, part)
         super().training_step(model, last)  # DDP averages the processes' gradients during this backward pass
-        self._last_step = self.accelerator.reduce(self._sums), rows
-        self._since_log.append(self._last_step[0])
-        return self._last_step[0][0]
+        sums = self.accelerator.reduce(self._sums)
+        self._unchecked.append((self.state.global_step + 1, sums, rows))
+        self._since_log.append(sums)
+        return sums[0]
 
     def _parts(self, inputs: Mapping, size: int) -> Iterator[dict]:
         """Split this process's rows of a batch of ``size``; each part comes with its ``share`` of the batch.
@@ -142,17 +143,20 @@ class PruningTrainer(Trainer):
         self._sums += torch.stack([loss * share, student_loss * share, scores, *pairs]).detach()
         return loss * (share * self.args.world_size)
 
-    def check_last_step(self) -> None:
-        """Raise a ``NotFiniteError`` if the last step's loss or scores are not finite; late, to avoid a device sync."""
-        sums, rows = self._last_step
-        loss, _, scores, *_ = sums.tolist()
-        if math.isfinite(loss) and math.isfinite(scores):
-            return
-        what = "a score is not finite" if math.isfinite(loss) else f"the loss is {loss}"
-        raise NotFiniteError(
-            f"training: {what} at step {self.state.global_step} (training rows {', '.join(map(str, rows))}, counted "
-            "from 0); try a lower learning_rate, or train_dtype float32"
-        )
+    def check_steps(self, but_last: int = 0) -> None:
+        """Raise a ``NotFiniteError`` if a step's loss or scores are not finite.
+
+        A GPU is still at work on the last step when the next one is sent to it: to ask for its loss would be to wait.
+        """
+        while len(self._unchecked) > but_last:
+            step, sums, rows = self._unchecked.pop(0)
+            loss, _, scores, *_ = sums.tolist()
+            if not math.isfinite(loss) or not math.isfinite(scores):
+                what = "a score is not finite" if math.isfinite(loss) else f"the loss is {loss}"
+                raise NotFiniteError(
+                    f"training: {what} at step {step} (training rows {', '.join(map(str, rows))}, counted from 0); "
+                    "try a lower learning_rate, or train_dtype float32"
+                )
 
     def check_weights(self) -> None:
         """Raise a ``NotFiniteError`` if the last step has left weights without a number, which no loss has told."""
@@ -170,7 +174,7 @@ class PruningTrainer(Trainer):
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model, trial):
-        self.check_last_step()
+        self.check_steps()
         folder = Path(f"{self.args.output_dir}/checkpoint-{self.state.global_step}")
         try:
             super()._save_checkpoint(model, trial)
