@@ -48,6 +48,7 @@ class Backbone(Protocol):
 
     def packed(self, model: nn.Module) -> nn.Module | None:
         """Return a model of the same modules for training, which computes no padding; ``None``: it trains as it is."""
+        return None
 
     def shape(self, task: Task, model: nn.Module | None = None) -> Shape:
         """Return the sizes of the dense model, or those that the layers of ``model`` really have."""
@@ -153,9 +154,6 @@ class LstmBackbone(Backbone):
 
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         return LstmCollator(pairs=len(task.text) == 2)
-
-    def packed(self, model: nn.Module) -> None:
-        """Return ``None``: it reads chunks of similar length already."""
 
     def shape(self, task: Task, model: Any = None) -> LstmShape:
         return LstmShape.of(self.model_config(task) if model is None else model.config, sentences=len(task.text))
