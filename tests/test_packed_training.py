@@ -57,6 +57,18 @@ def test_packed_bert_has_the_stock_models_loss_and_gradients(labels):
     assert type(model) is BertForSequenceClassification
 
 
+@pytest.mark.parametrize("layers", [1, 3])
+@pytest.mark.parametrize("part", WITHOUT_DROPOUT)
+def test_every_dropout_of_the_stock_model_drops(part, layers):
+    """In the last layer too, of which [CLS] alone is computed."""
+    model = stock(num_hidden_layers=layers, **{part: 0.5})
+    inputs = make_inputs(LENGTHS, model.config.vocab_size) | {"lengths": LENGTHS}
+    trained = packed(model)
+    one, other = trained(**inputs).logits, trained(**inputs).logits
+    assert (one - other).abs().min() > 1e-6
+    assert torch.equal(trained.eval()(**inputs).logits, trained(**inputs).logits)
+
+
 def test_training_packed_ends_where_training_the_stock_model_does(tmp_path):
     ends, curves = [], []
     for name in ("stock", "packed"):
