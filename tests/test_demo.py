@@ -64,10 +64,10 @@ def test_a_file_gets_plain_lines(demo):
     assert "it/s" not in demo[0]
     assert len(demo[0].encode()) < 10_000
     # Where a training takes more than a minute, its losses are in several lines.
-    trainings = re.findall(r"^stage \S+: training, 3 epochs\n((?:loss .* of 3\n)+)", demo[0], re.MULTILINE)
+    trainings = re.findall(r"^stage \S+: training, 4 epochs\n((?:loss .* of 4\n)+)", demo[0], re.MULTILINE)
     assert len(trainings) == 9
     for told in trainings:
-        assert re.findall(r"\d\.\d{4} in epoch (\d)", told) == ["1", "2", "3"]
+        assert re.findall(r"\d\.\d{4} in epoch (\d)", told) == ["1", "2", "3", "4"]
     left = re.findall(r"^\[\d/9, about (.*) left\]", demo[0], re.MULTILINE)
     assert len(left) == 8
     assert all(re.fullmatch(r"[1-9]\d* (s|min)", told) for told in left)
