@@ -1,6 +1,7 @@
 """Attention within the sentences of a packed row: PyTorch's own kernels where they are faster, else matrix products."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -112,9 +113,9 @@ def attention_map(q: Tensor, k: Tensor, bucket: Bucket, scaling: float) -> Tenso
     return logits.softmax(dim=-1)
 
 
-def in_float32() -> torch.autocast:
+def in_float32() -> AbstractContextManager:
     """Leave mixed precision on a CPU: small products are slower in bfloat16, and compiled for every new shape."""
-    return torch.autocast("cpu", enabled=False)
+    return torch.autocast("cpu", enabled=False) if torch.is_autocast_enabled("cpu") else nullcontext()
 
 
 class PackedAttention(torch.autograd.Function):

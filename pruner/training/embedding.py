@@ -1,4 +1,4 @@
-"""Training of the words alone that a training set has: of BERT's 30 522, a third or less."""
+"""Training of the words alone that a training set has: a fifth to two fifths of BERT's 30 522 on CoLA, MRPC, SST-2."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
