@@ -162,7 +162,7 @@ def measure_training(args: argparse.Namespace, device: str) -> list[dict]:
                     "batch_size": batch_size,
                     "device": device,
                     "repeats": args.repeats,
-                    "steps": STEPS[way],
+                    "steps": len(seconds[way][0]),  # a small training set has fewer than ``STEPS``
                     "tokens_per_step": round(tokens[way], 1),
                     "ms_per_step": round(ms[way], 2),
                     "minutes": round(settings.epochs * len(split) / batch_size * ms[way] / 60_000, 2),
