@@ -21,6 +21,7 @@ from transformers import (
     BertTokenizer,
 )
 
+from pruner.compress.structure.shrink import shrunk_init
 from pruner.compress.tokens.model import PrunedModel
 from pruner.compress.tokens.outputs import PrunedOutput, Trace
 from pruner.compress.tokens.scores import scores_before
@@ -69,9 +70,13 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
     def __init__(self, config: BertConfig) -> None:
         check_kind(config.to_dict(), type(config).__name__)
         super().__init__(config)
+        shrunk_init(self)
 
     def unpruned_twin(self) -> BertForSequenceClassification:
-        """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode."""
+        """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode.
+
+        Where heads or layers have been removed, it is without them, and computes all tokens.
+        """
         twin = super().unpruned_twin()
         twin.set_attn_implementation("sdpa")
         return twin

@@ -23,6 +23,23 @@ teacher = "emission"  # whom students imitate: emission or gradient
 count: Literal["real", "padded"] = "real"  # what a rate counts: real tokens, or padded, the published code's counting
 student_widths = [64, 64]  # hidden widths of their MLPs (published: twice that of the model); an empty list: linear
 
+# Width and depth
+ticket_levels = [
+    10.0,
+    20.0,
+    30.0,
+    40.0,
+    50.0,
+    60.0,
+    70.0,
+    80.0,
+]  # of tickets: percent of the heads that leave (published)
+ticket_feed_forwards: list[int] | None = None  # how many whole feed-forwards leave at each level; None: as published
+layers_dropped = [1, 2, 3]  # of layers-top and the like: how many layers leave
+width_reduction = [1.5, 2.0]  # of width: budgets, by which factor heads and neurons that leave reduce the cost
+width_cost: Literal["flops", "parameters"] = "flops"  # what that cost is: of the model, or parameters of its encoder
+held_out: float | None = None  # share of the training rows by which a level is chosen; None: 0.1 with several levels
+
 # Training
 seeds = [1]  # one fine-tuning per task, method and seed
 epochs: float = 3.0  # passes over the training set (published: 3)

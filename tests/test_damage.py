@@ -15,7 +15,7 @@ from test_run import QUICK, SCHEDULE, prepared, records  # noqa: F401  # a fixtu
 from pruner.compress.method import Dense
 from pruner.compress.tokens.methods import TokenPruning
 from pruner.report.records import read_record
-from pruner.training import stage
+from pruner.training import stages
 from pruner.training.trainer import PruningTrainer
 from pruner.utils.errors import SettingError, UserError
 from pruner.utils.folders import check_sums, own_files, whole_folder, write_sums
@@ -343,7 +343,7 @@ def test_a_stage_of_other_weights_is_named(run, prepared, monkeypatch, shape):  
     (base,) = Path("cache/bert/stages/mrpc").iterdir()
     (base / "SHA256SUMS").unlink()
     torch.save({}, base / "nothing.pt")
-    shutil.copy(small_bert(prepared / "other", **shape) / "model.safetensors", base / stage.WEIGHTS)
+    shutil.copy(small_bert(prepared / "other", **shape) / "model.safetensors", base / stages.WEIGHTS)
     code, _, err = run("RunBert4Glue", *HEAD)
     assert code == 2
     assert f"{base}: not a finished stage (" in one_line(err)

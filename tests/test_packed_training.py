@@ -27,7 +27,8 @@ from pruner.models.packing import pack
 from pruner.training import train as training
 from pruner.training.context import Context
 from pruner.training.embedding import used_words
-from pruner.training.stage import Stage, Stages
+from pruner.training.stage import Stage
+from pruner.training.stages import Stages
 from pruner.training.train import train
 from pruner.training.trainer import PruningTrainer
 

@@ -25,7 +25,8 @@ from pruner.report.figure_data import charts
 from pruner.report.page import csv, groups, section
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
 from pruner.report.tables import budget_table, markdown, metric_text, one_answer, rate_table, summary, to_frame
-from pruner.training.stage import Recipe, Stage, Stages
+from pruner.training.stage import Recipe, Stage
+from pruner.training.stages import Stages
 from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 from pruner.utils.progress import duration

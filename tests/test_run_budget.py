@@ -11,7 +11,7 @@ from test_run import prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.tokens.schedule import schedule_text
-from pruner.training import stage as stages
+from pruner.training import stages
 from pruner.training.stage import Stage
 from pruner.training.trainer import PruningTrainer, logits_loss
 

@@ -22,7 +22,7 @@ from pruner.data.encode import encode_words
 from pruner.data.task import TASKS, Task
 from pruner.data.vocabulary import Vocabulary, write_words
 from pruner.evaluation.metrics import dev_metrics, length_bins, metrics_by_length
-from pruner.training import stage
+from pruner.training import stages
 from pruner.training.train import train
 from pruner.training.trainer import TrainSettings
 
@@ -231,7 +231,7 @@ def test_learning_rates_are_constant(run, prepared, monkeypatch):
         seen.append((decay, settings.clip, settings.learning_rate, learning_rates))
         return train(model, data, settings, seed, folder, collate, decay, callbacks, learning_rates, *others)
 
-    monkeypatch.setattr(stage, "train", watch)
+    monkeypatch.setattr(stages, "train", watch)
     assert run("RunLstm4Glue", *QUICK, "--methods", "student")[0] == 0
     assert seen == [("constant", None, 1e-3, {}), ("constant", None, 1e-3, {"students.": 1e-3})]
 

@@ -22,7 +22,8 @@ from pruner.models.backbone import BertBackbone
 from pruner.models.flops import BertShape, LayerShape, dense_flops
 from pruner.models.packing import pack
 from pruner.training.context import Context
-from pruner.training.stage import Stage, Stages, Trained
+from pruner.training.stage import Stage, Trained
+from pruner.training.stages import Stages
 from pruner.training.trainer import TrainSettings
 
 LENGTHS = [17, 3, 9, 30, 1, 22]

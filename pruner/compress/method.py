@@ -1,5 +1,6 @@
 """Methods: ways of making a trained model cheaper, behind one contract, and the registry in which they are found."""
 
+import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,9 +103,12 @@ def method_names(backbone: str) -> list[str]:
 
 
 def make_methods(name: str, options: Namespace, context: Context) -> Sequence[Method]:
-    """Make what ``--methods name`` asks for, or raise a ``SettingError``; ``a+b`` belongs to the family of ``a``."""
+    """Make what ``--methods name`` asks for, or raise a ``SettingError``.
+
+    ``a+b`` and ``a.b`` belong to the family of ``a``.
+    """
     backbone = context.backbone.name
     for family in FAMILIES:
-        if family.backbone == backbone and name.partition("+")[0] in family.names():
+        if family.backbone == backbone and re.split(r"[+.]", name)[0] in family.names():
             return family.make(name, options, context)
     raise SettingError("pruning_methods", unknown("method", name, method_names(backbone)))

@@ -101,7 +101,18 @@ def training_rows(split: Split, at_most: int | None) -> Split:
     """Return the training rows, or a random subset of them, the same for every seed and method."""
     if at_most is None or at_most >= len(split):
         return split
-    rows = np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False))
+    return some_rows(split, np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False)))
+
+
+def hold_out(split: Split, share: float) -> tuple[Split, Split]:
+    """Part a share of the rows from the others, at random, the same for every seed and method: others, these."""
+    order = np.random.default_rng(1).permutation(len(split))
+    held = min(len(split) - 1, max(1, round(share * len(split))))
+    return some_rows(split, np.sort(order[held:])), some_rows(split, np.sort(order[:held]))
+
+
+def some_rows(split: Split, rows: np.ndarray) -> Split:
     tokens = np.concatenate([split.sentence(row) for row in rows])
     offsets = np.concatenate([[0], split.lengths[rows].cumsum()])
-    return Split(tokens, offsets, split.second[rows], None if split.labels is None else split.labels[rows], rows)
+    labels = None if split.labels is None else split.labels[rows]
+    return Split(tokens, offsets, split.second[rows], labels, rows if split.numbers is None else split.numbers[rows])

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from pruner.compress.structure.families import check_structure
 from pruner.compress.tokens.families import check_budgets
 from pruner.data import sample
 from pruner.data.cache import read_cache
@@ -21,6 +22,7 @@ def run_bert(options: Namespace) -> None:
     """Train, evaluate, measure and record every cell, or show them (``dry_run``)."""
     check_settings(options)
     check_budgets(options)
+    check_structure(options)
     steady = start_run()
     cache_folder = Path(options.cache)
     if options.demo:

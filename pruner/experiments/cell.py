@@ -12,7 +12,8 @@ from pruner.compress.method import Method, make_methods
 from pruner.compress.tokens.methods import Unpruned
 from pruner.report.records import Log, Record, finished_record, mark_outdated
 from pruner.training.context import Context, identity
-from pruner.training.stage import Stage, Stages, unique
+from pruner.training.stage import Stage, unique
+from pruner.training.stages import Stages
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -64,6 +65,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         seed=context.seed,
         metrics=metrics,
         baseline_metrics=baseline.metrics if baseline else metrics,
+        held_out_metrics=finite(context.held_out_metrics(model, collate), cell.task),
         majority_share=majority_share(context.task, context.cache),
         collapsed=only,
         baseline_collapsed=baseline.collapsed if baseline else only,
@@ -79,7 +81,8 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         section=method.describe(model, context),
     )
     kept = keep_model(grid, model, cell, record)
-    record = replace(record, model_folder=kept, seconds=round(time.monotonic() - started, 1))
+    size = None if kept is None else sum(path.stat().st_size for path in Path(kept).glob("*.safetensors"))
+    record = replace(record, model_folder=kept, file_bytes=size, seconds=round(time.monotonic() - started, 1))
     files = predictions(grid, cell, model) if grid.options.predict_test else {}
     report(record, log)
     log(f"-> {grid.folder(cell)}")

@@ -19,7 +19,7 @@ from pruner.report.page import report_grid
 from pruner.report.records import Log, Record
 from pruner.report.tables import comparisons, markdown, summary, to_frame
 from pruner.training.context import Context
-from pruner.training.stage import Stages
+from pruner.training.stages import Stages
 from pruner.training.trainer import TrainSettings
 from pruner.utils.distributed import from_main, is_main, num_processes
 from pruner.utils.errors import CellError, SettingError, UserError, flag_name
@@ -33,7 +33,7 @@ Prepared = list[tuple[Task, Cache, TrainSettings]]
 def run_tasks(options: Namespace, backbone: Backbone, prepared: Prepared, steady: bool) -> None:
     """Run all cells of the prepared tasks, or show them (``dry_run``); ``steady`` is what ``start_run`` returned."""
     contexts = [
-        Context(task, cache, seed, backbone, settings, options.max_train_rows)
+        Context(task, cache, seed, backbone, settings, options.max_train_rows, getattr(options, "held_out", 0.0))
         for task, cache, settings in prepared
         for seed in options.seeds
     ]

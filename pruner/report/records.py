@@ -44,11 +44,13 @@ class Record:
     flops: dict[str, float]  # baseline, pruned, reduction
     settings: dict[str, Any]  # all that decides the result; a finished cell is only skipped by a run that has the same
     majority_share: dict[str, float] = field(default_factory=dict)  # of each dev set's most frequent class
+    held_out_metrics: dict[str, float] = field(default_factory=dict)  # of the training rows held out, if there were any
     collapsed: dict[str, dict] = field(default_factory=dict)  # dev sets with one answer only: "answer", "share"
     baseline_collapsed: dict[str, dict] = field(default_factory=dict)  # the same of the unpruned model
     metrics_by_length: list[dict] = field(default_factory=list)  # {"tokens": [first, last], "rows", metrics}
     parameters: dict[str, int] | None = None  # baseline, pruned
     bytes: dict[str, int] | None = None  # baseline, pruned
+    file_bytes: int | None = None  # of the weights' file that was kept, in float32
     latency: dict[str, Any] | None = None  # baseline_ms, pruned_ms, speedup and how it was measured; None: it was not
     examples: list[dict[str, str]] = field(default_factory=list)
     model_folder: str | None = None  # where the model was kept, if it was

@@ -8,9 +8,9 @@ import numpy as np
 from torch import nn
 
 from pruner.data.cache import Cache, Split
-from pruner.data.collate import Collate, training_rows
+from pruner.data.collate import Collate, hold_out, training_rows
 from pruner.data.task import Task
-from pruner.evaluation.metrics import dev_metrics
+from pruner.evaluation.metrics import compute_metrics, dev_metrics
 from pruner.evaluation.predict import predict
 from pruner.models.backbone import Backbone
 from pruner.training.trainer import TrainSettings
@@ -36,10 +36,21 @@ class Context:
     backbone: Backbone
     train_settings: TrainSettings
     max_train_rows: int | None = None
+    held_out: float = 0.0  # share of the training rows that is not trained on, but kept for choosing
 
     @cached_property
+    def _training_splits(self) -> tuple[Split, Split | None]:
+        split = training_rows(self.cache.splits["train"], self.max_train_rows)
+        return hold_out(split, self.held_out) if self.held_out else (split, None)
+
+    @property
     def training_split(self) -> Split:
-        return training_rows(self.cache.splits["train"], self.max_train_rows)
+        return self._training_splits[0]
+
+    @property
+    def held_out_split(self) -> Split | None:
+        """The rows of the training set that no training sees, on which one of several results is chosen."""
+        return self._training_splits[1]
 
     def training_subset(self, rows: int) -> Split:
         """Return some of the training rows, drawn at random, on which methods may choose."""
@@ -62,6 +73,8 @@ class Context:
             "train_rows": min(self.max_train_rows or available, available),
             "train_rows_available": available,
         }
+        if self.held_out:
+            settings["held_out"] = self.held_out
         if self.task.fingerprint:  # of a user's rows: the task's name may have been given to others before
             settings["data"] = self.task.fingerprint
         return settings | self.backbone.settings(self.task)
@@ -74,6 +87,14 @@ class Context:
     def metrics(self, model: nn.Module, collate: Collate, **options) -> dict[str, float]:
         """Evaluate a model on the task's dev sets."""
         return dev_metrics(self.task, self.cache, self.predict_dev(model, collate, **options))
+
+    def held_out_metrics(self, model: nn.Module, collate: Collate) -> dict[str, float]:
+        """Evaluate a model on the training rows that were held out; nothing where there are none."""
+        split = self.held_out_split
+        if split is None or split.labels is None:
+            return {}
+        logits = predict(model, split, self.train_settings.batch_size, collate)
+        return compute_metrics(self.task.metrics, logits, split.labels)
 
     def try_trained_head(self, model: nn.Module, say: Callable[[str], None]) -> None:
         """Say so if a model that should know the task's classes is right more seldom than chance, before training."""

@@ -86,10 +86,13 @@ class TokenPruning(Method):
         name = f"{self.label}_seed{context.seed}"
         return [Stage(name, context, self, context.settings() | settings, search or teacher, teacher)]
 
-    def fit(self, family: ScheduleFamily, context: Context) -> list[float]:
-        """Return the schedule of a family that meets the budget ``target`` on the dev set's lengths."""
+    def fit(self, family: ScheduleFamily, context: Context, model: nn.Module | None = None) -> list[float]:
+        """Return the schedule of a family that meets the budget ``target`` on the dev set's lengths.
+
+        The budget is counted against the dense model, or ``model`` without a schedule, if that is smaller.
+        """
         assert self.target is not None  # of a budget's cell
-        lengths, shape = context.dev_lengths, context.backbone.shape(context.task)
+        lengths, shape = context.dev_lengths, context.backbone.shape(context.task, model)
         return fit_schedule(family, self.target, lengths, shape, self.pruning)
 
     def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
@@ -193,9 +196,9 @@ class LearnedPruning(TokenPruning):
     def schedule_names(self) -> tuple[str, str]:
         return f"learned for {self.target:g}x", f"learned-{self.target:g}x"
 
-    def candidates(self, context: Context) -> Iterator[list[float]]:
+    def candidates(self, context: Context, model: nn.Module | None = None) -> Iterator[list[float]]:
         """Yield the schedules that meet the budget; raise a ``UserError`` if none does."""
-        return candidates(len(self.pruning.schedule), lambda family: self.fit(family, context))
+        return candidates(len(self.pruning.schedule), lambda family: self.fit(family, context, model))
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         """Choose the schedule with which the model is most like the dense one, on training sentences."""
@@ -210,7 +213,7 @@ class LearnedPruning(TokenPruning):
             progress.update()
             return logits_loss(torch.from_numpy(predict(model, split, batch_size, collate)), teacher_logits).item()
 
-        least, schedule = min((unlikeness(schedule), schedule) for schedule in self.candidates(context))
+        least, schedule = min((unlikeness(schedule), schedule) for schedule in self.candidates(context, model))
         progress.close()
         say(f"chosen of {progress.n} schedules; unlike the dense model by {least:.4f}")
         say(f"schedule: {schedule_text(schedule)}")

@@ -32,7 +32,6 @@ class PrunedModel(PreTrainedModel):
     def __init__(self, config: PretrainedConfig) -> None:
         super().__init__(_as_config(config, cast(type[PretrainedConfig], self.config_class)))
         config = self.config
-        self.num_layers = getattr(config, "num_hidden_layers", 1)  # an LSTM is one layer to pruning
         self.pruning, self.students = Pruning.none(self.num_layers), nn.ModuleList()
         self.register_buffer("token_counts", None)
         saved = getattr(config, "pruning", None)
@@ -41,6 +40,11 @@ class PrunedModel(PreTrainedModel):
             check_schedule(pruning.schedule, self.num_layers)
             self._apply_pruning(pruning)
         self.post_init()
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers that may have a rate; an LSTM is one layer to pruning."""
+        return getattr(self.config, "num_hidden_layers", 1)
 
     @classmethod
     def from_unpruned(cls, model: PreTrainedModel) -> Self:

@@ -43,7 +43,7 @@ class SampleSchedules(TrainerCallback):
     def __init__(self, model, lengths: Sequence[int], reach: float, seed: int) -> None:
         """``model`` is a pruned BERT, ``lengths`` are those of the sentences on which the FLOPs are counted."""
         self.model, self.reach, self.seed = model, reach, seed
-        self.shape = BertShape.of(model.config)
+        self.shape = BertShape.of_model(model)
         self.flops = partial(shares_flops, self.shape, np.asarray(lengths, dtype=np.float64))
 
     def sample(self, step: int) -> list[float]:

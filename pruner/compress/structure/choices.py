@@ -1,0 +1,195 @@
+"""Which parts of a BERT stay: layers by their place or by what they do, tickets by importance.
+
+A choice is made among what the choices before it have left, by measurements on training rows.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pruner.compress.structure.importance import (
+    losing_feed_forwards,
+    losing_heads,
+    normalise,
+    random_feed_forwards,
+    random_heads,
+    winning_feed_forwards,
+    winning_heads,
+)
+from pruner.compress.structure.measures import Contribution, Importance, Skipping, measured, scores_of
+from pruner.compress.structure.shrink import Structure
+from pruner.training.context import Context
+from pruner.training.stage import Stage
+from pruner.utils.errors import SettingError
+
+APART = 1_000_000  # added to a seed for what is drawn beside training
+
+
+class Choice(ABC):
+    """One way of choosing what stays."""
+
+    name: Any  # as in --methods
+    title: Any  # as in tables
+    variant: Any  # how much leaves, in words
+    level: Any  # the same in names of folders
+    start: Any = "pretrained"  # what is trained afterwards: that model, or the ``finetuned`` one; "": nothing
+
+    def settings(self) -> dict:
+        """Return what decides the choice."""
+        return {"name": self.name} | vars(self)
+
+    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+        """List the measurements that the choice is made by."""
+        return ()
+
+    @abstractmethod
+    def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
+        """Return what stays of a structure, by the results of the sources."""
+
+
+def odd_or_even(layers: int, count: int, first: int) -> list[int]:
+    """Take every other layer, down from the ``first`` of numbers that begin with 1 (as in the paper)."""
+    return [number - 1 for number in range(first, 0, -2)][:count]
+
+
+# Which layers leave, [number] counted from 0, by their number and by how many are to leave (Sajjad et al. 2020).
+PLACES: dict[str, Callable[[int, int], list[int]]] = {
+    "layers-top": lambda layers, count: list(range(layers - count, layers)),
+    "layers-bottom": lambda layers, count: list(range(count)),
+    "layers-odd": lambda layers, count: odd_or_even(layers, count, layers - 1 + layers % 2),
+    "layers-even": lambda layers, count: odd_or_even(layers, count, layers - layers % 2),
+    "layers-symmetric": lambda layers, count: [(layers - count) // 2 + number for number in range(count)],
+}
+# What is measured, which model's, and the values by layer, of which the lowest leave.
+MEASURED: dict[str, tuple[Any, str, bool, Callable[[dict], list[float]]]] = {
+    "layers-contribution": (Contribution, "contribution", False, lambda told: [-x for x in told["cls"]]),
+    "layers-contribution-all": (Contribution, "contribution", False, lambda told: [-x for x in told["all"]]),
+    "layers-loss": (Skipping, "skipping", True, lambda told: told["skipping"]),
+}
+TITLES = {
+    "layers-top": "without the top layers",
+    "layers-bottom": "without the bottom layers",
+    "layers-odd": "without odd layers",
+    "layers-even": "without even layers",
+    "layers-symmetric": "without the middle layers",
+    "layers-contribution": "without the layers that change [CLS] least",
+    "layers-contribution-all": "without the layers that change tokens least",
+    "layers-loss": "without the layers of least loss",
+}
+
+
+@dataclass(frozen=True)
+class Layers(Choice):
+    """Drop ``count`` whole layers of the pre-trained model (Sajjad et al. 2020, section 3)."""
+
+    name: str
+    count: int
+
+    @property
+    def title(self) -> str:
+        return TITLES[self.name]
+
+    @property
+    def variant(self) -> str:
+        return f"{self.count} layer{'' if self.count == 1 else 's'} less"
+
+    @property
+    def level(self) -> str:
+        return str(self.count)
+
+    def check(self, layers: int) -> None:
+        """Raise a ``SettingError`` if so many cannot leave a BERT of so many layers."""
+        most = layers // 2 if self.name in ("layers-odd", "layers-even") else layers - 1
+        if not 1 <= self.count <= most:
+            raise SettingError("layers_dropped", f"{self.count} of {layers} for {self.name}; use 1 to {most}")
+
+    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+        if self.name in PLACES:
+            return ()
+        recipe, name, of_dense, _ = MEASURED[self.name]
+        return (measured(recipe(), name, context, dense if of_dense else None),)
+
+    def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
+        layers = structure.layers
+        if self.name in PLACES:
+            dropped = {layers[place] for place in PLACES[self.name](len(layers), self.count)}
+        else:
+            values = MEASURED[self.name][3](told)
+            dropped = {*sorted(layers, key=lambda layer: values[layer])[: self.count]}
+        return structure.keep_layers([layer for layer in layers if layer not in dropped])
+
+
+@dataclass(frozen=True)
+class Ticket(Choice):
+    """Keep the heads and the whole feed-forwards of a super ticket, or as many others (Liang et al. 2021, section 3).
+
+    ``kind`` is ``winning``, ``losing`` or ``random``; ``percent`` of the heads leave, and ``feed_forwards``, or by
+    default as many of them as the published levels have.
+    """
+
+    kind: str
+    percent: float
+    feed_forwards: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind}-ticket"
+
+    @property
+    def title(self) -> str:
+        return f"{self.kind} ticket"
+
+    @property
+    def variant(self) -> str:
+        return f"{self.percent:g} % of heads" + (f", {self.feed_forwards} feed-forwards" if self.separate else "")
+
+    @property
+    def level(self) -> str:
+        return f"{self.percent:g}" + (f"-{self.feed_forwards}" if self.separate else "")
+
+    @property
+    def separate(self) -> bool:
+        return self.feed_forwards is not None
+
+    def counts(self, layers: int, heads: int) -> tuple[int, int]:
+        """Return how many heads and feed-forwards leave a BERT of that size; a head of each layer stays."""
+        n = min(math.floor(layers * heads * self.percent / 100 + 1e-9), layers * heads - layers)
+        if self.feed_forwards is not None:
+            return n, self.feed_forwards
+        return n, math.floor(self.percent / 10 * layers / 12 + 1e-9)
+
+    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+        return () if self.kind == "random" else (importance_stage(context, dense),)
+
+    def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
+        rows, heads = list(structure.layers), len(structure.heads[0])
+        n, m = self.counts(len(rows), heads)
+        if self.kind == "random":
+            seed = context.seed + APART
+            kept, whole = random_heads((len(rows), heads), n, seed), random_feed_forwards(len(rows), m, seed)
+        else:
+            scores = normalise(scores_of(told))
+            choose = (
+                (winning_heads, winning_feed_forwards)
+                if self.kind == "winning"
+                else (losing_heads, losing_feed_forwards)
+            )
+            kept, whole = choose[0](scores.heads[rows], n), choose[1](scores.feed_forwards[rows], m)
+        size = max(rows) + 1
+        return structure.mask(heads=spread(kept, rows, size)).mask(neurons=spread(whole, rows, size))
+
+
+def spread(mask: Tensor, rows: Sequence[int], size: int) -> Tensor:
+    """Put the rows of a mask where their layers are in the dense model."""
+    everywhere = torch.ones((size, *mask.shape[1:]), dtype=torch.bool)
+    everywhere[list(rows)] = mask.cpu()
+    return everywhere
+
+
+def importance_stage(context: Context, dense: Stage) -> Stage:
+    return measured(Importance(), "importance", context, dense)

@@ -1,0 +1,145 @@
+"""Heads and neurons chosen together, by importance per cost, until a budget of FLOPs or of parameters is met.
+
+After Michel et al. (2019) for heads and McCarley (2019) for both.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from pruner.compress.structure.choices import APART, Choice, importance_stage
+from pruner.compress.structure.importance import Scores, normalise
+from pruner.compress.structure.measures import scores_of
+from pruner.compress.structure.shrink import Structure
+from pruner.models.flops import BertShape, LayerShape, dense_flops
+from pruner.training.context import Context
+from pruner.training.stage import Stage
+from pruner.utils.errors import SettingError
+
+BLOCK = 32  # neurons that stay or leave together: matrix products of other sizes are slower
+
+
+class Part(NamedTuple):
+    """A head, or a block of neurons, of the layer at a place among those that are left."""
+
+    place: int
+    numbers: tuple[int, ...]
+    importance: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Width(Choice):
+    """Keep the heads and neurons that are most important for what they cost, or random ones of equal cost.
+
+    ``cost`` is ``flops``, of the whole model on the dev set's lengths, or ``parameters``, of the encoder. Each layer
+    keeps a head and a block of neurons. ``trained`` says whether the fine-tuned model is trained on without the rest,
+    imitating its own logits from before.
+    """
+
+    reduction: float
+    cost: str = "flops"
+    random: bool = False
+    trained: bool = True
+
+    @property
+    def name(self) -> str:
+        return "-".join(["width", *(["random"] if self.random else []), *([] if self.trained else ["untrained"])])
+
+    @property
+    def title(self) -> str:
+        which = "random" if self.random else "important"
+        return f"{which} heads and neurons{'' if self.trained else ', not retrained'}"
+
+    @property
+    def variant(self) -> str:
+        return f"{self.reduction:g}x {'FLOPs' if self.cost == 'flops' else self.cost}"
+
+    @property
+    def level(self) -> str:
+        return f"{self.reduction:g}x" + ("" if self.cost == "flops" else f"-{self.cost}")
+
+    @property
+    def start(self) -> str:
+        return "finetuned" if self.trained else ""
+
+    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+        return () if self.random else (importance_stage(context, dense),)
+
+    def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
+        config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
+        width = config.hidden_size // config.num_attention_heads
+        total = whole_cost(self.cost, shape_of(structure, config), lengths)
+        costs = part_costs(self.cost, config.hidden_size, width, lengths)
+        generator = np.random.default_rng(context.seed + APART)
+        scores = None if self.random else normalise(scores_of(told))
+        layers = [parts_of(structure, place, scores, costs, generator) for place in range(len(structure.layers))]
+        removable = [part for groups in layers for group in groups for part in group[1:]]  # the best of each stays
+        if self.random:
+            removable = [removable[number] for number in generator.permutation(len(removable))]
+        else:
+            removable.sort(key=lambda part: part.importance / part.cost)
+        excess, removed = total * (1 - 1 / self.reduction), set[Part]()
+        for part in removable:
+            if excess > 0:
+                removed.add(part)
+                excess -= part.cost
+        if excess > 1e-9 * total:
+            most = total / (total / self.reduction + excess)
+            raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {most:.2f} is the most; use less")
+        kept = [[left(group, removed) for group in groups] for groups in layers]
+        heads, neurons = zip(*kept, strict=True)
+        return Structure(structure.layers, heads, neurons)
+
+
+def parts_of(
+    structure: Structure, place: int, scores: Scores | None, costs: tuple[float, float], generator: np.random.Generator
+) -> tuple[list[Part], list[Part]]:
+    """List the heads of a layer, and its neurons in blocks, the best first; without scores in any order."""
+    layer, head_cost, neuron_cost = structure.layers[place], *costs
+
+    def ranked(numbers: tuple[int, ...], values: Tensor | None) -> list[tuple[int, float]]:
+        if values is None:
+            return [(numbers[at], 0.0) for at in generator.permutation(len(numbers))]
+        return sorted(((number, values[number].item()) for number in numbers), key=lambda pair: -pair[1])
+
+    heads = ranked(structure.heads[place], scores and scores.heads[layer])
+    neurons = ranked(structure.neurons[place], scores and scores.neurons[layer])
+    blocks = [neurons[start : start + BLOCK] for start in range(0, len(neurons), BLOCK)]
+    return (
+        [Part(place, (number,), value, head_cost) for number, value in heads],
+        [Part(place, tuple(n for n, _ in b), sum(v for _, v in b), neuron_cost * len(b)) for b in blocks],
+    )
+
+
+def left(group: list[Part], removed: set[Part]) -> tuple[int, ...]:
+    return tuple(sorted(number for part in group if part not in removed for number in part.numbers))
+
+
+def shape_of(structure: Structure, config: Any) -> BertShape:
+    """Return the sizes of what is left of a BERT of that config."""
+    width = config.hidden_size // config.num_attention_heads
+    pairs = zip(structure.heads, structure.neurons, strict=True)
+    layers = tuple(LayerShape(len(heads) * width, len(neurons)) for heads, neurons in pairs)
+    return BertShape(config.hidden_size, config.num_labels, layers)
+
+
+def whole_cost(kind: str, shape: BertShape, lengths: np.ndarray) -> float:
+    """Count the FLOPs of a model, or its encoder's parameters."""
+    if kind == "flops":
+        return dense_flops(shape, lengths)
+    d = shape.hidden
+    per_layer = (
+        4 * d * x.attention + 3 * x.attention + d + (2 * d + 1) * x.intermediate + d + 4 * d for x in shape.layers
+    )
+    return float(sum(per_layer))
+
+
+def part_costs(kind: str, hidden: int, width: int, lengths: np.ndarray) -> tuple[float, float]:
+    """Return what a head costs, and what a neuron does."""
+    if kind == "parameters":
+        return (4.0 * hidden + 3) * width, 2.0 * hidden + 1
+    tokens, squares = lengths.sum(), (lengths**2).sum()
+    return (8 * tokens * hidden + 4 * squares) * width, 4 * tokens * hidden
