@@ -35,6 +35,7 @@ ticket_levels = [
     80.0,
 ]  # of tickets: percent of the heads that leave (published)
 ticket_feed_forwards: list[int] | None = None  # how many whole feed-forwards leave at each level; None: as published
+multi_task_levels = [10.0]  # of multi-task-tickets: the ticket_levels of the tasks in turn, or one for all
 layers_dropped = [1, 2, 3]  # of layers-top and the like: how many layers leave
 width_reduction = [1.5, 2.0]  # of width: budgets, by which factor heads and neurons that leave reduce the cost
 width_cost: Literal["flops", "parameters"] = "flops"  # what that cost is: of the model, or parameters of its encoder

@@ -7,19 +7,36 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from pruner.data.cache import Split
 
 Collate = Callable[[Sequence[dict]], dict]
 
 
+class TrainingData(Dataset):
+    """Sentences as ``Trainer`` wants them."""
+
+    tokens: np.ndarray  # all of them, to know which words occur
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def batches(self, batch_size: int, seed: int) -> Sampler[list[int]] | None:
+        """Return how rows are put together in each epoch; ``None``: at random."""
+        return None
+
+
 @dataclass(eq=False)
-class SplitDataset(Dataset):
-    """The sentences of a split, as ``Trainer`` wants them."""
+class SplitDataset(TrainingData):
+    """The sentences of a split."""
 
     split: Split
     teacher_logits: np.ndarray | None = None  # [rows, labels] of another model, for distillation
+
+    @property
+    def tokens(self) -> np.ndarray:  # type: ignore[override]
+        return self.split.tokens
 
     def __len__(self) -> int:
         return len(self.split)

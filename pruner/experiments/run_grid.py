@@ -32,12 +32,15 @@ Prepared = list[tuple[Task, Cache, TrainSettings]]
 
 def run_tasks(options: Namespace, backbone: Backbone, prepared: Prepared, steady: bool) -> None:
     """Run all cells of the prepared tasks, or show them (``dry_run``); ``steady`` is what ``start_run`` returned."""
+    together: dict[int, list[Context]] = {seed: [] for seed in options.seeds}
+    rows, held_out = options.max_train_rows, getattr(options, "held_out", 0.0)
     contexts = [
-        Context(task, cache, seed, backbone, settings, options.max_train_rows, getattr(options, "held_out", 0.0))
+        Context(task, cache, seed, backbone, settings, rows, together[seed], held_out)
         for task, cache, settings in prepared
         for seed in options.seeds
     ]
     for context in contexts:
+        together[context.seed].append(context)
         if not any(context.dev_lengths):
             name = context.task.name
             raise UserError(f"{name}: no sentence of its dev set has a word of the vocabulary; prepare {name} again")

@@ -4,11 +4,21 @@ import copy
 from collections.abc import Sequence
 
 from torch import Tensor
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, BertModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from pruner.models.bert_layers import classify, embed, layers_of, recomputed, run_last_layer, run_layer, task_loss
 from pruner.models.packing import pack, rounds_up
+
+
+def encode(bert: BertModel, ids: Tensor, lengths: Sequence[int], types: Tensor | None) -> Tensor:
+    """Compute what a classifier reads of the last layer, [CLS]: ids and types [B, L], B real lengths -> [B, D]"""
+    (packing,) = pack([lengths], ids.device, rounds_up(bert.dtype, ids.device))
+    hidden = embed(bert, packing, ids, types, None)
+    *layers, last = layers_of(bert)
+    for layer in layers:
+        hidden = recomputed(layer, run_layer, hidden, packing)
+    return recomputed(last, run_last_layer, hidden, packing)
 
 
 class PackedBert(BertForSequenceClassification):
@@ -23,12 +33,7 @@ class PackedBert(BertForSequenceClassification):
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Classify sentences [B, L] with padding on the right; B real ``lengths`` take the place of the mask."""
-        (packing,) = pack([lengths], input_ids.device, rounds_up(self.dtype, input_ids.device))
-        hidden = embed(self.bert, packing, input_ids, token_type_ids, None)
-        *layers, last = layers_of(self.bert)
-        for layer in layers:
-            hidden = recomputed(layer, run_layer, hidden, packing)
-        logits = classify(self, recomputed(last, run_last_layer, hidden, packing))
+        logits = classify(self, encode(self.bert, input_ids, lengths, token_type_ids))
         loss = None if labels is None else task_loss(logits, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 

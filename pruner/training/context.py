@@ -1,7 +1,7 @@
 """What all trainings of a task and seed share."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,9 @@ class Context:
     backbone: Backbone
     train_settings: TrainSettings
     max_train_rows: int | None = None
+    together: list["Context"] = field(
+        default_factory=list
+    )  # those of the run's tasks of this seed, this one among them
     held_out: float = 0.0  # share of the training rows that is not trained on, but kept for choosing
 
     @cached_property

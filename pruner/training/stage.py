@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
 from torch import nn
 from transformers import TrainerCallback
 
-from pruner.data.collate import Collate
+from pruner.data.collate import Collate, SplitDataset, TrainingData
 from pruner.training.context import Context, identity
 
 Say = Callable[[str], None]
@@ -37,6 +38,10 @@ class Trained:
 
 class Recipe:
     """What is done in a stage. The defaults are plain fine-tuning."""
+
+    def data(self, context: Context, teacher_logits: np.ndarray | None) -> TrainingData:
+        """Return what is trained on, with the logits [rows, labels] of the stage's teacher, if it has one."""
+        return SplitDataset(context.training_split, teacher_logits)
 
     def collate(self, context: Context) -> Collate:
         """Return the collator of the model that ``prepare`` makes."""
@@ -72,7 +77,7 @@ class Stage:
         start: the stage whose weights training begins with, ``None`` for the backbone's own.
         teacher: the stage whose logits are imitated beside the labels, if any.
         shared: kept for other cells after the cell that it was trained for has its record.
-        told_by: stages whose results the recipe is told, beside that of ``start``.
+        told_by: stages whose results the recipe is told, by their titles, beside that of ``start``.
     """
 
     name: str
@@ -91,9 +96,14 @@ class Stage:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def title(self) -> str:
+        """Its task and name, without the hash."""
+        return f"{self.context.task.name}/{self.name}"
+
+    @property
     def place(self) -> str:
         """Its folder, relative to where stages are kept."""
-        return f"{self.context.task.name}/{self.name}-{self.key}"
+        return f"{self.title}-{self.key}"
 
     def lineage(self) -> list["Stage"]:
         """List the stages that it builds on, each after its own parents, and itself."""

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pruner.data.collate import SplitDataset
+from pruner.data.collate import TrainingData
 from pruner.evaluation.predict import predict
 from pruner.training.checkpoints import CHECKPOINTS
 from pruner.training.curves import Curves
@@ -84,9 +84,8 @@ class Stages:
             if isinstance(stage.recipe, Measurement):
                 return self._measure(stage, stage.recipe, start)
             told = dict(start.result) if start else {}
-            for source in stage.told_by:
-                told |= self.obtain(source, quiet=True).result
-            data = SplitDataset(context.training_split, self._teacher_logits(stage, start))
+            told |= {source.title: self.obtain(source, quiet=True).result for source in stage.told_by}
+            data = stage.recipe.data(context, self._teacher_logits(stage, start))
             model = build(stage, told, self._tell(stage), start.model.state_dict() if start else None)
             del start  # not to be in memory beside what is trained
             self.say(f"stage {stage.name}: training, {context.train_settings.epochs:g} epochs")
@@ -117,7 +116,7 @@ class Stages:
         """Return who hears how a stage's model is built: the user, where it is the plain fine-tuning, else nobody."""
         return self.say if stage.shared and not stage.start and is_main() else None
 
-    def _train(self, stage: Stage, model: nn.Module, data: SplitDataset) -> list[dict]:
+    def _train(self, stage: Stage, model: nn.Module, data: TrainingData) -> list[dict]:
         context, collate = stage.context, stage.recipe.collate(stage.context)
         additions = stage.recipe.additions(model, context, self.say)
         packed = context.backbone.packed(model)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
-from pruner.data.collate import Collate, SplitDataset
+from pruner.data.collate import Collate, TrainingData
 from pruner.models.dropout import use_fast_dropout
 from pruner.training.checkpoints import CHECKPOINTS, CheckpointCallback, last_checkpoint
 from pruner.training.embedding import used_words
@@ -72,7 +72,7 @@ def training_device() -> torch.device:
 
 def make_trainer(
     model: nn.Module,
-    data: SplitDataset,
+    data: TrainingData,
     settings: TrainSettings,
     seed: int,
     folder: Path,
@@ -118,7 +118,7 @@ def make_trainer(
 
 def train(
     model: nn.Module,
-    data: SplitDataset,
+    data: TrainingData,
     settings: TrainSettings,
     seed: int,
     folder: Path,
@@ -142,7 +142,7 @@ def train(
         CellError: the loss or a score was not finite, or memory ran out.
         UserError: the checkpoints cannot be written or read.
     """
-    with used_words(model, data.split.tokens):
+    with used_words(model, data.tokens):
         trainer = make_trainer(model, data, settings, seed, folder, collate, decay, learning_rates)
         for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
             trainer.add_callback(callback)

@@ -12,10 +12,11 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from pruner.data.collate import TrainingData
 from pruner.training.checkpoints import readable, seal
 from pruner.training.distillation import logits_loss
 from pruner.utils.errors import NotFiniteError
@@ -48,7 +49,7 @@ class PruningTrainer(Trainer):
     """
 
     model: Any  # not all have students
-    train_dataset: Dataset
+    train_dataset: TrainingData
     _sums: Tensor  # of this step's parts in this process, see ``compute_loss``
 
     def __init__(self, settings: TrainSettings, learning_rates: Mapping[str, float], **kwargs) -> None:
@@ -63,13 +64,11 @@ class PruningTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Load whole batches, the same in every process, in the order in which one process alone would meet them."""
-        loader = DataLoader(
-            self.train_dataset,
-            self._train_batch_size,
-            sampler=self._get_train_sampler(self.train_dataset),
-            collate_fn=self.data_collator,
-            pin_memory=torch.cuda.is_available(),
-        )
+        batches = self.train_dataset.batches(self._train_batch_size, self.args.seed)
+        rows = {"batch_size": self._train_batch_size, "sampler": self._get_train_sampler(self.train_dataset)}
+        how: dict[str, Any] = {"batch_sampler": batches} if batches is not None else rows
+        memory = torch.cuda.is_available()
+        loader = DataLoader(self.train_dataset, collate_fn=self.data_collator, pin_memory=memory, **how)
         return prepare_data_loader(loader, num_processes=1, process_index=0, use_seedable_sampler=True)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:

@@ -21,7 +21,7 @@ from pruner.compress.structure.importance import (
     winning_feed_forwards,
     winning_heads,
 )
-from pruner.compress.structure.measures import Contribution, Importance, Skipping, measured, scores_of
+from pruner.compress.structure.measures import Contribution, Importance, Skipping, measured, reading, scores_of
 from pruner.compress.structure.shrink import Structure
 from pruner.training.context import Context
 from pruner.training.stage import Stage
@@ -43,7 +43,7 @@ class Choice(ABC):
         """Return what decides the choice."""
         return {"name": self.name} | vars(self)
 
-    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+    def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         """List the measurements that the choice is made by."""
         return ()
 
@@ -108,7 +108,7 @@ class Layers(Choice):
         if not 1 <= self.count <= most:
             raise SettingError("layers_dropped", f"{self.count} of {layers} for {self.name}; use 1 to {most}")
 
-    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+    def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         if self.name in PLACES:
             return ()
         recipe, name, of_dense, _ = MEASURED[self.name]
@@ -119,7 +119,8 @@ class Layers(Choice):
         if self.name in PLACES:
             dropped = {layers[place] for place in PLACES[self.name](len(layers), self.count)}
         else:
-            values = MEASURED[self.name][3](told)
+            _, name, _, values_of = MEASURED[self.name]
+            values = values_of(reading(told, name, context))
             dropped = {*sorted(layers, key=lambda layer: values[layer])[: self.count]}
         return structure.keep_layers([layer for layer in layers if layer not in dropped])
 
@@ -163,7 +164,7 @@ class Ticket(Choice):
             return n, self.feed_forwards
         return n, math.floor(self.percent / 10 * layers / 12 + 1e-9)
 
-    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+    def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         return () if self.kind == "random" else (importance_stage(context, dense),)
 
     def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
@@ -173,7 +174,7 @@ class Ticket(Choice):
             seed = context.seed + APART
             kept, whole = random_heads((len(rows), heads), n, seed), random_feed_forwards(len(rows), m, seed)
         else:
-            scores = normalise(scores_of(told))
+            scores = normalise(scores_of(told, context))
             choose = (
                 (winning_heads, winning_feed_forwards)
                 if self.kind == "winning"
@@ -191,5 +192,5 @@ def spread(mask: Tensor, rows: Sequence[int], size: int) -> Tensor:
     return everywhere
 
 
-def importance_stage(context: Context, dense: Stage) -> Stage:
+def importance_stage(context: Context, dense: Stage | None) -> Stage:
     return measured(Importance(), "importance", context, dense)

@@ -9,6 +9,7 @@ from itertools import product
 from pruner.compress.method import FAMILIES, Family, Method, make_methods
 from pruner.compress.structure.choices import MEASURED, PLACES, Choice, Layers, Ticket
 from pruner.compress.structure.methods import StructurePruning
+from pruner.compress.structure.multi_task import MultiTask
 from pruner.compress.structure.width import Width
 from pruner.compress.tokens.families import schedule_way
 from pruner.compress.tokens.methods import TokenPruning
@@ -54,6 +55,8 @@ def check_structure(options: Namespace) -> None:
     if options.held_out is None:
         several = len(levels) > 1 and any("-ticket" in name for name in options.pruning_methods)
         options.held_out = HELD_OUT if several else 0.0
+    if bad := [level for level in options.multi_task_levels if not 0 <= level <= 100]:
+        raise SettingError("multi_task_levels", f"{bad[0]:g} is no percentage; use 0 to 100")
     if not 0 <= options.held_out < 1:
         raise SettingError("held_out", f"{options.held_out:g} is no share of the training rows; use 0 to less than 1")
 
@@ -101,4 +104,18 @@ def token_methods(
     return [method for method in methods if isinstance(method, TokenPruning)]
 
 
+def multi_task_methods(name: str, options: Namespace, context: Context) -> list[Method]:
+    """Make the training of all of a run's tasks in one encoder, with a ticket each or without."""
+    number, levels = len(context.together), options.multi_task_levels
+    if number < 2:
+        raise SettingError("tasks", f"{name} needs several, this run has {number}; name more, or leave {name} out")
+    if name == "multi-task":
+        return [MultiTask((None,) * number)]
+    if len(levels) not in (1, number):
+        raise SettingError("multi_task_levels", f"{len(levels)} levels for {number} tasks; give one, or one for each")
+    levels = levels * number if len(levels) == 1 else levels
+    return [MultiTask(tuple(Ticket("winning", level) if level else None for level in levels))]
+
+
 FAMILIES.append(Family("bert", lambda: list(CHOICES), structure_methods))
+FAMILIES.append(Family("bert", lambda: ["multi-task", "multi-task-tickets"], multi_task_methods))

@@ -5,19 +5,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from torch import Tensor
-from transformers import BertForSequenceClassification
 
 from pruner.models.bert_layers import heads_of, layers_of
 
 
 @contextmanager
 def masked(
-    model: BertForSequenceClassification,
+    model: Any,
     heads: Tensor | None = None,
     feed_forwards: Tensor | None = None,
     neurons: Tensor | None = None,
 ) -> Iterator[None]:
-    """Multiply heads' contexts [L, H], feed-forwards' outputs [L] and neurons' activations [L, F] by factors.
+    """Multiply heads' contexts [L, H], feed-forwards' outputs [L] and neurons' activations [L, F] of ``model.bert``.
 
     With booleans, as Liang et al. 2021 (section 2) mask, parts compute nothing and have no gradients. On the packed
     path as well as in stock ``transformers``.

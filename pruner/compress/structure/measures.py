@@ -102,6 +102,12 @@ def measured(recipe: Measurement, name: str, context: Context, dense: Stage | No
     return Stage(f"{name}_seed{context.seed}", context, recipe, settings, dense, shared=True)
 
 
-def scores_of(told: dict) -> Scores:
+def reading(told: dict, name: str, context: Context) -> dict:
+    """Return what the measurement of that name has found for a task and seed."""
+    return told[f"{context.task.name}/{name}_seed{context.seed}"]
+
+
+def scores_of(told: dict, context: Context) -> Scores:
     """Read what ``Importance`` has measured."""
-    return Scores(*(torch.tensor(told[name], dtype=torch.float64) for name in Scores._fields))
+    scores = reading(told, "importance", context)
+    return Scores(*(torch.tensor(scores[name], dtype=torch.float64) for name in Scores._fields))

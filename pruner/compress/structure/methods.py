@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import Cost, Method
@@ -77,7 +77,7 @@ class StructurePruning(Method):
 
     def stages(self, context: Context, dense: Stage) -> list[Stage]:
         """List the training, which is told what has been measured; without one, the measurements."""
-        sources = tuple(unique(stage for choice in self.choices for stage in choice.sources(context, dense)))
+        sources = self._sources(context, dense)
         own = {"structure": [choice.settings() for choice in self.choices]}
         if self.tokens:
             stages = self.tokens.stages(context, dense)
@@ -91,11 +91,14 @@ class StructurePruning(Method):
                 )
                 for stage in stages
             ]
-        if not self.start:
+        if not self.start:  # ``finalize`` is told by them
             return [*sources, dense]
         teacher = None if self.start == "pretrained" else dense
         name, settings = f"{self.label}_seed{context.seed}", context.settings() | own
         return [Stage(name, context, Shrunk(self.choices), settings, teacher, teacher, told_by=sources)]
+
+    def _sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
+        return tuple(unique(stage for choice in self.choices for stage in choice.sources(context, dense)))
 
     def collate(self, context: Context) -> Collate:
         return Shrunk(self.choices, self.tokens).collate(context)
@@ -105,7 +108,7 @@ class StructurePruning(Method):
             return self.tokens.finalize(trained, context, dense, say)
         if self.start:
             return trained[-1].model
-        told = {name: value for one in trained for name, value in one.result.items()}
+        told = {source.title: one.result for source, one in zip(self._sources(context, None), trained, strict=False)}
         return Shrunk(self.choices).prepare(copy.deepcopy(dense), context, told).to(next(dense.parameters()).device)
 
     def load(self, folder: Path, context: Context) -> nn.Module:
@@ -115,34 +118,35 @@ class StructurePruning(Method):
         return self.tokens.cost(model, context) if self.tokens else super().cost(model, context)
 
     def describe(self, model: Any, context: Context) -> dict:
-        """Describe what is left: layers and heads by their numbers, neurons by how many, and what share of weights."""
-        structure = Structure.of(model.config)
-        kept = {
-            "layers": list(structure.layers),
-            "heads": [list(heads) for heads in structure.heads],
-            "neurons": [len(neurons) for neurons in structure.neurons],
-        }
-        dense = context.backbone.empty(context.task)
-        students = sum(x.numel() for x in model.students.parameters())
-        shares = {
-            "weights_remaining": (sum(x.numel() for x in model.parameters()) - students)
-            / sum(x.numel() for x in dense.parameters()),
-            "weights_remaining_published": published_share(structure, dense),
-        }
-        section = {"kept": kept} | {name: round(share, 6) for name, share in shares.items()}
-        return section | (self.tokens.describe(model, context) if self.tokens else {})
+        return describe_structure(model, context) | (self.tokens.describe(model, context) if self.tokens else {})
 
     def examples(self, model: nn.Module, context: Context, rows: int) -> list[dict]:
         return self.tokens.examples(model, context, rows) if self.tokens else []
 
 
+def describe_structure(model: Any, context: Context) -> dict:
+    """Describe what is left: layers and heads by their numbers, neurons by how many, and what share of the weights."""
+    structure, dense = Structure.of(model.config), context.backbone.empty(context.task)
+    kept = {
+        "layers": list(structure.layers),
+        "heads": [list(heads) for heads in structure.heads],
+        "neurons": [len(neurons) for neurons in structure.neurons],
+    }
+    left, total = sum(map(Tensor.numel, plain_parameters(model))), sum(map(Tensor.numel, dense.parameters()))
+    shares = {"weights_remaining": left / total, "weights_remaining_published": published_share(structure, dense)}
+    return {"kept": kept} | {name: round(share, 6) for name, share in shares.items()}
+
+
+def plain_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """List the parameters of a model but for those of students, which a dense one does not have."""
+    return [x for name, x in model.named_parameters() if not name.startswith("students.")]
+
+
 def published_share(structure: Structure, dense: Any) -> float:
     """Compute the share of weights that remain as Liang et al. (2021) do, without biases, norms and layers' own."""
-    config = dense.config
+    config, depth = dense.config, dense.config.num_hidden_layers
     width = config.hidden_size // config.num_attention_heads
-    dense_heads, dense_neurons = config.num_attention_heads, config.intermediate_size
-    depth = config.num_hidden_layers
-    heads = depth * dense_heads - sum(map(len, structure.heads))
-    neurons = depth * dense_neurons - sum(map(len, structure.neurons))
+    heads = depth * config.num_attention_heads - sum(map(len, structure.heads))
+    neurons = depth * config.intermediate_size - sum(map(len, structure.neurons))
     gone = 4 * width * config.hidden_size * heads + 2 * config.hidden_size * neurons
-    return 1 - gone / sum(x.numel() for x in dense.parameters())
+    return 1 - gone / sum(map(Tensor.numel, dense.parameters()))

@@ -3,6 +3,7 @@
 After Michel et al. (2019) for heads and McCarley (2019) for both.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,7 +66,7 @@ class Width(Choice):
     def start(self) -> str:
         return "finetuned" if self.trained else ""
 
-    def sources(self, context: Context, dense: Stage) -> tuple[Stage, ...]:
+    def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         return () if self.random else (importance_stage(context, dense),)
 
     def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
@@ -74,7 +75,7 @@ class Width(Choice):
         total = whole_cost(self.cost, shape_of(structure, config), lengths)
         costs = part_costs(self.cost, config.hidden_size, width, lengths)
         generator = np.random.default_rng(context.seed + APART)
-        scores = None if self.random else normalise(scores_of(told))
+        scores = None if self.random else normalise(scores_of(told, context))
         layers = [parts_of(structure, place, scores, costs, generator) for place in range(len(structure.layers))]
         removable = [part for groups in layers for group in groups for part in group[1:]]  # the best of each stays
         if self.random:
@@ -97,7 +98,11 @@ class Width(Choice):
 def parts_of(
     structure: Structure, place: int, scores: Scores | None, costs: tuple[float, float], generator: np.random.Generator
 ) -> tuple[list[Part], list[Part]]:
-    """List the heads of a layer, and its neurons in blocks, the best first; without scores in any order."""
+    """List the heads of a layer, and its neurons in blocks, the best first; without scores in any order.
+
+    A block's importance is the root of its neurons' squares. A head's is the absolute value of a sum over its features,
+    in which they partly cancel; a sum of absolute values would let no block leave before almost all heads have.
+    """
     layer, head_cost, neuron_cost = structure.layers[place], *costs
 
     def ranked(numbers: tuple[int, ...], values: Tensor | None) -> list[tuple[int, float]]:
@@ -110,7 +115,7 @@ def parts_of(
     blocks = [neurons[start : start + BLOCK] for start in range(0, len(neurons), BLOCK)]
     return (
         [Part(place, (number,), value, head_cost) for number, value in heads],
-        [Part(place, tuple(n for n, _ in b), sum(v for _, v in b), neuron_cost * len(b)) for b in blocks],
+        [Part(place, tuple(n for n, _ in b), math.hypot(*(v for _, v in b)), neuron_cost * len(b)) for b in blocks],
     )
 
 
