@@ -10,6 +10,41 @@ from transformers import BertForSequenceClassification
 from pruner.compress.tokens.scores import Tokens, random_scores
 
 
+def bert_by_hand(model, ids, types, heads, outputs, neurons, layers=None) -> torch.Tensor:
+    """Logits of a sentence [T] in float64, with factors of heads [L, H, T], feed-forwards [L, T], neurons [L, F, T].
+
+    No module of ``transformers`` takes part: only its weights. ``layers`` are those that are run, by default all.
+    """
+    w = {name: x.double() for name, x in model.state_dict().items()}
+    config, length = model.config, len(ids)
+
+    def linear(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + config.layer_norm_eps).sqrt()
+        return x * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    table = "bert.embeddings."
+    x = w[f"{table}word_embeddings.weight"][ids] + w[f"{table}position_embeddings.weight"][:length]
+    x = norm(x + w[f"{table}token_type_embeddings.weight"][types], f"{table}LayerNorm")
+    width = config.hidden_size // config.num_attention_heads
+    for number in range(config.num_hidden_layers) if layers is None else layers:
+        name, contexts = f"bert.encoder.layer.{number}.", []
+        for head in range(config.num_attention_heads):
+            own = slice(head * width, (head + 1) * width)
+            q, k, v = (linear(x, f"{name}attention.self.{part}")[:, own] for part in ("query", "key", "value"))
+            context = torch.softmax(q @ k.T / math.sqrt(width), dim=-1) @ v
+            contexts.append(context * heads[number, head][:, None])
+        attended = linear(torch.cat(contexts, -1), f"{name}attention.output.dense")
+        x = norm(attended + x, f"{name}attention.output.LayerNorm")
+        inner = linear(x, f"{name}intermediate.dense")
+        inner = inner * (1 + torch.erf(inner / math.sqrt(2))) / 2 * neurons[number].T
+        output = linear(inner, f"{name}output.dense") * outputs[number][:, None]
+        x = norm(output + x, f"{name}output.LayerNorm")
+    return linear(torch.tanh(linear(x[0], "bert.pooler.dense")), "classifier")
+
+
 def kept_by_rule(tokens: int, rate: float) -> int:
     return max(1, tokens - math.floor(Decimal(str(rate)) * tokens))
 

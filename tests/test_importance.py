@@ -1,11 +1,11 @@
 """Importance of heads, feed-forwards and neurons against a BERT that is written out here, in float64, word by word."""
 
-import math
 from itertools import pairwise
 
 import pytest
 import torch
 from conftest import small_config
+from reference import bert_by_hand
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import BertForSequenceClassification
@@ -54,44 +54,11 @@ def batched(sentences, sizes=SIZES, padding: int = 0):
 
 
 def slopes(model, ids: Tensor, types: Tensor, label: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Derive a sentence's loss by a factor for each token: of heads [L, H, T], outputs [L, T], neurons [L, F, T].
-
-    No module of ``transformers`` takes part: only its weights.
-    """
-    w = {name: x.double() for name, x in model.state_dict().items()}
-    config, length = model.config, len(ids)
-    heads = torch.ones(LAYERS, HEADS, length, dtype=torch.float64, requires_grad=True)
-    outputs = torch.ones(LAYERS, length, dtype=torch.float64, requires_grad=True)
-    neurons = torch.ones(LAYERS, config.intermediate_size, length, dtype=torch.float64, requires_grad=True)
-
-    def linear(x, name):
-        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-    def norm(x, name):
-        x = (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + config.layer_norm_eps).sqrt()
-        return x * w[f"{name}.weight"] + w[f"{name}.bias"]
-
-    table = "bert.embeddings."
-    x = w[f"{table}word_embeddings.weight"][ids] + w[f"{table}position_embeddings.weight"][:length]
-    x = norm(x + w[f"{table}token_type_embeddings.weight"][types], f"{table}LayerNorm")
-    width = config.hidden_size // HEADS
-    for number in range(LAYERS):
-        name, contexts = f"bert.encoder.layer.{number}.", []
-        for head in range(HEADS):
-            own = slice(head * width, (head + 1) * width)
-            q, k, v = (linear(x, f"{name}attention.self.{part}")[:, own] for part in ("query", "key", "value"))
-            context = torch.softmax(q @ k.T / math.sqrt(width), dim=-1) @ v
-            contexts.append(context * heads[number, head][:, None])
-        x = norm(
-            linear(torch.cat(contexts, -1), f"{name}attention.output.dense") + x, f"{name}attention.output.LayerNorm"
-        )
-        inner = linear(x, f"{name}intermediate.dense")
-        inner = inner * (1 + torch.erf(inner / math.sqrt(2))) / 2 * neurons[number].T
-        output = linear(inner, f"{name}output.dense") * outputs[number][:, None]
-        x = norm(output + x, f"{name}output.LayerNorm")
-    logits = linear(torch.tanh(linear(x[0], "bert.pooler.dense")), "classifier")
-    loss = -torch.log_softmax(logits, dim=-1)[label]
-    return torch.autograd.grad(loss, (heads, outputs, neurons))
+    """Derive a sentence's loss by a factor for each token: of heads [L, H, T], outputs [L, T], neurons [L, F, T]."""
+    sizes = (LAYERS, HEADS), (LAYERS,), (LAYERS, model.config.intermediate_size)
+    factors = [torch.ones(*size, len(ids), dtype=torch.float64, requires_grad=True) for size in sizes]
+    loss = -torch.log_softmax(bert_by_hand(model, ids, types, *factors), dim=-1)[label]
+    return torch.autograd.grad(loss, factors)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from pruner.data.cache import Split
 
@@ -22,8 +23,8 @@ class TrainingData(Dataset):
     def __len__(self) -> int:
         raise NotImplementedError
 
-    def batches(self, batch_size: int, seed: int) -> Sampler[list[int]] | None:
-        """Return how rows are put together in each epoch; ``None``: at random."""
+    def batches(self, batch_size: int, seed: int) -> Any:
+        """Return the batch sampler, with a length, by which rows are put together; ``None``: at random."""
         return None
 
 

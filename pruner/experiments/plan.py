@@ -50,7 +50,7 @@ def print_plan(grid: Grid, cells: Sequence[Cell]) -> None:
             print(f"    stage {stage.name}: {where}")
     waiting = [cell for cell, done in zip(cells, finished, strict=True) if not done]
     stages = unique(stage for cell in waiting for stage in cell.lineage)
-    to_do = [stage for stage in stages if grid.stages.state(stage) != "finished"]
+    to_do = [stage for stage in stages if not stage.measures and grid.stages.state(stage) != "finished"]
     models = {cell.task: cell.context.backbone.empty(cell.context.task) for cell in cells}
     sizes = {task: FLOAT32 * sum(map(Tensor.numel, model.parameters())) for task, model in models.items()}
     kept = sum(sizes[stage.context.task.name] for stage in to_do if stage.shared)
@@ -69,8 +69,10 @@ def describe(grid: Grid, stage: Stage, done: bool) -> str:
     state = grid.stages.state(stage)
     if done and state != "finished":
         return "finished, not kept"
-    context = stage.context
-    settings, rows = context.train_settings, len(context.training_split)
-    steps = -(-rows // settings.batch_size) * settings.epochs
+    settings, data = stage.context.train_settings, stage.recipe.data(stage.context, None)
+    rows, batches = len(data), data.batches(settings.batch_size, stage.context.seed)
+    if stage.measures:
+        return f"{state} (a measurement of {stage.start.name if stage.start else 'the pre-trained model'})"
+    steps = (-(-rows // settings.batch_size) if batches is None else len(batches)) * settings.epochs
     start = f", from {stage.start.name}" if stage.start else ""
     return f"{state} ({settings.epochs:g} epochs of {rows} rows, {steps:.0f} steps{start})"

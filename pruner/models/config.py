@@ -25,6 +25,8 @@ def read_config(path: Path) -> dict:
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
     check_kind(raw, path)
+    if raw.get("compression"):
+        raise UserError(f"{path}: heads or layers have been removed from this model; give the one that it was made of")
     if "num_hidden_layers" not in raw:
         raise UserError(f"{path}: no num_hidden_layers; {copy}")
     config: dict = {key: read_size(raw, key, path) for key in SIZES if key in raw}

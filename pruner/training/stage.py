@@ -96,6 +96,11 @@ class Stage:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
+    def measures(self) -> bool:
+        """Whether it trains nothing."""
+        return isinstance(self.recipe, Measurement)
+
+    @property
     def title(self) -> str:
         """Its task and name, without the hash."""
         return f"{self.context.task.name}/{self.name}"

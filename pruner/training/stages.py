@@ -148,7 +148,7 @@ class Stages:
         return predict(teacher.model, context.training_split, context.train_settings.batch_size, collate)
 
     def _read(self, stage: Stage) -> Trained:
-        folder, measured = self.folder(stage), isinstance(stage.recipe, Measurement)
+        folder, measured = self.folder(stage), stage.measures
         check_sums(folder, REMOVE)
         for name in (RESULT,) if measured else (RESULT, WEIGHTS):
             check_regular(folder / name)

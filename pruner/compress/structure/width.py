@@ -133,13 +133,13 @@ def shape_of(structure: Structure, config: Any) -> BertShape:
 
 def whole_cost(kind: str, shape: BertShape, lengths: np.ndarray) -> float:
     """Count the FLOPs of a model, or its encoder's parameters."""
-    if kind == "flops":
-        return dense_flops(shape, lengths)
+    return dense_flops(shape, lengths) if kind == "flops" else float(encoder_parameters(shape))
+
+
+def encoder_parameters(shape: BertShape) -> int:
+    """Count the parameters of layers that all have a feed-forward."""
     d = shape.hidden
-    per_layer = (
-        4 * d * x.attention + 3 * x.attention + d + (2 * d + 1) * x.intermediate + d + 4 * d for x in shape.layers
-    )
-    return float(sum(per_layer))
+    return sum((4 * d + 3) * layer.attention + (2 * d + 1) * layer.intermediate + 6 * d for layer in shape.layers)
 
 
 def part_costs(kind: str, hidden: int, width: int, lengths: np.ndarray) -> tuple[float, float]:
