@@ -191,8 +191,8 @@ def test_what_is_important_for_its_cost_stays():
     left = Width(1.3).narrow(Structure.of(CONFIG), told(here, importance=scores), here)
     assert left.heads[3] == (0,)
     assert left.neurons[2] == tuple(range(BLOCK))
-    with pytest.raises(SettingError, match=r"100 cannot be met, \d+\.\d\d is the most"):
-        Width(100.0).narrow(Structure.of(CONFIG), told(here, importance=scores), here)
+    with pytest.raises(SettingError, match=r"100 cannot be met, 6\.5 is the most"):
+        Width(100.0).check(here, LAYERS)
 
 
 def test_measurements_by_hand_and_without_the_dev_set(model):

@@ -27,7 +27,9 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("student_widths", "embedding_size", "hidden_size", "num_layers", "head_size"), SIZE),
     "epochs": (0.0, 1e6),
     **dict.fromkeys(("learning_rate", "student_learning_rate", "soft_extract_learning_rate", "clip"), (0.0, math.inf)),
-    **dict.fromkeys(("target_flops_reduction", "search_reach"), (1.0, math.inf)),
+    **dict.fromkeys(("target_flops_reduction", "search_reach", "width_reduction"), (1.0, math.inf)),
+    "layers_dropped": (1, 100_000),
+    "ticket_feed_forwards": (0, 100_000),
 }
 NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
 

@@ -81,6 +81,8 @@ def structure_methods(name: str, options: Namespace, context: Context) -> list[M
             if isinstance(choice, Layers):
                 choice.check(depth)
                 depth -= choice.count
+            elif isinstance(choice, Width):
+                choice.check(context, depth)
             elif isinstance(choice, Ticket) and (choice.feed_forwards or 0) > depth:
                 raise SettingError("ticket_feed_forwards", f"{choice.feed_forwards} of {depth} cannot leave; use less")
         made += [StructurePruning(mixture, tokens) for tokens in token_methods(rest, name, depth, options, context)]

@@ -69,6 +69,17 @@ class Width(Choice):
     def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         return () if self.random else (importance_stage(context, dense),)
 
+    def check(self, context: Context, depth: int) -> None:
+        """Raise a ``SettingError`` if a BERT of so many layers cannot be made so small."""
+        config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
+        width = config.hidden_size // config.num_attention_heads
+        full, least = LayerShape(config.hidden_size, config.intermediate_size), LayerShape(width, BLOCK)
+        shapes = (BertShape(config.hidden_size, config.num_labels, (layer,) * depth) for layer in (full, least))
+        dense, smallest = (whole_cost(self.cost, shape, lengths) for shape in shapes)
+        if self.reduction > dense / smallest:
+            most = f"{math.floor(100 * dense / smallest) / 100:g}"
+            raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {most} is the most; use less")
+
     def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
         config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
         width = config.hidden_size // config.num_attention_heads
@@ -87,9 +98,6 @@ class Width(Choice):
             if excess > 0:
                 removed.add(part)
                 excess -= part.cost
-        if excess > 1e-9 * total:
-            most = total / (total / self.reduction + excess)
-            raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {most:.2f} is the most; use less")
         kept = [[left(group, removed) for group in groups] for groups in layers]
         heads, neurons = zip(*kept, strict=True)
         return Structure(structure.layers, heads, neurons)
