@@ -18,10 +18,11 @@ from pruner import run_script
 from pruner.data.task import TASKS
 from pruner.measure.speed import table
 from pruner.measure.training import training_table
+from pruner.report.comparisons import budget_table, rate_table
 from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
 from pruner.report.records import Record
-from pruner.report.tables import WAYS, budget_table, markdown, method_order, ordered, rate_table, summary, to_frame
+from pruner.report.tables import WAYS, markdown, method_order, ordered, summary, to_frame
 from pruner.survivors.kept import Survivors
 from pruner.survivors.picture import draw_survivors
 from pruner.utils.errors import UserError

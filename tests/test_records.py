@@ -21,10 +21,11 @@ from pruner.compress.tokens.schedule import make_pruning
 from pruner.data.task import TASKS, Task
 from pruner.evaluation.collapse import collapsed, majority_share
 from pruner.report.card import card
+from pruner.report.comparisons import budget_table, rate_table
 from pruner.report.figure_data import charts
 from pruner.report.page import csv, groups, section
 from pruner.report.records import Log, Record, finished_record, finite, read_record, write_record
-from pruner.report.tables import budget_table, markdown, metric_text, one_answer, rate_table, summary, to_frame
+from pruner.report.tables import markdown, metric_text, one_answer, summary, to_frame
 from pruner.training.stage import Recipe, Stage
 from pruner.training.stages import Stages
 from pruner.utils.environment import environment

@@ -70,7 +70,7 @@ def test_methods_of_width_and_depth(run, prepared):  # noqa: F811
     kept = next((prepared / "cache/bert/stages/mrpc").glob("importance_seed1-*"))
     assert {path.name for path in kept.iterdir()} == {"stage.json", "SHA256SUMS"}
     card = (prepared / "models/mrpc/winning-ticket_30_seed1/README.md").read_text("utf-8")
-    assert "# winning ticket, 30 % of heads, on mrpc" in card
+    assert "# winning ticket, without 30 % of heads, on mrpc" in card
     again = run("RunBert4Glue", *QUICK, *TICKETS, *levels, "--methods", METHODS, "--dry-run")[1]
     assert "13 cells, 13 of them finished; 0 trainings to do" in again
 
@@ -282,7 +282,7 @@ def test_several_tasks_in_one_encoder(run, two_tasks, monkeypatch):
     ]
     states = [model.bert.state_dict() for model in own]
     assert all(torch.equal(x, states[1][name]) for name, x in states[0].items())
-    assert "2 tasks, 30/60 % of heads" in out
+    assert "2 tasks, without 30/60 % of heads" in out
 
 
 def test_several_tasks_resume(run, two_tasks, monkeypatch):

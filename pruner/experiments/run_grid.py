@@ -15,9 +15,10 @@ from pruner.experiments.cell import Cell, Grid, make_cells
 from pruner.experiments.plan import drop_plans, print_plan, write_plan
 from pruner.experiments.run_cell import predict_finished, run_cell
 from pruner.models.backbone import Backbone
+from pruner.report.comparisons import comparisons
 from pruner.report.page import report_grid
 from pruner.report.records import Log, Record
-from pruner.report.tables import comparisons, markdown, summary, to_frame
+from pruner.report.tables import markdown, summary, to_frame
 from pruner.training.context import Context
 from pruner.training.stages import Stages
 from pruner.training.trainer import TrainSettings

@@ -25,7 +25,13 @@ def charts(title: str, frame: pd.DataFrame) -> dict[str, Chart]:
         ticks="",
         collapsed=(frame["one_answer"] != "").astype(float),
     )
-    made = {"frontier": frontier(frame), "by-length": by_length(frame), "tokens": tokens(frame), "loss": loss(frame)}
+    made = {
+        "frontier": frontier(frame),
+        "weights": weights(frame),
+        "by-length": by_length(frame),
+        "tokens": tokens(frame),
+        "loss": loss(frame),
+    }
     return {name: limited(chart, title) for name, chart in made.items() if chart}
 
 
@@ -83,6 +89,18 @@ def frontier(frame: pd.DataFrame) -> Chart | None:
     panels = [points.assign(x_label=name, x=frame[key].where(frame["pruned"], 1.0)) for name, key in savings.items()]
     by = [*PANEL, "label", "look", "dash", "setting"]
     return Chart(averaged(pd.concat(panels).dropna(subset="x"), by, ["x", "y", "collapsed"]), score_label(frame))
+
+
+def weights(frame: pd.DataFrame) -> Chart | None:
+    """Show the metric against the share of weights that remains, a line per method; the dense model is a level."""
+    smaller = frame["weights_remaining"].notna()
+    if frame.loc[smaller].groupby("label")["weights_remaining"].nunique().max() < 2:
+        return None
+    x = 100 * frame["weights_remaining"].where(frame["pruned"], 1.0)
+    points = frame.assign(x=x, y=frame["score"], dash=frame["look"], x_label="weights remaining (%)")
+    points = points[smaller | ~frame["pruned"]]
+    by = [*PANEL, "label", "look", "dash", "setting"]
+    return Chart(averaged(points, by, ["x", "y", "collapsed"]), score_label(frame))
 
 
 def compared(lines: pd.DataFrame) -> pd.DataFrame:

@@ -34,7 +34,8 @@ class Chart(NamedTuple):
     ``lines`` has a row per point. Those of a line share its ``label``; those of a panel its title, ``panel``, the
     ``x_label`` of its axis and ``ticks``, names for 0, 1, ... in place of numbers ("" for none). ``x`` and ``y`` have
     standard deviations, ``x_error`` and ``y_error``, or none. ``look`` chooses marker and colour, ``dash`` the line's
-    style: what is the same in several panels looks the same. A baseline of a single point is level. Points whose
+    style: what is the same in several panels looks the same. A baseline of a single point is level, a band where it has
+    a deviation. Points whose
     ``collapsed`` is above 0, the share of seeds in which the model gives one answer only, are circled.
     """
 
@@ -152,7 +153,10 @@ def draw_line(axes: Any, line: pd.DataFrame, number: int, shift: float, more: di
     colour = "black" if base else COLOURS[look % len(COLOURS)]
     bars = line.filter(like="_error").loc[:, lambda errors: errors.gt(0).any()]
     if base and len(line) == 1:
-        axes.axhline(line["y"].iloc[0], color="0.45", linewidth=0.8, linestyle=DASHES[2], zorder=1)
+        level, error = line["y"].iloc[0], bars["y_error"].iloc[0] if "y_error" in bars else 0.0
+        axes.axhline(level, color="0.45", linewidth=0.8, linestyle=DASHES[2], zorder=1)
+        if error:
+            axes.axhspan(level - error, level + error, color="0.9", zorder=0)
     drawn = axes.errorbar(
         (line["x"] + shift).to_numpy(float),
         line["y"].to_numpy(float),

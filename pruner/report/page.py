@@ -4,18 +4,21 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
 
 import pandas as pd
 
+from pruner.report.comparisons import comparisons
 from pruner.report.figure_data import charts
 from pruner.report.figures import draw
+from pruner.report.kept_map import draw_maps, kept_maps
 from pruner.report.records import FOLDER, Record, read_records
-from pruner.report.tables import comparisons, hardware, labelled, markdown, plural, summary
+from pruner.report.tables import hardware, labelled, markdown, plural, summary
 from pruner.utils.errors import UserError
 from pruner.utils.files import check_regular, is_there, write_whole
 from pruner.utils.text import escape_csv, escape_markdown, printable
@@ -123,9 +126,14 @@ def write_report(root: Path, with_figures: bool = True) -> Path:
     if not with_figures:
         parts.append("`python -m pruner.report` draws figures; those shown here are as old as their files.")
     for group in tables:
-        figures = {f"figures/{group.place}-{name}": chart for name, chart in charts(group.title, group.frame).items()}
+        made: dict[str, Callable[[], dict[str, bytes]]] = {
+            name: partial(draw, chart) for name, chart in charts(group.title, group.frame).items()
+        }
+        if maps := kept_maps(group.frame):
+            made["kept"] = partial(draw_maps, maps, f"{group.title}: heads and feed-forwards kept (share of seeds)")
+        figures = {f"figures/{group.place}-{name}": drawn for name, drawn in made.items()}
         if with_figures:
-            files |= {f"{name}.{kind}": data for name, chart in figures.items() for kind, data in draw(chart).items()}
+            files |= {f"{name}.{kind}": data for name, drawn in figures.items() for kind, data in drawn().items()}
         parts.append(
             section(group, [name for name in figures if with_figures or (root / f"{name}.png").is_file()], root)
         )

@@ -1,11 +1,12 @@
 """Tables of records, for the end of a run, for the report's page and for the README."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 
 import pandas as pd
 
+from pruner.compress import builtin as builtin
 from pruner.compress.method import Dense, method_names
 from pruner.compress.tokens.scores import SCORERS
 from pruner.report.records import Record
@@ -17,8 +18,15 @@ LONGEST = 60  # characters of a setting in a label
 # How a schedule was made, as tables say it and in their order; one that was given speaks for itself.
 WAYS = {"sampled": "learned", "uniform": "uniform", "first": "first layer", "soft-extract": "soft-extract", "given": ""}
 # What only some methods' records have.
-NUMBERS = ["target_prune_rate", "target_flops_reduction", "tokens.effective_rate", "latency.speedup"]
-OPTIONAL = ["schedule", "schedule_source", "tokens.kept_by_layer", *NUMBERS]
+NUMBERS = [
+    "target_prune_rate",
+    "target_flops_reduction",
+    "tokens.effective_rate",
+    "weights_remaining",
+    "latency.speedup",
+]
+KEPT = ["kept.layers", "kept.heads", "kept.neurons"]
+OPTIONAL = ["schedule", "schedule_source", "tokens.kept_by_layer", *KEPT, *NUMBERS]
 
 
 def method_order() -> list[str]:
@@ -31,8 +39,9 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     """Make a frame of a row per record, its nested keys joined by dots as in ``metrics.accuracy``.
 
     Added are ``pruned``, false for baselines; ``metric``, the name of the first one, with its ``score`` and that of the
-    ``unpruned`` model in percent, and what was ``lost`` or won between them; ``way``, how the schedule was made; and
-    what is said of a model that gives one answer only, ``one_answer``, and of its baseline, ``unpruned_answer``.
+    ``unpruned`` model in percent, and what was ``lost`` or won between them; ``held_out``, the score on training rows
+    that nothing was trained on; ``way``, how the schedule was made; and what is said of a model that gives one answer
+    only, ``one_answer``, and of its baseline, ``unpruned_answer``.
     """
     frame = pd.json_normalize([record.to_json() for record in records])
     frame = frame.reindex(columns=frame.columns.union(OPTIONAL, sort=False))
@@ -42,6 +51,7 @@ def to_frame(records: Sequence[Record]) -> pd.DataFrame:
     frame["score"] = [100 * next(iter(record.metrics.values())) for record in records]
     frame["unpruned"] = [100 * record.baseline_metrics[next(iter(record.metrics))] for record in records]
     frame["lost"] = frame["score"] - frame["unpruned"]
+    frame["held_out"] = [100 * next(iter(record.held_out_metrics.values()), math.nan) for record in records]
     frame["way"] = [WAYS.get(source, source) if isinstance(source, str) else "" for source in frame["schedule_source"]]
     frame["one_answer"] = [one_answer(record.collapsed) for record in records]
     frame["unpruned_answer"] = [one_answer(record.baseline_collapsed) for record in records]
@@ -138,40 +148,6 @@ def summary(frame: pd.DataFrame, method: str = "title", differences: bool = Fals
         rows.append(row if cells["pruned"].all() else row | {"difference": "", "FLOPs reduction": ""})
     table = pd.DataFrame(rows).drop(columns=[] if differences else "difference")
     return table if table["note"].any() else table.drop(columns="note")
-
-
-def first_metric(
-    frame: pd.DataFrame, keys: list[str], column: str, heading: str, differences: bool = False
-) -> pd.DataFrame:
-    """Make a table with a row for each of the ``keys``: the unpruned model, then a column for each number of a kind."""
-    frame = frame[frame["pruned"] & frame[column].notna()]
-    cells = frame.groupby([*keys, column])
-    scores = cells["score"].agg(mean_text)
-    if differences:
-        scores += cells["lost"].mean().map(" ({:+.1f})".format)
-    columns = (scores + cells["one_answer"].agg(mark)).unstack().rename(columns=heading.format)
-    # The unpruned model is beside each number, and is one for each seed.
-    baselines = frame.drop_duplicates([*keys, "seed"]).groupby(keys, sort=False)
-    unpruned = baselines["unpruned"].agg(mean_text) + baselines["unpruned_answer"].agg(mark)
-    table = unpruned.rename("unpruned").to_frame().join(columns).fillna("").reset_index()
-    return table.rename(columns={"title": "method", "way": "schedule"})
-
-
-# By pruning rate; and by budget, where the difference to the unpruned model stands behind, in points.
-rate_table = partial(first_metric, keys=["task", "title", "metric"], column="target_prune_rate", heading="{:g}")
-budget_table = partial(
-    first_metric,
-    keys=["task", "title", "way", "metric"],
-    column="target_flops_reduction",
-    heading="{:g}x",
-    differences=True,
-)
-
-
-def comparisons(frame: pd.DataFrame) -> list[pd.DataFrame]:
-    """Make the tables by budget and by rate, where there are several of them to compare."""
-    pruned = frame[frame["pruned"]]
-    return [table(frame) for table in (budget_table, rate_table) if pruned[table.keywords["column"]].nunique() > 1]
 
 
 def nested(frame: pd.DataFrame, key: str) -> pd.DataFrame:

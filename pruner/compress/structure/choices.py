@@ -72,14 +72,14 @@ MEASURED: dict[str, tuple[Any, str, bool, Callable[[dict], list[float]]]] = {
     "layers-loss": (Skipping, "skipping", True, lambda told: told["skipping"]),
 }
 TITLES = {
-    "layers-top": "without the top layers",
-    "layers-bottom": "without the bottom layers",
-    "layers-odd": "without odd layers",
-    "layers-even": "without even layers",
-    "layers-symmetric": "without the middle layers",
-    "layers-contribution": "without the layers that change [CLS] least",
-    "layers-contribution-all": "without the layers that change tokens least",
-    "layers-loss": "without the layers of least loss",
+    "layers-top": "drop top layers",
+    "layers-bottom": "drop bottom layers",
+    "layers-odd": "drop odd layers",
+    "layers-even": "drop even layers",
+    "layers-symmetric": "drop middle layers",
+    "layers-contribution": "drop layers that change [CLS] least",
+    "layers-contribution-all": "drop layers that change tokens least",
+    "layers-loss": "drop layers that the loss needs least",
 }
 
 
@@ -96,7 +96,7 @@ class Layers(Choice):
 
     @property
     def variant(self) -> str:
-        return f"{self.count} layer{'' if self.count == 1 else 's'} less"
+        return f"without {self.count} layer{'' if self.count == 1 else 's'}"
 
     @property
     def level(self) -> str:
@@ -147,7 +147,8 @@ class Ticket(Choice):
 
     @property
     def variant(self) -> str:
-        return f"{self.percent:g} % of heads" + (f", {self.feed_forwards} feed-forwards" if self.separate else "")
+        more = f" and {self.feed_forwards} feed-forwards" if self.separate else ""
+        return f"without {self.percent:g} % of heads{more}"
 
     @property
     def level(self) -> str:

@@ -156,7 +156,7 @@ class MultiTask(Method):
         self.title = "multi-task with tickets" if shares else "multi-task"
         same = sorted({*levels}, key=float)
         self.variant = f"{len(levels)} tasks" + (
-            f", {'/'.join(levels if same[1:] else same)} % of heads" if shares else ""
+            f", without {'/'.join(levels if same[1:] else same)} % of heads" if shares else ""
         )
         self.label = "_".join([self.name, *(["-".join(levels)] if shares else [])])
 
