@@ -1,4 +1,4 @@
 """The methods that come with the project: importing them registers them. A new family of methods adds its line here."""
 
-import pruner.compress.structure.families
+import pruner.compress.structure.families  # noqa: F401
 import pruner.compress.tokens.families  # noqa: F401
