@@ -27,7 +27,7 @@ def demo(tmp_path_factory):
     subprocess.run(command, cwd=folder, capture_output=True, check=True)
     paths = (folder / "records" / "BERT" / "demo").glob("*/record.json")
     found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    return output, {(record["method"], record["teacher"]): record for record in found}
+    return output, {(record["method"], record.get("teacher")): record for record in found}
 
 
 def accuracy(demo, method, teacher=None):
@@ -65,11 +65,11 @@ def test_a_file_gets_plain_lines(demo):
     assert len(demo[0].encode()) < 10_000
     # Where a training takes more than a minute, its losses are in several lines.
     trainings = re.findall(r"^stage \S+: training, 4 epochs\n((?:loss .* of 4\n)+)", demo[0], re.MULTILINE)
-    assert len(trainings) == 9
+    assert len(trainings) == 10
     for told in trainings:
         assert re.findall(r"\d\.\d{4} in epoch (\d)", told) == ["1", "2", "3", "4"]
-    left = re.findall(r"^\[\d/9, about (.*) left\]", demo[0], re.MULTILINE)
-    assert len(left) == 8
+    left = re.findall(r"^\[\d+/10, about (.*) left\]", demo[0], re.MULTILINE)
+    assert len(left) == 9
     assert all(re.fullmatch(r"[1-9]\d* (s|min)", told) for told in left)
 
 
@@ -93,6 +93,14 @@ def test_pruning_saves_work(demo):
         assert record["flops"]["reduction"] > 3
         assert record["latency"]["speedup"] > 0
     assert demo[1]["gradient", None]["flops"]["reduction"] < 1  # a teacher is counted with all it needs
+
+
+def test_a_ticket_is_half_a_model(demo):
+    record = demo[1]["winning-ticket", None]
+    assert sum(map(len, record["kept"]["heads"])) == 6
+    assert sorted(record["kept"]["neurons"]) == [0, 256, 256]
+    assert record["flops"]["reduction"] > 1.4
+    assert record["metrics"]["accuracy"] > accuracy(demo, "baseline") - 0.1
 
 
 def test_it_ends_with_a_table(demo):

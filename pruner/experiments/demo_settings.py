@@ -6,6 +6,8 @@ BERT = {
     "bert": "cache/demo/bert",
     "cache": "cache/demo",
     "pruning_schedule": [0.8, 0.4, 0.4],  # in each layer, so that one sees tokens leave
+    "pruning_methods": "student,attention,emission,gradient,random,head,tail,frequency,winning-ticket",
+    "ticket_levels": [50.0],
     "learning_rate": 1e-3,
     "epochs": 4.0,
 }
