@@ -12,6 +12,7 @@ from conftest import small_bert, small_config, write_mrpc
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.structure.shrink import Structure, shrink
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator
 from pruner.data.tokenizer import load_tokenizer
@@ -62,6 +63,44 @@ def test_a_prepared_task(run, tmp_path):
     rows = json.loads(Path("here.json").read_text("utf-8"))["rows"]
     assert [row["method"] for row in rows] == ["random", "frequency"]
     assert [row["schedule"] for row in rows] == [[0.2] * 6] * 2
+
+
+def test_kept_models_are_timed_against_the_dense_one(run, tmp_path):
+    small_bert(tmp_path / "bert")
+    dense = BertForSequenceClassification.from_pretrained(tmp_path / "bert")
+    layers = Structure.of(dense.config).keep_layers([0, 1, 2])
+    shrink(PrunedBertForSequenceClassification.from_unpruned(dense), layers).save_pretrained(tmp_path / "three")
+    narrow = Structure.of(dense.config).mask(heads=torch.eye(6, 4).bool() | (torch.arange(4) == 0))
+    model = shrink(PrunedBertForSequenceClassification.from_unpruned(dense), narrow)
+    model.set_pruning([0.5] * 6, "tail").save_pretrained(tmp_path / "narrow")
+    arguments = ("--weights", "bert", "--kept", "three,narrow", "--repeats", "1", "--device", "cpu")
+    code, out, err = run(MEASURE, *arguments, "--lengths", "9", "--batch-sizes", "1,4", "--dtypes", "float32,bfloat16")
+    assert code == 0, err
+    assert "-> records/speed/bert_kept_9_cpu.json" in out
+    rows = json.loads(Path("records/speed/bert_kept_9_cpu.json").read_text("utf-8"))["rows"]
+    assert [(row["method"], row["batch_size"], row["dtype"]) for row in rows[:3]] == [
+        ("three", 1, "float32"),
+        ("narrow", 1, "float32"),
+        ("three", 4, "float32"),
+    ]
+    assert len(rows) == 8
+    for row in rows:
+        assert row["file_bytes"] == (tmp_path / row["method"] / "model.safetensors").stat().st_size
+        assert row["parameters"][0] > row["parameters"][1]
+        least, most = (1.9, 2.1) if row["method"] == "three" else (3, 8)
+        assert least < row["flops_reduction"] < most
+    small_bert(tmp_path / "wider", hidden_size=64)
+    for dense, kept, line in (
+        ("bert", "nowhere", "nowhere: not a kept model ("),
+        ("wider", "three", "three: hidden_size 32, but 64 of --weights; name the model that it was made of"),
+    ):
+        code, _, err = run(MEASURE, "--weights", dense, "--kept", kept, "--lengths", "9", "--device", "cpu")
+        assert code == 2
+        assert line in err
+        assert err.count("\n") == 1
+    code, _, err = run(MEASURE, "--random", "1x64", "--kept", "three", "--lengths", "9", "--device", "cpu")
+    assert code == 2
+    assert "--kept (kept): a kept model is timed against the one that it was made of; give --weights too" in err
 
 
 def test_several_lengths_are_rows_of_one_table(run):

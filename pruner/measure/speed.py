@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.settings import check_settings, start_run
+from pruner.measure.kept import measure_kept
 from pruner.measure.training import measure_training, training_table
 from pruner.models.flops import BertShape, dense_flops
 from pruner.models.pretrained import load_model
@@ -53,6 +54,8 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise UserError("task, lengths: give one of them: --task mrpc, or --lengths 16-112 for random sentences")
     if args.task and args.random:
         raise SettingError("task", "random weights have no vocabulary; use --weights, or --lengths")
+    if args.kept and not args.weights:
+        raise SettingError("kept", "a kept model is timed against the one that it was made of; give --weights too")
     if not args.pruning_methods:
         raise SettingError("pruning_methods", "the list is empty; leave it out for the usual ones")
     methods = ["none", *scorer_names("bert")]
@@ -95,12 +98,8 @@ def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int
     return Split(tokens, offsets, np.diff(offsets).astype(np.int32), None)
 
 
-def measure(args: argparse.Namespace, device: str) -> list[dict]:
-    """Time the models: one row for each dtype, batch size, schedule and method."""
-    model = make_model(args).to(device)  # type: ignore[arg-type]
-    config, shape = model.config, BertShape.of(model.config)
-    depth = shape.depth
-    schedules = [check_schedule(rates * depth if len(rates) == 1 else rates, depth) for rates in args.pruning_schedule]
+def sentences_of(args: argparse.Namespace, config: Any) -> Callable[[str, int], Split]:
+    """Return what makes or reads the sentences of a name, a task or a range of lengths, for batches of a size."""
     fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint if args.task else ""
 
     def sentences(name: str, batch_size: int) -> Split:
@@ -110,6 +109,17 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
         limits = config.vocab_size, config.max_position_embeddings
         return random_sentences(name, RANDOM_BATCHES * batch_size, *limits)
 
+    return sentences
+
+
+def measure(args: argparse.Namespace, device: str) -> list[dict]:
+    """Time the models: one row for each dtype, batch size, schedule and method."""
+    model = make_model(args).to(device)  # type: ignore[arg-type]
+    config, shape = model.config, BertShape.of(model.config)
+    depth, sentences = shape.depth, sentences_of(args, config)
+    if args.kept:
+        return measure_kept(args, device, sentences, MOST_BATCHES)
+    schedules = [check_schedule(rates * depth if len(rates) == 1 else rates, depth) for rates in args.pruning_schedule]
     data = [(size, name, sentences(name, size)) for size in args.batch_sizes for name in args.task or args.lengths]
     pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method != "none"]
     unpruned = [("none", (0.0,) * depth)] if "none" in args.pruning_methods else []
@@ -155,7 +165,7 @@ def measure_and_write(args: argparse.Namespace) -> None:
     device = check_arguments(args)
     weights = Path(args.weights).name if args.weights else f"random-{args.random}"
     data = "_".join(args.task or args.lengths)
-    what = f"training_{data}" if args.training else data
+    what = f"training_{data}" if args.training else f"kept_{data}" if args.kept else data
     path = Path(args.json or f"records/speed/{weights}_{what}_{device.replace(':', '')}.json")
     check_writable(path.parent)
     steady = start_run()
