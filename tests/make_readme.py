@@ -18,9 +18,10 @@ from pruner import run_script
 from pruner.data.task import TASKS
 from pruner.measure.speed import table
 from pruner.measure.training import training_table
-from pruner.report.comparisons import budget_table, rate_table
+from pruner.report.comparisons import budget_table, chosen_table, first_metric, rate_table
 from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
+from pruner.report.kept_map import draw_maps, kept_maps
 from pruner.report.records import Record
 from pruner.report.tables import WAYS, markdown, method_order, ordered, summary, to_frame
 from pruner.survivors.kept import Survivors
@@ -116,6 +117,48 @@ def task_files() -> pd.DataFrame:
     )
 
 
+def structure_records(*methods: str) -> pd.DataFrame:
+    """Read some of what has been made smaller, or the same dense models with tokens pruned, and the dense models."""
+    return published("structure/*/*", ("mrpc", "cola", "sst-2"), ("baseline", *methods))
+
+
+KINDS = ("winning-ticket", "random-ticket", "losing-ticket")
+PLACES = [f"layers-{way}" for way in ("top", "bottom", "odd", "even", "symmetric", "contribution", "loss")]
+
+
+def by_number(records: pd.DataFrame, heading: str) -> pd.DataFrame:
+    """Make a table with a column for each number of parts that leave, which is in the variant."""
+    numbers = records["variant"].str.extract(r"without ([\d.]+) ")[0].astype(float)
+    return first_metric(records.assign(number=numbers), ["task", "title", "metric"], "number", heading)
+
+
+def tickets_by_level() -> pd.DataFrame:
+    return by_number(structure_records(*KINDS), "-{:g} % heads")
+
+
+def tickets_chosen() -> pd.DataFrame:
+    return chosen_table(structure_records(*KINDS))
+
+
+def fewer_layers() -> pd.DataFrame:
+    return by_number(structure_records(*PLACES), "-{:g} layers")
+
+
+def tokens_instead() -> pd.DataFrame:
+    """Tokens dropped at the FLOPs of models with fewer layers."""
+    return budget_table(structure_records("attention"))
+
+
+def widths() -> pd.DataFrame:
+    methods = ("width", "width-untrained", "width-random")
+    return summary(structure_records(*methods), differences=True).drop(columns=["speed-up", "tokens not computed"])
+
+
+def several_tasks() -> pd.DataFrame:
+    records = published("multi-task/*/*", ("mrpc", "cola", "sst-2"), ("baseline", "multi-task", "multi-task-tickets"))
+    return summary(records, differences=True).drop(columns=["speed-up", "tokens not computed"])
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "demo": partial(of_tasks, "demo"),
     # Their times were taken beside other work.
@@ -123,6 +166,12 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "at a glance": at_a_glance,
     "budgets": lambda: budget_table(budget_records()),
     "budgets learned": learned_budgets,
+    "tickets": tickets_chosen,
+    "tickets by level": tickets_by_level,
+    "layers": fewer_layers,
+    "tokens instead of layers": tokens_instead,
+    "width": widths,
+    "multi-task": several_tasks,
     "soft-extract": lambda: budget_table(published("soft-extract/*/a*", ("mrpc", "sst-2"))),
     "speed mrpc_sst-2_cola_cpu": partial(of_speed, "mrpc_sst-2_cola_cpu"),
     "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),
@@ -148,6 +197,27 @@ def frontier() -> Chart:
     return Chart(lines, "change to unpruned (points)", "MiniLM, dev sets")
 
 
+def phases() -> Chart:
+    """Show tickets' metric against the weights that remain: a panel for each task, the dense model as a band."""
+    records = structure_records(*KINDS)
+    x = 100 * records["weights_remaining"].where(records["pruned"], 1.0)
+    points = records.assign(x=x, y=records["score"], label=records["title"], ticks="", x_label="weights remaining (%)")
+    points["panel"] = points["task"] + " (" + points["metric"] + ")"
+    points["level"] = points["variant"]
+    lines = averaged(points, [*PANEL, "label", "level", "pruned"], ["x", "y"])
+    order = {"baseline": -1, "winning ticket": 0, "random ticket": 1, "losing ticket": 2}
+    look = lines["label"].map(order)
+    lines = lines.assign(look=look, dash=look.clip(lower=0), label=lines["label"].replace("baseline", "dense"))
+    return Chart(lines, "dev metric (times 100)", "Super Tickets with MiniLM")
+
+
+def kept_by_task() -> bytes:
+    """Show which heads and feed-forwards winning tickets keep, as a share of the seeds."""
+    records = structure_records("winning-ticket")
+    maps = kept_maps(records[records["variant"] == "without 50 % of heads"], ["task", "variant"])
+    return draw_maps(maps, "heads and feed-forwards of winning tickets (black: in all seeds)")["svg"]
+
+
 def survivors() -> Survivors:
     """The sentence at the top, as ``python -m pruner.survivors`` has written it."""
     data = json.loads((PUBLISHED / "survivors" / "survivors.json").read_text("utf-8"))
@@ -156,6 +226,8 @@ def survivors() -> Survivors:
 
 PICTURES: dict[str, Callable[[], bytes]] = {
     "records/published/frontier.svg": lambda: draw(frontier())["svg"],
+    "records/published/tickets.svg": lambda: draw(phases())["svg"],
+    "records/published/kept.svg": kept_by_task,
     "records/published/survivors/survivors-1.svg": lambda: draw_survivors(survivors())[0]["svg"],
 }
 

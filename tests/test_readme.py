@@ -42,7 +42,7 @@ from pruner.utils.errors import UserError
 TEXTS = {name: page.read_text(encoding="utf-8") for name, page in PAGES.items()}
 FRONT, PRUNER = TEXTS["README.md"], TEXTS["pruner/README.md"]
 RESULTS, SPEED = TEXTS["records/published/README.md"], TEXTS["records/speed/README.md"]
-LARGEST_FRONT = 13_000  # bytes of the front page: a newcomer reads all of it
+LARGEST_FRONT = 14_500  # bytes of the front page: a newcomer reads all of it
 
 
 def flat(text: str) -> str:

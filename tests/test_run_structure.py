@@ -1,6 +1,7 @@
 """RunBert4Glue.py with tickets, fewer layers, heads and neurons, chains of them, and several tasks in one encoder."""
 
 import json
+import re
 import shutil
 from types import SimpleNamespace
 
@@ -71,6 +72,8 @@ def test_methods_of_width_and_depth(run, prepared):  # noqa: F811
     assert {path.name for path in kept.iterdir()} == {"stage.json", "SHA256SUMS"}
     card = (prepared / "models/mrpc/winning-ticket_30_seed1/README.md").read_text("utf-8")
     assert "# winning ticket, without 30 % of heads, on mrpc" in card
+    assert "- structured-pruning" in card
+    assert re.search(r"\| weights \| \d\d\.\d% of the dense model's \|", card)
     again = run("RunBert4Glue", *QUICK, *TICKETS, *levels, "--methods", METHODS, "--dry-run")[1]
     assert "13 cells, 13 of them finished; 0 trainings to do" in again
 

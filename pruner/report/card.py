@@ -41,7 +41,8 @@ SENTENCES = ("a charming and often affecting journey", "a journey that one likes
 def card(record: Record, task: Task, model: Any, folder: Path) -> str:
     """Write the card of ``model``, which is the record's and kept in ``folder``."""
     title = f"{record.title}, {record.variant}, on {record.task}"
-    tags = list(dict.fromkeys(["token-pruning", record.model, record.method, record.task]))
+    kind = "structured-pruning" if "kept" in record.section else "token-pruning"
+    tags = list(dict.fromkeys([kind, record.model, record.method, record.task]))
     data = ModelCardData(library_name="transformers", pipeline_tag="text-classification", tags=tags)
     facts = {name: escape_markdown(text) for name, text in told(record, task).items() if text}
     table = "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {text} |" for name, text in facts.items())])
@@ -78,6 +79,7 @@ def told(record: Record, task: Task) -> dict[str, str]:
         "schedule": "" if section.get("schedule") is None else schedule_text(section["schedule"]),
         "pruning rate": "" if section.get("target_prune_rate") is None else f"{section['target_prune_rate']:g}",
         "teacher": section.get("teacher") or "",
+        "weights": f"{section['weights_remaining']:.1%} of the dense model's" if "kept" in section else "",
         "saved": saved(record) if pruned else "",
         "pretrained model": settings.get("bert") or "",
         "trained": ", ".join(
