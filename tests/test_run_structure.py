@@ -132,6 +132,7 @@ def test_tokens_leave_what_is_left(run, prepared):  # noqa: F811
             ("--methods", "layers-top.student", "--target-flops-reduction", "1.5", "--budget-schedule", "uniform"),
             "takes a given schedule, or learned ones",
         ),
+        (("--methods", "winning-ticket", "--ticket-levels", ""), "--ticket-levels (ticket_levels): the list is empty"),
         (("--methods", "multi-task"), "--tasks (tasks): multi-task needs several, this run has 1"),
         (("--methods", "multi-task-tickets", "--multi-task-levels", "101"), "101 is no percentage"),
     ],

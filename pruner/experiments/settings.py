@@ -32,6 +32,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "ticket_feed_forwards": (0, 100_000),
 }
 NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
+NOT_EMPTY |= {"ticket_levels", "layers_dropped", "width_reduction", "multi_task_levels"}
 
 
 def check_settings(args: argparse.Namespace) -> None:

@@ -32,9 +32,11 @@ def fewer_layers(name: str, options: Namespace) -> list[Choice]:
     return [Layers(name, count) for count in options.layers_dropped]
 
 
+KINDS = ("winning", "random", "losing")
+TICKETS = {f"{kind}-ticket" for kind in KINDS}
 # The choices of a run for each name, and where they stand in a chain.
 CHOICES: dict[str, tuple[int, Callable[[Namespace], list[Choice]]]] = {
-    **{f"{kind}-ticket": (1, partial(tickets, kind)) for kind in ("winning", "random", "losing")},
+    **{f"{kind}-ticket": (1, partial(tickets, kind)) for kind in KINDS},
     **{name: (0, partial(fewer_layers, name)) for name in (*PLACES, *MEASURED)},
     "width": (1, partial(widths, False, True)),
     "width-untrained": (1, partial(widths, False, False)),
@@ -53,8 +55,8 @@ def check_structure(options: Namespace) -> None:
             "ticket_feed_forwards", f"{len(counts)} numbers for {len(levels)} ticket_levels; give as many"
         )
     if options.held_out is None:
-        several = len(levels) > 1 and any("-ticket" in name for name in options.pruning_methods)
-        options.held_out = HELD_OUT if several else 0.0
+        parts = {part for name in options.pruning_methods for part in name.split(".")}
+        options.held_out = HELD_OUT if len(levels) > 1 and parts & TICKETS else 0.0
     if bad := [level for level in options.multi_task_levels if not 0 <= level <= 100]:
         raise SettingError("multi_task_levels", f"{bad[0]:g} is no percentage; use 0 to 100")
     if not 0 <= options.held_out < 1:
