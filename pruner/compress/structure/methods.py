@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +26,32 @@ def chosen(choices: Sequence[Choice], told: dict, context: Context) -> Structure
     return structure
 
 
+class AllTokens(Recipe):
+    """The training of a BERT on packed tokens, none of which is dropped."""
+
+    def collate(self, context: Context) -> Collate:
+        return context.backbone.collate(context.task, with_lengths=True)
+
+
 @dataclass(frozen=True)
 class Shrunk(Recipe):
     """The training of a smaller BERT; ``inner`` says what else is done, to a model that is smaller already."""
 
     choices: tuple[Choice, ...]
-    inner: Recipe | None = None
+    inner: Recipe = field(default_factory=AllTokens)
 
     def collate(self, context: Context) -> Collate:
-        return self.inner.collate(context) if self.inner else context.backbone.collate(context.task, with_lengths=True)
+        return self.inner.collate(context)
 
     def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
         shrink(model, chosen(self.choices, told, context))
-        small = PrunedBertForSequenceClassification.from_unpruned(model)
-        return self.inner.prepare(small, context, told) if self.inner else small
+        return self.inner.prepare(PrunedBertForSequenceClassification.from_unpruned(model), context, told)
 
     def additions(self, model: nn.Module, context: Context, say: Say) -> Additions:
-        return self.inner.additions(model, context, say) if self.inner else Additions()
+        return self.inner.additions(model, context, say)
 
     def finish(self, model: nn.Module) -> tuple[nn.Module, dict]:
-        return self.inner.finish(model) if self.inner else (model, {})
+        return self.inner.finish(model)
 
 
 @dataclass
@@ -101,7 +107,7 @@ class StructurePruning(Method):
         return tuple(unique(stage for choice in self.choices for stage in choice.sources(context, dense)))
 
     def collate(self, context: Context) -> Collate:
-        return Shrunk(self.choices, self.tokens).collate(context)
+        return (self.tokens or AllTokens()).collate(context)
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         if self.tokens:
