@@ -117,3 +117,12 @@ def test_a_folder_that_is_not_there_is_named(run, tmp_path):
     code, _, err = run(CLEAN, "--cache", "nowhere")
     assert (code, err.count("\n")) == (2, 1)
     assert "--cache (cache): nowhere is no folder" in err
+
+
+def test_where_nobody_can_answer_nothing_is_removed(run, prepared, monkeypatch):  # noqa: F811
+    assert run("RunBert4Glue", *OPTIONS)[0] == 0
+    before = kept(prepared)
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, _, err = run(CLEAN)
+    assert (code, err) == (2, "error: nothing was removed: there is nobody to ask; --yes removes them without asking\n")
+    assert kept(prepared) == before

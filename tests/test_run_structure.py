@@ -102,6 +102,11 @@ def test_tokens_leave_what_is_left(run, prepared):  # noqa: F811
     assert learned["schedule_source"] == "sampled"
     model = PrunedBertForSequenceClassification.from_pretrained(given["model_folder"])
     assert model.pruning.schedule == (0.4, 0, 0.2, 0)
+    # The words that are left are shown by layer, in the dense model's numbers.
+    name = "layers-symmetric_2.winning-ticket_40.student-emission_0.4-0-0.2-0_seed1"
+    code, out, err = run("pruner.survivors", f"given/mrpc/{name}", "--sentence", "a fine film", "--second", "a dull one")
+    assert code == 0, err
+    assert re.findall(r"^layer (\d)", out, re.MULTILINE) == [*"1256", *"1256"]
 
 
 @pytest.mark.parametrize(

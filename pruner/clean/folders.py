@@ -67,6 +67,15 @@ def remove(kept: Kept) -> bool:
     return True
 
 
+def answer(question: str) -> str:
+    """Ask the user; raise a ``UserError`` where nobody can answer."""
+    try:
+        return input(question).strip().lower()
+    except EOFError:
+        print()
+        raise UserError("nothing was removed: there is nobody to ask; --yes removes them without asking") from None
+
+
 def clean(options: argparse.Namespace) -> None:
     """List what is kept, ask, and remove it."""
     root = Path(options.cache)
@@ -82,7 +91,7 @@ def clean(options: argparse.Namespace) -> None:
         print("nothing to remove")
         return
     total = f"{len(removable)} of these folders, {megabytes(sum(kept.size for kept in removable))}"
-    if not options.yes and input(f"remove {total}? records are not touched [y/N] ").strip().lower() not in ("y", "yes"):
+    if not options.yes and answer(f"remove {total}? records are not touched [y/N] ") not in ("y", "yes"):
         print("nothing was removed")
         return
     removed = [kept for kept in removable if remove(kept)]

@@ -18,14 +18,17 @@ SHARES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dro
 LARGEST = dict.fromkeys(SHARES, 1.0) | {"initializer_range": 10.0}
 
 
-def read_config(path: Path) -> dict:
-    """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one."""
+def read_config(path: Path, smaller: bool = False) -> dict:
+    """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one.
+
+    One of which heads or layers have been removed is refused, unless it may be ``smaller``.
+    """
     from pruner.data.tokenizer import check_kind  # in here: the converter's --help needs no NumPy
 
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
     check_kind(raw, path)
-    if raw.get("compression"):
+    if raw.get("compression") and not smaller:
         raise UserError(f"{path}: heads or layers have been removed from this model; give the one that it was made of")
     if "num_hidden_layers" not in raw:
         raise UserError(f"{path}: no num_hidden_layers; {copy}")

@@ -60,14 +60,17 @@ def check_finite(model: nn.Module, place: str | Path) -> None:
             raise UserError(f"{place}: {name} holds numbers that are not finite; copy the model again")
 
 
-def check_bert(bert: str, folder: Path) -> BertConfig:
-    """Read a BERT's config; a ``UserError`` if the folder has none, no weights or another kind of model."""
+def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
+    """Read a BERT's config; a ``UserError`` if the folder has none, no weights or another kind of model.
+
+    With ``smaller``, heads or layers may have been removed; the config is then that of the dense model's layers.
+    """
     path = folder / "config.json"
     if Path(bert).is_dir():
         check_sums(folder, f"copy the model again, or remove {SUMS} if you have changed it yourself")
     if not is_there(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
-    config = BertConfig(**read_config(path))
+    config = BertConfig(**read_config(path, smaller))
     if config.hidden_act not in ACT2FN:
         act = short(config.hidden_act)
         raise UserError(f"{path}: hidden_act is {act}, unknown to transformers; use for example gelu")
@@ -77,8 +80,8 @@ def check_bert(bert: str, folder: Path) -> BertConfig:
             raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
         d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-        parameters = d * rows + config.num_hidden_layers * d * (4 * d + 2 * config.intermediate_size)
-        check_size(folder, files, parameters)
+        layers = 0 if smaller else config.num_hidden_layers  # of which little may be left
+        check_size(folder, files, d * rows + layers * d * (4 * d + 2 * config.intermediate_size))
     return config
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.structure.shrink import Structure
 from pruner.compress.tokens.lstm import PrunedLstmConfig, PrunedLstmForSequenceClassification
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator, Collate, LstmCollator
@@ -103,12 +104,12 @@ class KeptBert(KeptModel):
     tokenizer: BertTokenizer
 
     def __init__(self, folder: Path, max_length: int | None) -> None:
-        check_bert(str(folder), folder)
+        check_bert(str(folder), folder, smaller=True)
         model = PrunedBertForSequenceClassification.from_pretrained(folder, attn_implementation="sdpa")
         super().__init__(model, folder)
         positions = self.model.config.max_position_embeddings
         self.tokenizer = load_tokenizer(folder, min(max_length or positions, positions))
-        self.layers = [f"layer {number}" for number in range(1, self.model.config.num_hidden_layers + 1)]
+        self.layers = [f"layer {number + 1}" for number in Structure.of(self.model.config).layers]
 
     def read(self, text: str, second: str | None = None) -> Sentence:
         encoding = self.tokenizer.tokenizer.encode(text, second)
