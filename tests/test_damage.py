@@ -141,6 +141,7 @@ def test_a_record_that_cannot_be_read_is_not_a_missing_one(run, prepared, spoil)
             folder.chmod(0o700)
 
 
+@pytest.mark.slow
 def test_files_of_the_users_own_stay(run, prepared):  # noqa: F811
     """In the folders of a record, of a kept model, of a stage, of a training; as files and as folders."""
     options = (*HEAD, "--save-models", "models")

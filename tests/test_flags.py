@@ -29,14 +29,15 @@ TABLE = "table text label name dev-table test-table tsv dev-tsv test-tsv "
 # The flags that users know; a script's constants may not lose one.
 FLAGS = {
     "RunBert4Glue": RUN + "bert budget-schedule schedule search-penalty search-reach soft-extract-learning-rate start "
-    "target-flops-reduction teacher",
+    "target-flops-reduction teacher held-out layers-dropped multi-task-levels ticket-feed-forwards ticket-levels "
+    "width-cost width-reduction",
     "RunLstm4Glue": LSTM,
     "RunLstm4Agnews": LSTM,
     "PrepareGlue4Bert": TABLE + "bert cache data download glue-address max-length skip-bad-rows tasks",
     "PrepareGlue4Lstm": TABLE + "cache data download glue-address max-length skip-bad-rows tasks vocabulary-size",
     "PrepareAgnews4Lstm": "agnews-address cache columns data download max-length skip-bad-rows vocabulary-size",
-    "pruner.measure": "batch-sizes cache device dtypes json lengths methods random repeats schedule student-widths "
-    "task training weights",
+    "pruner.measure": "batch-sizes cache device dtypes json kept lengths methods random repeats schedule "
+    "student-widths task training weights",
     "pruner.report": "figures records",
 }
 NO_CONSTANTS = {
@@ -94,7 +95,7 @@ def test_a_switch_has_two_ways(run):
 
 def test_help_is_in_groups(run):
     out = run("RunBert4Glue", "--help")[1]
-    titles = ["Data and model", "Pruning", "Training", "Output", "What to run"]
+    titles = ["Data and model", "Pruning", "Width and depth", "Training", "Output", "What to run"]
     assert re.findall(r"^(\w.*):$", out, re.MULTILINE) == ["options", *titles]
     assert out.index("Training:") < out.index("--epochs") < out.index("Output:")
     assert "--count {real,padded}" in out

@@ -165,6 +165,7 @@ def test_the_baseline_is_stock_bert_on_sorted_batches_interleaved(monkeypatch):
     )
 
 
+@pytest.mark.slow
 def test_trainings_beside_stock_trainer(run, tmp_path):
     small_bert(tmp_path / "bert")
     write_mrpc(tmp_path / "data")

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,8 +15,10 @@ import pytest
 from conftest import ROOT
 
 from pruner.report import page as report
+from pruner.report.comparisons import comparisons
 from pruner.report.figure_data import charts
 from pruner.report.figures import BASELINE, COLLAPSED, COLOURS, PANEL, RESOLUTION, WIDTH, Chart, covers, draw
+from pruner.report.kept_map import draw_maps, kept_maps
 from pruner.report.page import groups, report_grid, write_report
 from pruner.report.records import Record, read_records
 from pruner.report.tables import labelled, summary
@@ -426,6 +429,77 @@ def test_a_method_that_prunes_no_tokens_is_in_tables_figures_and_csv(records, ru
     rows = pd.read_csv(records / "records.csv").set_index("folder")
     assert rows.loc["alone/mrpc/int1", ["variant", "bits"]].tolist() == ["4 bits", 2]
     assert pd.isna(rows.loc["alone/mrpc/int1", "schedule"])
+
+
+def ticket(kind, percent, seed, dev, held_out, weights) -> dict:
+    """A record of a BERT of 2 layers and 3 heads, of which the first layer has lost some."""
+    token_keys = {"teacher", "schedule", "schedule_source", "count", "tokens", "target_flops_reduction"}
+    record = {key: value for key, value in make(kind, seed, dev).items() if key not in token_keys}
+    kept = {"layers": [0, 1], "heads": [[seed % 3], [0, 1, 2]], "neurons": [0, 8]}
+    flops = {"baseline": 3.0, "pruned": 3 * weights, "reduction": 1 / weights}
+    record |= {
+        "version": 2,
+        "title": kind,
+        "variant": f"without {percent} %",
+        "held_out_metrics": {"accuracy": held_out},
+    }
+    return record | ({} if kind == "baseline" else {"kept": kept, "weights_remaining": weights, "flops": flops})
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    """Two levels, and two seeds with a dense model each."""
+    cells = [
+        ("baseline", 0, 1, 0.90, 0.80, 1),
+        ("baseline", 0, 2, 0.94, 0.85, 1),
+        ("won", 10, 1, 0.88, 0.90, 0.9),
+        ("won", 10, 2, 0.91, 0.95, 0.9),
+        ("won", 50, 1, 0.86, 0.90, 0.5),  # as good on held-out rows, and smaller
+        ("won", 50, 2, 0.99, 0.10, 0.5),  # the best on dev, which must not count
+    ]
+    for kind, percent, seed, *numbers in cells:
+        put(tmp_path, **{f"a__mrpc__{kind}{percent}-{seed}": ticket(kind, percent, seed, *numbers)})
+    return tmp_path
+
+
+def test_held_out_rows_choose_among_levels_and_among_as_many_dense_models(tickets):
+    (chosen,) = comparisons(groups(read_records(tickets)[0])[0].frame)
+    assert chosen.values.tolist() == [
+        ["mrpc", "won", "without 50 % (1), without 10 % (1)", 2, 2, "70%", "accuracy 88.5 ± 3.5", "-1.5 ± 3.5"],
+        ["mrpc", "dense", "", 1, 2, "", "accuracy 92.0 ± 2.8", ""],
+        ["mrpc", "dense", "the best on held-out rows", 2, 1, "", "accuracy 94.0", ""],
+    ]
+    shutil.rmtree(tickets / "a/mrpc/baseline0-2")
+    chosen = comparisons(groups(read_records(tickets)[0])[0].frame)[0]
+    assert chosen["method"].tolist() == ["won", "dense"]  # there are too few to choose from
+
+
+def test_the_metric_by_weights_has_the_dense_model_as_a_band(tickets):
+    chart = charts_of(tickets)["weights"]
+    ((panel, lines),) = panels(chart).items()
+    assert panel == "weights remaining (%)"
+    assert lines["won"][["x", "y"]].to_numpy().tolist() == pytest.approx(np.array([[90, 89.5], [50, 92.5]]))
+    assert lines["baseline"][["x", "y"]].to_numpy().tolist() == [[100, 92]]
+    band = re.search(r'<g id="patch_3">\s*<path d="([^"]+)"', draw(chart)["svg"].decode())
+    heights = {round(float(y), 2) for _, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", band[1])}
+    assert len(heights) == 2  # a bar across the panel
+    for name in ("won50-1", "won50-2"):
+        shutil.rmtree(tickets / f"a/mrpc/{name}")
+    assert "weights" not in charts_of(tickets)
+
+
+def test_maps_show_in_how_many_seeds_a_head_is_kept(tickets):
+    (group,) = groups(read_records(tickets)[0])
+    maps = kept_maps(group.frame)
+    assert [one.title for one in maps] == ["won, without 10 %", "won, without 50 %"]
+    for one in maps:
+        assert one.heads.tolist() == [[0, 0.5, 0.5], [1, 1, 1]]
+        assert one.feed_forwards.tolist() == [0, 1]
+    assert draw_maps(maps, "a") == draw_maps(maps, "a")
+    assert kept_maps(group.frame[group.frame["method"] == "baseline"]) == []
+    page = write_report(tickets).read_text("utf-8")
+    assert "![a-bert-mrpc-kept](figures/a-bert-mrpc-kept.png)" in page
+    assert (tickets / "figures/a-bert-mrpc-kept.svg").is_file()
 
 
 def test_records_that_name_no_hardware_are_reported(tmp_path):

@@ -31,6 +31,7 @@ def trainings(monkeypatch):
     return calls
 
 
+@pytest.mark.slow
 def test_budgets_are_met_on_the_sample_task(run, tmp_path, trainings):
     demo = ("--demo", "--epochs", "1", "--max-train-rows", "320", "--latency-repeats", "1")
     budgets = ("--target-flops-reduction", "1.5,2.5", "--methods", "attention,student,random,emission")

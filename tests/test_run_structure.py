@@ -104,7 +104,9 @@ def test_tokens_leave_what_is_left(run, prepared):  # noqa: F811
     assert model.pruning.schedule == (0.4, 0, 0.2, 0)
     # The words that are left are shown by layer, in the dense model's numbers.
     name = "layers-symmetric_2.winning-ticket_40.student-emission_0.4-0-0.2-0_seed1"
-    code, out, err = run("pruner.survivors", f"given/mrpc/{name}", "--sentence", "a fine film", "--second", "a dull one")
+    code, out, err = run(
+        "pruner.survivors", f"given/mrpc/{name}", "--sentence", "a fine film", "--second", "a dull one"
+    )
     assert code == 0, err
     assert re.findall(r"^layer (\d)", out, re.MULTILINE) == [*"1256", *"1256"]
 
@@ -175,6 +177,7 @@ def test_measurements_are_listed_kept_and_found_damaged(run, prepared):  # noqa:
     assert err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_ticket_resumes(run, prepared, monkeypatch):  # noqa: F811
     options = (*QUICK, *TICKETS, "--methods", "winning-ticket")
     assert run("RunBert4Glue", *options, "--records", "whole")[0] == 0
@@ -294,6 +297,7 @@ def test_several_tasks_in_one_encoder(run, two_tasks, monkeypatch):
     assert "2 tasks, without 30/60 % of heads" in out
 
 
+@pytest.mark.slow
 def test_several_tasks_resume(run, two_tasks, monkeypatch):
     options = (*QUICK, "--epochs", "2", "--tasks", "mrpc,films", "--methods", "multi-task")
     assert run("RunBert4Glue", *options, "--records", "whole")[0] == 0

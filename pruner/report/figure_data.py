@@ -94,7 +94,7 @@ def frontier(frame: pd.DataFrame) -> Chart | None:
 def weights(frame: pd.DataFrame) -> Chart | None:
     """Show the metric against the share of weights that remains, a line per method; the dense model is a level."""
     smaller = frame["weights_remaining"].notna()
-    if frame.loc[smaller].groupby("label")["weights_remaining"].nunique().max() < 2:
+    if not frame[smaller].groupby("label")["weights_remaining"].nunique().gt(1).any():
         return None
     x = 100 * frame["weights_remaining"].where(frame["pruned"], 1.0)
     points = frame.assign(x=x, y=frame["score"], dash=frame["look"], x_label="weights remaining (%)")
