@@ -102,9 +102,9 @@ def test_layers_by_what_they_do():
 
 def test_too_many_layers_are_refused():
     for name, most in ("layers-top", 5), ("layers-odd", 3), ("layers-even", 3), ("layers-loss", 5):
-        Layers(name, most).check(6)
+        assert Layers(name, most).check(context(), 6) == 6 - most
         with pytest.raises(SettingError, match=f"{most + 1} of 6 for {name}; use 1 to {most}"):
-            Layers(name, most + 1).check(6)
+            Layers(name, most + 1).check(context(), 6)
 
 
 def test_published_levels():

@@ -43,6 +43,10 @@ class Choice(ABC):
         """Return what decides the choice."""
         return {"name": self.name} | vars(self)
 
+    def check(self, context: Context, layers: int) -> int:
+        """Return how many of a BERT's layers stay; raise a ``SettingError`` if so much cannot leave."""
+        return layers
+
     def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         """List the measurements that the choice is made by."""
         return ()
@@ -102,11 +106,11 @@ class Layers(Choice):
     def level(self) -> str:
         return str(self.count)
 
-    def check(self, layers: int) -> None:
-        """Raise a ``SettingError`` if so many cannot leave a BERT of so many layers."""
+    def check(self, context: Context, layers: int) -> int:
         most = layers // 2 if self.name in ("layers-odd", "layers-even") else layers - 1
         if not 1 <= self.count <= most:
             raise SettingError("layers_dropped", f"{self.count} of {layers} for {self.name}; use 1 to {most}")
+        return layers - self.count
 
     def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         if self.name in PLACES:
@@ -157,6 +161,11 @@ class Ticket(Choice):
     @property
     def separate(self) -> bool:
         return self.feed_forwards is not None
+
+    def check(self, context: Context, layers: int) -> int:
+        if (self.feed_forwards or 0) > layers:
+            raise SettingError("ticket_feed_forwards", f"{self.feed_forwards} of {layers} cannot leave; use less")
+        return layers
 
     def counts(self, layers: int, heads: int) -> tuple[int, int]:
         """Return how many heads and feed-forwards leave a BERT of that size; a head of each layer stays."""

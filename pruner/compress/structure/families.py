@@ -77,16 +77,9 @@ def structure_methods(name: str, options: Namespace, context: Context) -> list[M
         raise SettingError("pruning_methods", f"{name!r}: layers come before width or a ticket, one of each at most")
     made: list[Method] = []
     for mixture in product(*(CHOICES[part][1](options) for part in choices)):
-        config = context.backbone.model_config(context.task)
-        depth = config.num_hidden_layers
+        depth = context.backbone.model_config(context.task).num_hidden_layers
         for choice in mixture:
-            if isinstance(choice, Layers):
-                choice.check(depth)
-                depth -= choice.count
-            elif isinstance(choice, Width):
-                choice.check(context, depth)
-            elif isinstance(choice, Ticket) and (choice.feed_forwards or 0) > depth:
-                raise SettingError("ticket_feed_forwards", f"{choice.feed_forwards} of {depth} cannot leave; use less")
+            depth = choice.check(context, depth)
         made += [StructurePruning(mixture, tokens) for tokens in token_methods(rest, name, depth, options, context)]
     return made
 

@@ -69,16 +69,16 @@ class Width(Choice):
     def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
         return () if self.random else (importance_stage(context, dense),)
 
-    def check(self, context: Context, depth: int) -> None:
-        """Raise a ``SettingError`` if a BERT of so many layers cannot be made so small."""
+    def check(self, context: Context, layers: int) -> int:
         config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
         width = config.hidden_size // config.num_attention_heads
         full, least = LayerShape(config.hidden_size, config.intermediate_size), LayerShape(width, BLOCK)
-        shapes = (BertShape(config.hidden_size, config.num_labels, (layer,) * depth) for layer in (full, least))
+        shapes = (BertShape(config.hidden_size, config.num_labels, (layer,) * layers) for layer in (full, least))
         dense, smallest = (whole_cost(self.cost, shape, lengths) for shape in shapes)
         if self.reduction > dense / smallest:
             most = f"{math.floor(100 * dense / smallest) / 100:g}"
             raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {most} is the most; use less")
+        return layers
 
     def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
         config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
