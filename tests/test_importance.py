@@ -1,5 +1,6 @@
 """Importance of heads, feed-forwards and neurons against a BERT that is written out here, in float64, word by word."""
 
+import copy
 from itertools import pairwise
 
 import pytest
@@ -20,6 +21,7 @@ from pruner.compress.structure.importance import (
     winning_feed_forwards,
     winning_heads,
 )
+from pruner.compress.structure.shrink import Structure, shrink
 
 LENGTHS = [5, 9, 3, 7, 8, 2, 6, 4, 9, 3, 5]
 SIZES = [4, 4, 3]  # of batches; the last one is shorter
@@ -105,6 +107,9 @@ def test_the_model_is_left_as_it_was(model, sentences):
     assert model.training
     assert all(each.grad is None for each in model.parameters())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    half = shrink(copy.deepcopy(model), Structure.of(model.config).keep_layers([0]))
+    with pytest.raises(ValueError, match="parts of this model have been removed"):
+        importance(half, [inputs])
     with pytest.raises(ValueError, match="no batches"):
         importance(model, [])
     with pytest.raises(ValueError, match="'word', 'sentence'; granularity is token or sentence"):

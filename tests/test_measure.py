@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import small_bert, small_config, write_mrpc
+from test_report import make, put, ticket
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
@@ -24,6 +25,7 @@ from pruner.models.packed_bert import PackedBert
 from pruner.training.trainer import TrainSettings
 
 MEASURE = "pruner.measure"
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 KEYS = "data method schedule batch_size dtype device repeats baseline_ms pruned_ms flops_reduction speedup efficiency"
 
 
@@ -85,19 +87,33 @@ def test_kept_models_are_timed_against_the_dense_one(run, tmp_path):
     ]
     assert len(rows) == 8
     for row in rows:
-        assert row["file_bytes"] == (tmp_path / row["method"] / "model.safetensors").stat().st_size
         assert row["parameters"][0] > row["parameters"][1]
+        assert row["bytes"] == [4 * number for number in row["parameters"]]
         least, most = (1.9, 2.1) if row["method"] == "three" else (3, 8)
         assert least < row["flops_reduction"] < most
     small_bert(tmp_path / "wider", hidden_size=64)
-    for dense, kept, line in (
+    put(tmp_path, made=make())
+    smaller = ticket("won", 10, 1, 0.9, 0.9, 0.5)
+    sizes = Structure((0, 1), ((1,), (0, 1, 2)), ((), tuple(range(8))))
+    for weights, kept, line in (
         ("bert", "nowhere", "nowhere: not a kept model ("),
+        ("bert", "made", "made: not a record of fewer heads, neurons or layers alone; name the model's own folder"),
         ("wider", "three", "three: hidden_size 32, but 64 of --weights; name the model that it was made of"),
     ):
-        code, _, err = run(MEASURE, "--weights", dense, "--kept", kept, "--lengths", "9", "--device", "cpu")
+        code, _, err = run(MEASURE, "--weights", weights, "--kept", kept, "--lengths", "9", "--device", "cpu")
         assert code == 2
         assert line in err
         assert err.count("\n") == 1
+    # A record's sizes will do.
+    put(tmp_path, record=smaller)
+    code, _, err = run(MEASURE, "--weights", "bert", "--kept", "record", "--lengths", "9", "--repeats", "1")
+    assert code == 0, err
+    (row,) = json.loads(Path(f"records/speed/bert_kept_9_{DEVICE}.json").read_text("utf-8"))["rows"]
+    assert row["parameters"][1] == sum(x.numel() for x in shrink(dense, sizes).parameters())
+    put(tmp_path, record=smaller | {"kept": smaller["kept"] | {"layers": [0, 9]}})
+    code, _, err = run(MEASURE, "--weights", "bert", "--kept", "record", "--lengths", "9")
+    assert code == 2
+    assert "record: not of --weights (compression: layers [0, 9] of a BERT that has [0, 1, 2, 3, 4, 5])" in err
     code, _, err = run(MEASURE, "--random", "1x64", "--kept", "three", "--lengths", "9", "--device", "cpu")
     assert code == 2
     assert "--kept (kept): a kept model is timed against the one that it was made of; give --weights too" in err

@@ -32,6 +32,8 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import FAMILIES
+from pruner.compress.structure.importance import winning_heads
+from pruner.compress.structure.masks import masked
 from pruner.compress.tokens.scores import SCORERS
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Cache, Split, write_cache
@@ -269,7 +271,8 @@ def test_the_sentence_at_the_top_is_of_a_published_record():
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_pictures_are_drawn_from_the_committed_records(name):
-    assert f"]({name})" in FRONT
+    page = "README.md" if f"]({name})" in FRONT else "records/published/README.md"
+    assert f"]({name.removeprefix(page.removesuffix('README.md'))})" in TEXTS[page]
     matplotlib = pytest.importorskip("matplotlib")
     if f"matplotlib=={matplotlib.__version__} " not in (ROOT / "requirements.txt").read_text(encoding="utf-8"):
         pytest.skip("another matplotlib draws the same in other bytes")
@@ -389,7 +392,7 @@ def test_a_fine_tuned_bert_is_pruned_and_served_in_six_lines(tmp_path, monkeypat
 
 
 def test_a_scorer_is_added_as_described(model):
-    code, _ = examples(PRUNER)
+    code, *_ = examples(PRUNER)
     try:
         exec(compile(code, "pruner/README.md", "exec"), {})
         model.set_pruning([0.6, *[0] * 5], methods="middle")
@@ -405,7 +408,7 @@ def test_a_method_is_added_as_described(tmp_path, run):
     small_bert(tmp_path / "bert", num_hidden_layers=4)
     write_mrpc(tmp_path / "data")
     assert run("PrepareGlue4Bert", "--tasks", "mrpc")[0] == 0
-    families, (_, code) = len(FAMILIES), examples(PRUNER)
+    families, code = len(FAMILIES), examples(PRUNER)[1]
     try:
         exec(compile(code, "pruner/README.md", "exec"), {})
         code, out, err = run(
@@ -415,3 +418,18 @@ def test_a_method_is_added_as_described(tmp_path, run):
         del FAMILIES[families:]
     assert code == 0, err
     assert re.search(r"\| mrpc \| first-layers \| 2 layers +\|", out)
+
+
+def test_heads_are_removed_as_described(tmp_path, monkeypatch):
+    dense = BertForSequenceClassification(small_config(num_labels=2)).eval()
+    dense.save_pretrained(tmp_path / "my-bert")
+    monkeypatch.chdir(tmp_path)
+    ids = torch.randint(5, 20, (4, 7))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
+    names: dict = {"batches": [batch | {"labels": torch.tensor([0, 1, 0, 1])}]}
+    exec(compile(examples(PRUNER)[2], "pruner/README.md", "exec"), names)
+    loaded = PrunedBertForSequenceClassification.from_pretrained("my-smaller-bert").eval()
+    heads = winning_heads(names["scores"].heads, 4)
+    assert [layer.attention.self.num_attention_heads for layer in loaded.bert.encoder.layer] == heads.sum(1).tolist()
+    with torch.no_grad(), masked(dense, heads=heads):
+        assert torch.allclose(loaded(**batch).logits, dense(**batch).logits, atol=1e-5)

@@ -23,7 +23,7 @@ from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.settings import check_settings, start_run
-from pruner.measure.kept import measure_kept
+from pruner.measure.kept import kept_table, measure_kept
 from pruner.measure.training import measure_training, training_table
 from pruner.models.flops import BertShape, dense_flops
 from pruner.models.pretrained import load_model
@@ -175,4 +175,5 @@ def measure_and_write(args: argparse.Namespace) -> None:
     else:
         result["student_widths"], rows = args.student_widths, measure(args, device)
     write_whole(path, (json.dumps(result | {"rows": rows}, indent=1) + "\n").encode())
-    print(markdown((training_table if args.training else table)(rows)) + f"\n-> {path}")
+    show = training_table if args.training else kept_table if args.kept else table
+    print(markdown(show(rows)) + f"\n-> {path}")

@@ -43,8 +43,10 @@ def importance(
         weigh: every ``sentence`` counts the same, however the batches were cut; or every ``batch``, as published.
 
     Raises:
-        ValueError: there are no batches, or an option is unknown.
+        ValueError: there are no batches, an option is unknown, or parts have been removed already.
     """
+    if getattr(model.config, "compression", None):
+        raise ValueError("importance: parts of this model have been removed; score the one that it was made of")
     if granularity not in ("token", "sentence") or weigh not in ("sentence", "batch"):
         raise ValueError(
             f"importance: {granularity!r}, {weigh!r}; granularity is token or sentence, weigh sentence or batch"
