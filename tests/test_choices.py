@@ -246,6 +246,10 @@ def test_held_out_rows_are_trained_on_by_nobody():
         for row, number in enumerate(part.numbers):
             assert part.sentence(row).tolist() == everything.sentence(number).tolist()
             assert part.labels[row] == everything.labels[number]
+    # Of a single row there is nothing to hold out.
+    alone = context(max_train_rows=1, held_out=0.1)
+    assert (len(alone.training_split), len(alone.held_out_split)) == (1, 0)
+    assert alone.held_out_metrics(None, None) == {}
     # Those of a subset are named by their numbers in the whole, too.
     here = context(max_train_rows=20, held_out=0.2)
     assert {*here.training_split.numbers} | {*here.held_out_split.numbers} == {

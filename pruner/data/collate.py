@@ -130,7 +130,8 @@ def hold_out(split: Split, share: float) -> tuple[Split, Split]:
 
 
 def some_rows(split: Split, rows: np.ndarray) -> Split:
-    tokens = np.concatenate([split.sentence(row) for row in rows])
+    """Return these rows as a split, which knows their numbers in the whole one."""
+    tokens = np.concatenate([split.tokens[:0], *(split.sentence(row) for row in rows)])
     offsets = np.concatenate([[0], split.lengths[rows].cumsum()])
     labels = None if split.labels is None else split.labels[rows]
     return Split(tokens, offsets, split.second[rows], labels, rows if split.numbers is None else split.numbers[rows])

@@ -36,9 +36,7 @@ class Context:
     backbone: Backbone
     train_settings: TrainSettings
     max_train_rows: int | None = None
-    together: list["Context"] = field(
-        default_factory=list
-    )  # those of the run's tasks of this seed, this one among them
+    together: list["Context"] = field(default_factory=list)  # of all of the run's tasks with this seed
     held_out: float = 0.0  # share of the training rows that is not trained on, but kept for choosing
 
     @cached_property
@@ -94,7 +92,7 @@ class Context:
     def held_out_metrics(self, model: nn.Module, collate: Collate) -> dict[str, float]:
         """Evaluate a model on the training rows that were held out; nothing where there are none."""
         split = self.held_out_split
-        if split is None or split.labels is None:
+        if not split or split.labels is None:
             return {}
         logits = predict(model, split, self.train_settings.batch_size, collate)
         return compute_metrics(self.task.metrics, logits, split.labels)
