@@ -14,7 +14,7 @@ from transformers import BertForSequenceClassification
 
 from pruner.compress.structure.choices import Layers, Ticket
 from pruner.compress.structure.importance import Scores, importance
-from pruner.compress.structure.measures import Contribution, Importance, Skipping, batches
+from pruner.compress.structure.measures import Contribution, Importance, Skipping, batches, skipped
 from pruner.compress.structure.shrink import Structure
 from pruner.compress.structure.width import BLOCK, Width, encoder_parameters, shape_of
 from pruner.data.cache import Split
@@ -255,3 +255,25 @@ def test_held_out_rows_are_trained_on_by_nobody():
     assert {*here.training_split.numbers} | {*here.held_out_split.numbers} == {
         *context(max_train_rows=20).training_split.numbers
     }
+
+
+def test_a_regression_is_measured_by_its_squared_error():
+    torch.manual_seed(0)
+    regression = BertForSequenceClassification(small_config(num_labels=1)).eval()
+    here, rows = context(), split(12, 3)
+    here.cache.splits["train"] = replace(rows, labels=np.linspace(0, 5, 12, dtype=np.float32))
+    scores = Importance().measure(regression, here, print)
+    assert np.isfinite(scores["heads"]).all()
+    assert np.ptp(scores["heads"]) > 0
+    skipping = Skipping().measure(regression, here, print)["skipping"]
+
+    @torch.no_grad()
+    def error(layer) -> float:
+        squares = []
+        for batch in batches(here, here.training_split, regression.device):
+            labels = batch.pop("labels")
+            with skipped(regression, layer):
+                squares.append((regression(**batch).logits[:, 0] - labels).square())
+        return torch.cat(squares).mean().item()
+
+    assert skipping == pytest.approx([error(layer) - error(None) for layer in range(6)], abs=1e-4)
