@@ -22,6 +22,7 @@ from pruner.compress.structure.shrink import Structure
 from pruner.training import stages
 from pruner.training.trainer import PruningTrainer
 
+ORDER = "a chain has one of each at most, in this order: layers, then width or a ticket, then what drops tokens"
 TICKETS = ("--ticket-levels", "30,60")
 METHODS = (
     "winning-ticket,random-ticket,losing-ticket,layers-top,layers-contribution,layers-loss,width,width-untrained,"
@@ -114,11 +115,13 @@ def test_tokens_leave_what_is_left(run, prepared):  # noqa: F811
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--methods", "width.layers-top"), "'width.layers-top': layers come before width or a ticket, one of each"),
-        (("--methods", "layers-top.layers-odd"), "layers come before width or a ticket, one of each at most"),
-        (("--methods", "student.width"), "'student.width': what drops tokens comes last in a chain"),
-        (("--methods", "layers-top.student.width"), "a chain is layers, then width or a ticket, then one that drops"),
+        (("--methods", "width.layers-top"), f"'width.layers-top': {ORDER}"),
+        (("--methods", "layers-top.layers-odd"), f"'layers-top.layers-odd': {ORDER}"),
+        (("--methods", "student.width"), f"'student.width': {ORDER}"),
+        (("--methods", "layers-top.student.width"), f"'layers-top.student.width': {ORDER}"),
         (("--methods", "layers-top.multi-task"), "multi-task needs several, this run has 1"),
+        (("--methods", "student.tail"), "'student.tail': these cannot be joined; name them apart"),
+        (("--methods", "width.studentt"), "unknown method 'studentt'; did you mean student?"),
         (("--methods", "layers-topp"), "unknown method 'layers-topp'; did you mean layers-top?"),
         (
             ("--methods", "layers-top", "--layers-dropped", "6"),

@@ -1,6 +1,5 @@
 """Methods: ways of making a trained model cheaper, behind one contract, and the registry in which they are found."""
 
-import re
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -81,12 +80,14 @@ class Family:
     """Methods that are made in one way, for one kind of backbone.
 
     ``make(name, options, context)`` returns the methods that a run with these constants has for a task and seed under
-    one of the ``names``: one for each schedule, level or budget. A ``UserError`` refuses options that cannot be.
+    one of the ``names``: one for each schedule, level or budget. A ``UserError`` refuses options that cannot be. One
+    that ``chains`` is given names with dots too, ``a.b``, whose first or last part is its own.
     """
 
     backbone: str
     names: Callable[[], Sequence[str]]  # others may be registered later
     make: Callable[[str, Namespace, Context], Sequence[Method]]
+    chains: bool = False
 
 
 FAMILIES: list[Family] = []
@@ -103,12 +104,13 @@ def method_names(backbone: str) -> list[str]:
 
 
 def make_methods(name: str, options: Namespace, context: Context) -> Sequence[Method]:
-    """Make what ``--methods name`` asks for, or raise a ``SettingError``.
-
-    ``a+b`` and ``a.b`` belong to the family of ``a``.
-    """
-    backbone = context.backbone.name
+    """Make what ``--methods name`` asks for, or raise a ``SettingError``; ``a+b`` belongs to the family of ``a``."""
+    known, parts = method_names(context.backbone.name), [part.partition("+")[0] for part in name.split(".")]
+    for part in parts:
+        if part not in known:
+            raise SettingError("pruning_methods", unknown("method", part, known))
     for family in FAMILIES:
-        if family.backbone == backbone and re.split(r"[+.]", name)[0] in family.names():
+        able = family.backbone == context.backbone.name and (family.chains or len(parts) == 1)
+        if able and any(part in family.names() for part in parts):
             return family.make(name, options, context)
-    raise SettingError("pruning_methods", unknown("method", name, method_names(backbone)))
+    raise SettingError("pruning_methods", f"{name!r}: these cannot be joined; name them apart")

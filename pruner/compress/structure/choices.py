@@ -4,7 +4,7 @@ A choice is made among what the choices before it have left, by measurements on 
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pruner.compress.chain import LAYERS, WIDTH, Part
+from pruner.compress.structure.describe import describe_structure
 from pruner.compress.structure.importance import (
     losing_feed_forwards,
     losing_heads,
@@ -22,7 +24,7 @@ from pruner.compress.structure.importance import (
     winning_heads,
 )
 from pruner.compress.structure.measures import Contribution, Importance, Skipping, measured, reading, scores_of
-from pruner.compress.structure.shrink import Structure
+from pruner.compress.structure.shrink import Structure, shrink
 from pruner.training.context import Context
 from pruner.training.stage import Stage
 from pruner.utils.errors import SettingError
@@ -30,30 +32,20 @@ from pruner.utils.errors import SettingError
 APART = 1_000_000  # added to a seed for what is drawn beside training
 
 
-class Choice(ABC):
-    """One way of choosing what stays."""
+class Choice(Part):
+    """One way of choosing which parts of a BERT stay; what does not is removed before the training."""
 
-    name: Any  # as in --methods
-    title: Any  # as in tables
-    variant: Any  # how much leaves, in words
-    level: Any  # the same in names of folders
-    start: Any = "pretrained"  # what is trained afterwards: that model, or the ``finetuned`` one; "": nothing
-
-    def settings(self) -> dict:
-        """Return what decides the choice."""
-        return {"name": self.name} | vars(self)
-
-    def check(self, context: Context, layers: int) -> int:
-        """Return how many of a BERT's layers stay; raise a ``SettingError`` if so much cannot leave."""
-        return layers
-
-    def sources(self, context: Context, dense: Stage | None) -> tuple[Stage, ...]:
-        """List the measurements that the choice is made by."""
-        return ()
+    start: Any = "pretrained"
 
     @abstractmethod
     def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
         """Return what stays of a structure, by the results of the sources."""
+
+    def prepare(self, model: Any, context: Context, told: dict) -> Any:
+        return shrink(model, self.narrow(Structure.of(model.config), told, context))
+
+    def describe(self, model: Any, context: Context) -> dict:
+        return describe_structure(model, context)
 
 
 def odd_or_even(layers: int, count: int, first: int) -> list[int]:
@@ -93,6 +85,8 @@ class Layers(Choice):
 
     name: str
     count: int
+
+    place = LAYERS
 
     @property
     def title(self) -> str:
@@ -140,6 +134,8 @@ class Ticket(Choice):
     kind: str
     percent: float
     feed_forwards: int | None = None
+
+    place = WIDTH
 
     @property
     def name(self) -> str:

@@ -20,8 +20,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.method import Method
 from pruner.compress.structure.choices import Ticket
+from pruner.compress.structure.describe import describe_structure
 from pruner.compress.structure.masks import masked
-from pruner.compress.structure.methods import chosen, describe_structure
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.data.cache import Split
 from pruner.data.collate import Collate, SplitDataset, TrainingData
@@ -139,8 +139,9 @@ class MultiTaskTraining(Recipe):
 
 def structures_of(tickets: Sequence[Ticket | None], told: dict, context: Context) -> list[Structure]:
     """Return what each task keeps."""
+    whole = Structure.of(context.backbone.model_config(context.task))
     pairs = zip(tickets, context.together, strict=True)
-    return [chosen([ticket] if ticket else [], told, one) for ticket, one in pairs]
+    return [ticket.narrow(whole, told, one) if ticket else whole for ticket, one in pairs]
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from pruner.compress.chain import WIDTH
 from pruner.compress.structure.choices import APART, Choice, importance_stage
 from pruner.compress.structure.importance import Scores, normalise
 from pruner.compress.structure.measures import scores_of
@@ -22,7 +23,7 @@ from pruner.utils.errors import SettingError
 BLOCK = 32  # neurons that stay or leave together: matrix products of other sizes are slower
 
 
-class Part(NamedTuple):
+class Piece(NamedTuple):
     """A head, or a block of neurons, of the layer at a place among those that are left."""
 
     place: int
@@ -44,6 +45,8 @@ class Width(Choice):
     cost: str = "flops"
     random: bool = False
     trained: bool = True
+
+    place = WIDTH
 
     @property
     def name(self) -> str:
@@ -93,7 +96,7 @@ class Width(Choice):
             removable = [removable[number] for number in generator.permutation(len(removable))]
         else:
             removable.sort(key=lambda part: part.importance / part.cost)
-        excess, removed = total * (1 - 1 / self.reduction), set[Part]()
+        excess, removed = total * (1 - 1 / self.reduction), set[Piece]()
         for part in removable:
             if excess > 0:
                 removed.add(part)
@@ -105,7 +108,7 @@ class Width(Choice):
 
 def parts_of(
     structure: Structure, place: int, scores: Scores | None, costs: tuple[float, float], generator: np.random.Generator
-) -> tuple[list[Part], list[Part]]:
+) -> tuple[list[Piece], list[Piece]]:
     """List the heads of a layer, and its neurons in blocks, the best first; without scores in any order.
 
     A block's importance is the root of its neurons' squares. A head's is the absolute value of a sum over its features,
@@ -122,12 +125,12 @@ def parts_of(
     neurons = ranked(structure.neurons[place], scores and scores.neurons[layer])
     blocks = [neurons[start : start + BLOCK] for start in range(0, len(neurons), BLOCK)]
     return (
-        [Part(place, (number,), value, head_cost) for number, value in heads],
-        [Part(place, tuple(n for n, _ in b), math.hypot(*(v for _, v in b)), neuron_cost * len(b)) for b in blocks],
+        [Piece(place, (number,), value, head_cost) for number, value in heads],
+        [Piece(place, tuple(n for n, _ in b), math.hypot(*(v for _, v in b)), neuron_cost * len(b)) for b in blocks],
     )
 
 
-def left(group: list[Part], removed: set[Part]) -> tuple[int, ...]:
+def left(group: list[Piece], removed: set[Piece]) -> tuple[int, ...]:
     return tuple(sorted(number for part in group if part not in removed for number in part.numbers))
 
 

@@ -85,8 +85,6 @@ def pruning_of(schedule: Sequence[float], name: str, options: Namespace, context
 
 def bert_methods(name: str, options: Namespace, context: Context) -> list[Method]:
     """Make the token pruning of a BERT that the schedule or the budgets ask for."""
-    if "." in name:
-        raise SettingError("pruning_methods", f"{name!r}: what drops tokens comes last in a chain; put it there")
     shared = {"start": options.start, "reach": options.search_reach}
     shared["student_learning_rate"] = options.student_learning_rate
     way = schedule_way(options)

@@ -1,0 +1,37 @@
+"""What a record says of a smaller BERT."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from pruner.compress.structure.shrink import Structure
+from pruner.training.context import Context
+
+
+def describe_structure(model: Any, context: Context) -> dict:
+    """Describe what is left: layers and heads by their numbers, neurons by how many, and what share of the weights."""
+    structure, dense = Structure.of(model.config), context.backbone.empty(context.task)
+    kept = {
+        "layers": list(structure.layers),
+        "heads": [list(heads) for heads in structure.heads],
+        "neurons": [len(neurons) for neurons in structure.neurons],
+    }
+    left, total = sum(map(Tensor.numel, plain_weights(model))), sum(map(Tensor.numel, dense.parameters()))
+    shares = {"weights_remaining": left / total, "weights_remaining_published": published_share(structure, dense)}
+    return {"kept": kept} | {name: round(share, 6) for name, share in shares.items()}
+
+
+def plain_weights(model: nn.Module) -> list[Tensor]:
+    """List the weights, whole numbers too, but for those of students, which a dense model does not have."""
+    weights = [(name, x) for name, x in model.state_dict().items() if not name.endswith((".scale", "token_counts"))]
+    return [x for name, x in weights if not name.startswith("students.")]
+
+
+def published_share(structure: Structure, dense: Any) -> float:
+    """Compute the share of weights that remain as Liang et al. (2021) do, without biases, norms and layers' own."""
+    config, depth = dense.config, dense.config.num_hidden_layers
+    width = config.hidden_size // config.num_attention_heads
+    heads = depth * config.num_attention_heads - sum(map(len, structure.heads))
+    neurons = depth * config.intermediate_size - sum(map(len, structure.neurons))
+    gone = 4 * width * config.hidden_size * heads + 2 * config.hidden_size * neurons
+    return 1 - gone / sum(map(Tensor.numel, dense.parameters()))
