@@ -3,19 +3,24 @@
 import copy
 import json
 import shutil
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pandas as pd
 import pytest
 import torch
 from conftest import VOCABULARY
 from test_run import QUICK, SCHEDULE, prepared, records  # noqa: F401
+from transformers import TrainerCallback
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.chain import PARTS, PRECISION, Part
 from pruner.compress.method import FAMILIES, Cost, Method, register_method
 from pruner.compress.tokens.scores import SCORERS, Tokens, register_scorer
 from pruner.data.cache import read_cache
 from pruner.data.tokenizer import load_tokenizer
 from pruner.report.records import read_record
+from pruner.training.stage import Additions
 from pruner.training.trainer import PruningTrainer
 
 LENGTHS = torch.tensor([len(piece.removeprefix("##")) for piece in VOCABULARY])
@@ -135,3 +140,54 @@ def test_an_unknown_method_is_named_with_the_registered_ones(run, prepared, plug
     assert code == 2
     assert "unknown method 'rounder'; did you mean rounded? choose from student, " in err
     assert "longest" in err
+
+
+class FewerBits(Part):
+    """A part of a chain that follows tokens, with all that a part may say."""
+
+    name, title, variant, level, place = "fewer-bits", "fewer bits", "4 bits", "4", PRECISION
+    seen: ClassVar[list] = []
+
+    def prepare(self, model, context, told):
+        self.seen.append(("prepared", model.config.num_hidden_layers, model.pruning.schedule))
+        return model
+
+    def additions(self, model, context):
+        return Additions(callbacks=[TrainerCallback()], learning_rates={"classifier.": 1e-2})
+
+    def finalize(self, model, context):
+        return Rounded().finalize([SimpleNamespace(model=model)], context, model, print)
+
+    def describe(self, model, context):
+        return {"bits": {"values": max(len(weight.unique()) for weight in model.bert.encoder.parameters())}}
+
+
+def test_a_part_joins_a_chain(run, prepared, monkeypatch):  # noqa: F811
+    monkeypatch.setitem(PARTS, "fewer-bits", (PRECISION, lambda options: [FewerBits()]))
+    rates = []
+    real = PruningTrainer.create_optimizer
+
+    def watch(self, *args):
+        optimizer = real(self, *args)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        return optimizer
+
+    monkeypatch.setattr(PruningTrainer, "create_optimizer", watch)
+    chain = "layers-top.head.fewer-bits"
+    options = (*QUICK, "--layers-dropped", "4", "--schedule", "0,0.5", "--methods", f"{chain},fewer-bits")
+    code, out, err = run("RunBert4Glue", *options)
+    assert code == 0, err
+    found = records(prepared / "records/BERT/mrpc")
+    joined, alone = found["layers-top_4.head_0-0.5.fewer-bits_4_seed1"], found["fewer-bits_4_seed1"]
+    assert FewerBits.seen[0] == ("prepared", 2, (0, 0.5))
+    assert (joined["method"], joined["variant"]) == (chain, "without 4 layers, 0,0.5, 4 bits")
+    assert joined["bits"] == alone["bits"] == {"values": 15}
+    assert joined["kept"]["layers"] == [0, 1]
+    assert joined["schedule"] == [0, 0.5]
+    assert not {"kept", "schedule"} & alone.keys()
+    assert [len(groups) for groups in rates] == [1, 2, 2]  # the part's group is beside the model's
+    assert rates[1][1] == 1e-2
+    assert "drop top layers, head, fewer bits" in out
+    code, _, err = run("RunBert4Glue", *options[:-1], "fewer-bits.head")
+    assert code == 2
+    assert "then what drops tokens, then a precision" in err
