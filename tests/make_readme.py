@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, 
 
 from pruner import run_script
 from pruner.data.task import TASKS
+from pruner.measure.kept import kept_table
 from pruner.measure.speed import table
 from pruner.measure.training import training_table
 from pruner.report.comparisons import budget_table, chosen_table, first_metric, rate_table
@@ -144,14 +145,17 @@ def fewer_layers() -> pd.DataFrame:
     return by_number(structure_records(*PLACES), "-{:g} layers")
 
 
-def tokens_instead() -> pd.DataFrame:
-    """Tokens dropped at the FLOPs of models with fewer layers."""
-    return budget_table(structure_records("attention"))
-
-
 def widths() -> pd.DataFrame:
-    methods = ("width", "width-untrained", "width-random")
-    return summary(structure_records(*methods), differences=True).drop(columns=["speed-up", "tokens not computed"])
+    records = structure_records("width", "width-untrained", "width-random")
+    records = records[records["task"].isin(records.loc[records["pruned"], "task"])]
+    return summary(records, differences=True).drop(columns=["speed-up", "tokens not computed"])
+
+
+def tickets_at_a_glance() -> pd.DataFrame:
+    """What is left at about half of the FLOPs, beside chance."""
+    records = structure_records("winning-ticket", "random-ticket")
+    records = records[~records["pruned"] | (records["variant"] == "without 60 % of heads")]
+    return by_number(records, "without {:g} % of heads (2.1x)")
 
 
 def several_tasks() -> pd.DataFrame:
@@ -167,15 +171,16 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "budgets": lambda: budget_table(budget_records()),
     "budgets learned": learned_budgets,
     "tickets": tickets_chosen,
+    "tickets at a glance": tickets_at_a_glance,
     "tickets by level": tickets_by_level,
     "layers": fewer_layers,
-    "tokens instead of layers": tokens_instead,
     "width": widths,
     "multi-task": several_tasks,
     "soft-extract": lambda: budget_table(published("soft-extract/*/a*", ("mrpc", "sst-2"))),
     "speed mrpc_sst-2_cola_cpu": partial(of_speed, "mrpc_sst-2_cola_cpu"),
     "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),
     "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
+    "speed kept_sst-2_cpu": lambda: kept_table(speed("kept_sst-2_cpu")["rows"]),
     "speed training_sst-2_mrpc_cpu": partial(of_training, "training_sst-2_mrpc_cpu"),
     "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
     "lstm curve": lstm_rates,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import small_config
+from conftest import small_bert, small_config
 from reference import make_inputs
 from test_choices import CONFIG, context, random_scores, split, told
 from test_run import QUICK, prepared, records  # noqa: F401
@@ -18,7 +18,7 @@ from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.structure.choices import Ticket
 from pruner.compress.structure.masks import masked
 from pruner.compress.structure.multi_task import MultiTaskBert, MultiTaskData, TaskBatches, union
-from pruner.compress.structure.shrink import Structure
+from pruner.compress.structure.shrink import Structure, shrink
 from pruner.training import stages
 from pruner.training.trainer import PruningTrainer
 
@@ -325,3 +325,18 @@ def test_several_tasks_resume(run, two_tasks, monkeypatch):
     assert np.allclose(
         [entry["loss"] for entry in whole["loss"]], [entry["loss"] for entry in broken["loss"]], atol=1e-6
     )
+
+
+@pytest.mark.parametrize("change", [{"num_hidden_layers": 10**9}, {"intermediate_size": 2**30}, {"hidden_size": 2**30}])
+def test_a_smaller_models_config_of_more_than_its_weights_is_refused(run, tmp_path, change):
+    small_bert(tmp_path / "bert")
+    dense = BertForSequenceClassification.from_pretrained(tmp_path / "bert")
+    left = Structure.of(dense.config).keep_layers([0, 1])
+    shrink(PrunedBertForSequenceClassification.from_unpruned(dense), left).save_pretrained(tmp_path / "small")
+    shutil.copyfile(tmp_path / "bert/vocab.txt", tmp_path / "small/vocab.txt")
+    assert run("pruner.survivors", "small", "--sentence", "a film")[0] == 0
+    config = json.loads((tmp_path / "small/config.json").read_text("utf-8"))
+    (tmp_path / "small/config.json").write_text(json.dumps(config | change), encoding="utf-8")
+    code, _, err = run("pruner.survivors", "small", "--sentence", "a film")
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "the weights cannot be loaded" in err

@@ -80,8 +80,10 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
             raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
         d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-        layers = 0 if smaller else config.num_hidden_layers  # of which little may be left
-        check_size(folder, files, d * rows + layers * d * (4 * d + 2 * config.intermediate_size))
+        layer = d * (4 * d + 2 * config.intermediate_size)
+        if smaller and read_json(path).get("compression"):  # a head of each layer is left at least
+            layer = max(4 * d * (d // config.num_attention_heads), config.intermediate_size)
+        check_size(folder, files, d * rows + config.num_hidden_layers * layer)
     return config
 
 
