@@ -206,14 +206,17 @@ def phases() -> Chart:
     """Show tickets' metric against the weights that remain: a panel for each task, the dense model as a band."""
     records = structure_records(*KINDS)
     x = 100 * records["weights_remaining"].where(records["pruned"], 1.0)
-    points = records.assign(x=x, y=records["score"], label=records["title"], ticks="", x_label="weights remaining (%)")
+    dense = records["task"].map(records[~records["pruned"]].groupby("task")["score"].mean())
+    points = records.assign(
+        x=x, y=records["score"] - dense, label=records["title"], ticks="", x_label="weights remaining (%)"
+    )
     points["panel"] = points["task"] + " (" + points["metric"] + ")"
     points["level"] = points["variant"]
     lines = averaged(points, [*PANEL, "label", "level", "pruned"], ["x", "y"])
     order = {"baseline": -1, "winning ticket": 0, "random ticket": 1, "losing ticket": 2}
     look = lines["label"].map(order)
     lines = lines.assign(look=look, dash=look.clip(lower=0), label=lines["label"].replace("baseline", "dense"))
-    return Chart(lines, "dev metric (times 100)", "Super Tickets with MiniLM")
+    return Chart(lines, "change to dense (points)", "Super Tickets with MiniLM, dev sets")
 
 
 def kept_by_task() -> bytes:
