@@ -24,16 +24,7 @@ count: Literal["real", "padded"] = "real"  # what a rate counts: real tokens, or
 student_widths = [64, 64]  # hidden widths of their MLPs (published: twice that of the model); an empty list: linear
 
 # Width and depth
-ticket_levels = [
-    10.0,
-    20.0,
-    30.0,
-    40.0,
-    50.0,
-    60.0,
-    70.0,
-    80.0,
-]  # of tickets: percent of the heads that leave (published)
+ticket_levels = [10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0]  # percent of heads that leave a ticket (published)
 ticket_feed_forwards: list[int] | None = None  # how many whole feed-forwards leave at each level; None: as published
 multi_task_levels = [10.0]  # of multi-task-tickets: the ticket_levels of the tasks in turn, or one for all
 layers_dropped = [1, 2, 3]  # of layers-top and the like: how many layers leave

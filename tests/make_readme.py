@@ -15,6 +15,7 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
 from pruner import run_script
+from pruner.compress.structure import choices, families
 from pruner.data.task import TASKS
 from pruner.measure.kept import kept_table
 from pruner.measure.speed import table
@@ -123,8 +124,8 @@ def structure_records(*methods: str) -> pd.DataFrame:
     return published("structure/*/*", ("mrpc", "cola", "sst-2"), ("baseline", *methods))
 
 
-KINDS = ("winning-ticket", "random-ticket", "losing-ticket")
-PLACES = [f"layers-{way}" for way in ("top", "bottom", "odd", "even", "symmetric", "contribution", "loss")]
+KINDS = [f"{kind}-ticket" for kind in families.KINDS]
+PLACES = [*choices.PLACES, *choices.MEASURED]
 
 
 def by_number(records: pd.DataFrame, heading: str) -> pd.DataFrame:

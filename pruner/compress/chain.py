@@ -1,4 +1,4 @@
-"""Chains: several ways of making a BERT cheaper, one after the other, around one training; ``layers-top.student.int8``.
+"""Chains: several ways of making a BERT cheaper, one after the other, around one training: ``layers-top.student``.
 
 A part says what it does to a model before the training, in it and after it. Token pruning takes its place among them as
 the methods that it is, with the trainings that its schedules need.

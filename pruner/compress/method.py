@@ -75,6 +75,11 @@ class Dense(Method):
     variant = "unpruned"
 
 
+def dense_stage(context: Context) -> Stage:
+    """Return the plain fine-tuning of a task and seed."""
+    return Stage(f"{Dense.label}_seed{context.seed}", context, Dense(), context.settings(), shared=True)
+
+
 @dataclass(frozen=True)
 class Family:
     """Methods that are made in one way, for one kind of backbone.

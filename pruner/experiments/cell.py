@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pruner.compress import builtin as builtin
-from pruner.compress.method import Method, make_methods
+from pruner.compress.method import Method, dense_stage, make_methods
 from pruner.compress.tokens.methods import Unpruned
 from pruner.report.records import Log, Record, finished_record, mark_outdated
 from pruner.training.context import Context, identity
@@ -36,9 +36,7 @@ class Cell:
     @cached_property
     def dense(self) -> Stage:
         """Return the plain fine-tuning of its task and seed."""
-        if self.baseline:
-            return self.baseline.dense
-        return Stage(self.name, self.context, self.method, self.context.settings(), shared=True)
+        return dense_stage(self.context)
 
     @cached_property
     def stages(self) -> list[Stage]:

@@ -69,10 +69,10 @@ def describe(grid: Grid, stage: Stage, done: bool) -> str:
     state = grid.stages.state(stage)
     if done and state != "finished":
         return "finished, not kept"
-    settings, data = stage.context.train_settings, stage.recipe.data(stage.context, None)
-    rows, batches = len(data), data.batches(settings.batch_size, stage.context.seed)
     if stage.measures:
         return f"{state} (a measurement of {stage.start.name if stage.start else 'the pre-trained model'})"
+    settings, data = stage.context.train_settings, stage.recipe.data(stage.context, None)
+    rows, batches = len(data), data.batches(settings.batch_size, stage.context.seed)
     steps = (-(-rows // settings.batch_size) if batches is None else len(batches)) * settings.epochs
     start = f", from {stage.start.name}" if stage.start else ""
     return f"{state} ({settings.epochs:g} epochs of {rows} rows, {steps:.0f} steps{start})"

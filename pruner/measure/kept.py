@@ -1,23 +1,20 @@
 """Timings of kept models, or of records' sizes, against the dense model: without tokens, layers, heads or neurons."""
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator
-from pruner.data.task import TASKS
 from pruner.evaluation.latency import measure_latency
 from pruner.models.flops import BertShape, dense_flops
-from pruner.models.pretrained import load_model
 from pruner.report.records import read_record
 from pruner.utils.errors import UserError
 from pruner.utils.files import is_there
@@ -58,24 +55,13 @@ def of_record(folder: Path, dense: Any) -> PrunedBertForSequenceClassification:
         raise UserError(f"{folder}: not of --weights ({error}); name the model that it was made of") from None
 
 
-def measure_kept(
-    args: argparse.Namespace, device: str, sentences: Callable[[str, int], Split], most: int
-) -> list[dict]:
-    """Time the kept models: one row for each dtype, batch size, task and model."""
-    dense: Any = load_model(BertForSequenceClassification, args.weights, TASKS["sst-2"]).to(device).eval()
-    dense.set_attn_implementation("sdpa")
-    kept: list[Any] = [(folder, load_kept(folder, dense).to(device)) for folder in args.kept]  # type: ignore[arg-type]
-    cells = [
-        (dtype, size, name, *model)
-        for dtype in args.dtypes
-        for size in args.batch_sizes
-        for name in args.task or args.lengths
-        for model in kept
-    ]
+def measure_kept(args: argparse.Namespace, dense: Any, data: Sequence[tuple[int, str, Split]], most: int) -> list[dict]:
+    """Time the kept models on ``data``, sentences for a batch size: a row for each dtype, of these and model."""
+    kept: list[Any] = [(folder, load_kept(folder, dense).to(dense.device)) for folder in args.kept]
+    cells = [(dtype, *source, *model) for dtype in args.dtypes for source in data for model in kept]
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
     rows = []
-    for dtype, size, name, folder, model in Progress(cells, unit="row"):
-        split = sentences(name, size)
+    for dtype, size, name, split, folder, model in Progress(cells, unit="row"):
         lengths = split.lengths.tolist()
         shape, pruning = BertShape.of_model(model), model.pruning
         flops = pruned_flops(shape, lengths, pruning.keep_counts(lengths), pruning)

@@ -3,7 +3,7 @@
 import argparse
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +98,12 @@ def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int
     return Split(tokens, offsets, np.diff(offsets).astype(np.int32), None)
 
 
-def sentences_of(args: argparse.Namespace, config: Any) -> Callable[[str, int], Split]:
-    """Return what makes or reads the sentences of a name, a task or a range of lengths, for batches of a size."""
+def measure(args: argparse.Namespace, device: str) -> list[dict]:
+    """Time the models: one row for each dtype, batch size, schedule and method."""
+    model = make_model(args).to(device)  # type: ignore[arg-type]
+    config, shape = model.config, BertShape.of(model.config)
+    depth = shape.depth
+    schedules = [check_schedule(rates * depth if len(rates) == 1 else rates, depth) for rates in args.pruning_schedule]
     fingerprint = load_tokenizer(bert_folder(args.weights), max_length=128).fingerprint if args.task else ""
 
     def sentences(name: str, batch_size: int) -> Split:
@@ -109,18 +113,9 @@ def sentences_of(args: argparse.Namespace, config: Any) -> Callable[[str, int], 
         limits = config.vocab_size, config.max_position_embeddings
         return random_sentences(name, RANDOM_BATCHES * batch_size, *limits)
 
-    return sentences
-
-
-def measure(args: argparse.Namespace, device: str) -> list[dict]:
-    """Time the models: one row for each dtype, batch size, schedule and method."""
-    model = make_model(args).to(device)  # type: ignore[arg-type]
-    config, shape = model.config, BertShape.of(model.config)
-    depth, sentences = shape.depth, sentences_of(args, config)
-    if args.kept:
-        return measure_kept(args, device, sentences, MOST_BATCHES)
-    schedules = [check_schedule(rates * depth if len(rates) == 1 else rates, depth) for rates in args.pruning_schedule]
     data = [(size, name, sentences(name, size)) for size in args.batch_sizes for name in args.task or args.lengths]
+    if args.kept:
+        return measure_kept(args, model.unpruned_twin(), data, MOST_BATCHES)
     pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method != "none"]
     unpruned = [("none", (0.0,) * depth)] if "none" in args.pruning_methods else []
     cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in data for cell in unpruned + pruned]

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import torch
-from torch import Tensor
-from transformers import BertForSequenceClassification, BertModel, PretrainedConfig
+from torch import Tensor, nn
+from transformers import BertModel, PretrainedConfig
 from transformers.loss.loss_utils import ForSequenceClassificationLoss
 from transformers.models.bert.modeling_bert import BertLayer
 
@@ -80,10 +80,10 @@ def heads_of(layer: BertLayer) -> tuple[int, int]:
     return attention.num_attention_heads, attention.attention_head_size
 
 
-def classify(model: BertForSequenceClassification, cls: Tensor) -> Tensor:
-    """Run pooler, dropout and classifier on [CLS] of each sentence: [B, D] -> [B, labels]"""
-    assert model.bert.pooler is not None  # a classifier's BERT has one
-    return model.classifier(model.dropout(model.bert.pooler(cls[:, None])))
+def classify(model: Any, cls: Tensor, classifier: nn.Module | None = None) -> Tensor:
+    """Run pooler, dropout and classifier, the model's own by default, on [CLS]: [B, D] -> [B, labels]"""
+    pooled = model.dropout(model.bert.pooler(cls[:, None]))
+    return (model.classifier if classifier is None else classifier)(pooled)
 
 
 def task_loss(logits: Tensor, labels: Tensor, config: PretrainedConfig) -> Tensor:

@@ -123,6 +123,12 @@ class Layers(Choice):
         return structure.keep_layers([layer for layer in layers if layer not in dropped])
 
 
+BY_SCORES = {
+    "winning": (winning_heads, winning_feed_forwards),
+    "losing": (losing_heads, losing_feed_forwards),
+}
+
+
 @dataclass(frozen=True)
 class Ticket(Choice):
     """Keep the heads and the whole feed-forwards of a super ticket, or as many others (Liang et al. 2021, section 3).
@@ -181,12 +187,8 @@ class Ticket(Choice):
             kept, whole = random_heads((len(rows), heads), n, seed), random_feed_forwards(len(rows), m, seed)
         else:
             scores = normalise(scores_of(told, context))
-            choose = (
-                (winning_heads, winning_feed_forwards)
-                if self.kind == "winning"
-                else (losing_heads, losing_feed_forwards)
-            )
-            kept, whole = choose[0](scores.heads[rows], n), choose[1](scores.feed_forwards[rows], m)
+            choose_heads, choose_feed_forwards = BY_SCORES[self.kind]
+            kept, whole = choose_heads(scores.heads[rows], n), choose_feed_forwards(scores.feed_forwards[rows], m)
         size = max(rows) + 1
         return structure.mask(heads=spread(kept, rows, size)).mask(neurons=spread(whole, rows, size))
 

@@ -22,9 +22,8 @@ def describe_structure(model: Any, context: Context) -> dict:
 
 
 def plain_weights(model: nn.Module) -> list[Tensor]:
-    """List the weights, whole numbers too, but for those of students, which a dense model does not have."""
-    weights = [(name, x) for name, x in model.state_dict().items() if not name.endswith((".scale", "token_counts"))]
-    return [x for name, x in weights if not name.startswith("students.")]
+    """List the weights but for those of students, which a dense model does not have."""
+    return [x for name, x in model.named_parameters() if not name.startswith("students.")]
 
 
 def published_share(structure: Structure, dense: Any) -> float:

@@ -34,8 +34,9 @@ TICKETS = {f"{kind}-ticket" for kind in KINDS}
 def check_structure(options: Namespace) -> None:
     """Check the settings of width and depth; ``held_out`` becomes a number."""
     levels, counts = options.ticket_levels, options.ticket_feed_forwards
-    if bad := [level for level in levels if not 0 <= level <= 100]:
-        raise SettingError("ticket_levels", f"{bad[0]:g} is no percentage; use 0 to 100")
+    for name in ("ticket_levels", "multi_task_levels"):
+        if bad := [level for level in getattr(options, name) if not 0 <= level <= 100]:
+            raise SettingError(name, f"{bad[0]:g} is no percentage; use 0 to 100")
     if counts is not None and len(counts) != len(levels):
         raise SettingError(
             "ticket_feed_forwards", f"{len(counts)} numbers for {len(levels)} ticket_levels; give as many"
@@ -43,8 +44,6 @@ def check_structure(options: Namespace) -> None:
     if options.held_out is None:
         parts = {part for name in options.pruning_methods for part in name.split(".")}
         options.held_out = HELD_OUT if len(levels) > 1 and parts & TICKETS else 0.0
-    if bad := [level for level in options.multi_task_levels if not 0 <= level <= 100]:
-        raise SettingError("multi_task_levels", f"{bad[0]:g} is no percentage; use 0 to 100")
     if not 0 <= options.held_out < 1:
         raise SettingError("held_out", f"{options.held_out:g} is no share of the training rows; use 0 to less than 1")
 

@@ -18,14 +18,14 @@ from transformers import BertForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.method import Method
+from pruner.compress.method import Method, dense_stage
 from pruner.compress.structure.choices import Ticket
 from pruner.compress.structure.describe import describe_structure
 from pruner.compress.structure.masks import masked
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.data.cache import Split
 from pruner.data.collate import Collate, SplitDataset, TrainingData
-from pruner.models.bert_layers import task_loss
+from pruner.models.bert_layers import classify, task_loss
 from pruner.models.packed_bert import encode
 from pruner.training.context import Context
 from pruner.training.stage import Recipe, Say, Stage, Trained
@@ -113,8 +113,7 @@ class MultiTaskBert(nn.Module):
         task = tasks[0]
         with masked(self, self.heads[task], self.feed_forwards[task]):
             cls = encode(self.bert, input_ids, lengths, token_type_ids)
-        assert self.bert.pooler is not None
-        logits = self.classifiers[task](self.dropout(self.bert.pooler(cls[:, None])))
+        logits = classify(self, cls, self.classifiers[task])
         loss = None if labels is None else task_loss(logits, labels, self.configs[task])
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
@@ -155,10 +154,8 @@ class MultiTask(Method):
         shares = any(self.tickets)
         self.name = "multi-task-tickets" if shares else "multi-task"
         self.title = "multi-task with tickets" if shares else "multi-task"
-        same = sorted({*levels}, key=float)
-        self.variant = f"{len(levels)} tasks" + (
-            f", without {'/'.join(levels if same[1:] else same)} % of heads" if shares else ""
-        )
+        shown = "/".join(levels if len({*levels}) > 1 else levels[:1])
+        self.variant = f"{len(levels)} tasks" + (f", without {shown} % of heads" if shares else "")
         self.label = "_".join([self.name, *(["-".join(levels)] if shares else [])])
 
     def settings(self, context: Context) -> dict:
@@ -174,7 +171,7 @@ class MultiTask(Method):
         sources = [
             source
             for one, ticket in zip(context.together, self.tickets, strict=True)
-            for source in (ticket.sources(one, plain(one)) if ticket else ())
+            for source in (ticket.sources(one, dense_stage(one)) if ticket else ())
         ]
         name, settings = f"{self.label}_seed{context.seed}", self.settings(context)
         return [Stage(name, first, recipe, settings, shared=True, told_by=tuple(sources))]
@@ -199,11 +196,6 @@ class MultiTask(Method):
 
     def describe(self, model: Any, context: Context) -> dict:
         return describe_structure(model, context) | {"multi_task": model.config.multi_task}
-
-
-def plain(context: Context) -> Stage:
-    """Return the plain fine-tuning of a task, by which its heads are scored."""
-    return Stage(f"baseline_seed{context.seed}", context, Recipe(), context.settings(), shared=True)
 
 
 def union(kept: Sequence[Structure], tasks: Sequence[str]) -> dict[str, Any]:

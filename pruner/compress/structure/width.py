@@ -74,10 +74,9 @@ class Width(Choice):
 
     def check(self, context: Context, layers: int) -> int:
         config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
-        width = config.hidden_size // config.num_attention_heads
-        full, least = LayerShape(config.hidden_size, config.intermediate_size), LayerShape(width, BLOCK)
-        shapes = (BertShape(config.hidden_size, config.num_labels, (layer,) * layers) for layer in (full, least))
-        dense, smallest = (whole_cost(self.cost, shape, lengths) for shape in shapes)
+        full = Structure.of(config).keep_layers(range(layers))
+        least = Structure(full.layers, ((0,),) * layers, (tuple(range(BLOCK)),) * layers)
+        dense, smallest = (whole_cost(self.cost, shape_of(one, config), lengths) for one in (full, least))
         if self.reduction > dense / smallest:
             most = f"{math.floor(100 * dense / smallest) / 100:g}"
             raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {most} is the most; use less")

@@ -40,7 +40,7 @@ def check_budgets(options: Namespace) -> None:
     if way:
         options.pruning_methods = _budget_methods(options.pruning_methods)
     for method in options.pruning_methods if options.start == "sampled" else ():
-        if "+" in method or _needs_pass(method.rpartition(".")[2]):
+        if "+" in method or any(map(_needs_pass, method.split("."))):
             raise SettingError("pruning_methods", f"{method!r} cannot be trained with sampled schedules; leave it out")
 
 
