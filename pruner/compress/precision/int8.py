@@ -1,0 +1,146 @@
+"""Linear layers in whole numbers of 8 bits, and layers that compute as if they were, for training.
+
+Weights have a scale for each output, what enters has one for each token: a sentence's logits then do not depend on what
+else is in its batch. Q8BERT (Zafrir et al. 2019, section 3) has one scale for each tensor; ``FakeQuantLinear`` can do
+that too.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LARGEST = 127  # symmetric: -128 is not used
+EMA = 0.9999  # of the ranges of activations, as published
+
+
+def scales(x: Tensor) -> Tensor:
+    """Return what rows [..., K] are to be divided by: [..., 1] in float32, 1 for a row of zeros."""
+    largest = x.detach().abs().amax(dim=-1, keepdim=True).float()
+    return torch.where(largest > 0, largest / LARGEST, 1.0)
+
+
+def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Round rows [..., K] to whole numbers, int8, of their ``scales`` [..., 1]."""
+    scale = scales(x)
+    return (x.float() / scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale
+
+
+@cache
+def has_int_mm(device_type: str) -> bool:
+    """Whether PyTorch multiplies 8-bit integers here; its function has no public name."""
+    try:
+        ones = torch.ones(32, 32, dtype=torch.int8, device=device_type)
+        return bool((torch._int_mm(ones, ones) == 32).all())
+    except (AttributeError, RuntimeError, NotImplementedError):
+        return False
+
+
+def int_product(rows: Tensor, weight: Tensor) -> Tensor:
+    """Multiply int8 [T, K] by the transpose of int8 [N, K] -> whole numbers [T, N], without an error."""
+    tokens, (outputs, inputs) = len(rows), weight.shape
+    if not has_int_mm(rows.device.type) or (rows.is_cuda and (outputs % 8 or inputs % 8)):
+        return rows.double() @ weight.double().t()  # float32 is not exact beyond 1040 inputs
+    if rows.is_cuda and tokens <= 16:  # fewer are refused there
+        return torch._int_mm(F.pad(rows, (0, 0, 0, 32 - tokens)), weight.t())[:tokens]
+    return torch._int_mm(rows, weight.t())
+
+
+class Int8Linear(nn.Module):
+    """A linear layer whose ``weight`` [out, in] is int8, with a ``scale`` [out] in float32 for each output."""
+
+    weight: Tensor
+    scale: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.register_buffer("weight", torch.zeros(out_features, in_features, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(out_features))
+        self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
+
+    @classmethod
+    def of(cls, linear: nn.Linear) -> "Int8Linear":
+        """Round a layer's weights."""
+        made = cls(linear.in_features, linear.out_features, linear.bias is not None)
+        weight, scale = quantise(linear.weight)
+        made.weight, made.scale = weight, scale.squeeze(-1)
+        if linear.bias is not None:
+            made.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
+        return made
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute [..., in] -> [..., out], in the dtype of ``x``."""
+        rows, scale = quantise(x.flatten(0, -2))
+        sums = int_product(rows, self.weight).float()
+        out = sums.mul_(scale).mul_(self.scale)
+        out = out if self.bias is None else out.add_(self.bias)
+        return out.to(x.dtype).unflatten(0, x.shape[:-1])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Keep the scales in float32, whatever the model is cast to."""
+        scale = self.scale
+        super()._apply(fn, recurse)
+        self.scale = scale.to(self.weight.device)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class FakeQuantLinear(nn.Linear):
+    """A linear layer that rounds its weights and what enters as ``Int8Linear`` does, and learns as if it did not.
+
+    ``scheme`` is ``rows``, or ``published``: one scale for all weights, and one for all that enters, which follows the
+    largest value by an exponential mean in training.
+    """
+
+    range: Tensor
+
+    def __init__(self, *args: Any, scheme: Literal["rows", "published"] = "rows", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.scheme = scheme
+        if scheme == "published":
+            self.register_buffer("range", torch.zeros(()))  # 0: nothing has entered yet
+
+    @classmethod
+    def of(cls, linear: nn.Linear, scheme: Literal["rows", "published"] = "rows") -> "FakeQuantLinear":
+        """Make one of a layer's own parameters."""
+        with torch.device("meta"):
+            made = cls(linear.in_features, linear.out_features, linear.bias is not None, scheme=scheme)
+        made.weight, made.bias = linear.weight, linear.bias
+        if scheme == "published":
+            made.range = torch.zeros((), device=linear.weight.device)
+        return made.train(linear.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scheme == "rows":
+            return F.linear(rounded(x, scales(x)), rounded(self.weight, scales(self.weight)), self.bias)
+        if self.training:
+            self._watch(x)
+        return F.linear(
+            rounded(x, self._scale(self.range)), rounded(self.weight, self._scale(largest(self.weight))), self.bias
+        )
+
+    @torch.no_grad()
+    def _watch(self, x: Tensor) -> None:
+        now = largest(x)
+        self.range = torch.where(self.range > 0, self.range - (1 - EMA) * (self.range - now), now)
+
+    @staticmethod
+    def _scale(range_: Tensor) -> Tensor:
+        return torch.where(range_ > 0, range_ / LARGEST, 1.0)
+
+
+def largest(x: Tensor) -> Tensor:
+    return x.detach().abs().amax().float()
+
+
+def rounded(x: Tensor, scale: Tensor) -> Tensor:
+    """Round to multiples of ``scale``, at most 127 of them; the gradient passes where nothing was cut off."""
+    quotient = (x.float() / scale).clamp(-LARGEST - 0.5, LARGEST + 0.5)  # what rounds to 127 is not cut off
+    whole = quotient.round().clamp(-LARGEST, LARGEST)
+    return ((quotient + (whole - quotient).detach()) * scale).to(x.dtype)
