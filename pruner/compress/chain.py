@@ -33,7 +33,7 @@ class Part(ABC):
     """One step of a chain. What it leaves out changes nothing.
 
     ``start`` says what is trained: the ``pretrained`` model, or the ``finetuned`` one of the same seed, whose logits
-    are imitated then; "": nothing. The last part with an opinion decides.
+    are imitated then; "": nothing, as where no part has an opinion. The last one that has decides.
     """
 
     name: Any  # as in --methods
@@ -142,7 +142,7 @@ class Chain(Method):
     @property
     def start(self) -> str:
         """Return what is trained where no tokens are pruned, which say it themselves."""
-        return next((part.start for part in reversed(self.parts) if part.start is not None), "pretrained")
+        return next((part.start for part in reversed(self.parts) if part.start is not None), "")
 
     def settings(self, context: Context) -> dict:
         settings = {"structure": [part.settings() for part in self.parts], "start": self.start or None}

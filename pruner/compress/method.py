@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
+from pruner.compress.precision.int8 import Int8
 from pruner.models.flops import dense_flops
 from pruner.training.context import Context
 from pruner.training.stage import Recipe, Say, Stage, Trained
@@ -56,8 +57,8 @@ class Method(Recipe):
     def cost(self, model: nn.Module, context: Context) -> Cost:
         """Count what the finalized model costs, all that the method needs at inference included."""
         flops = dense_flops(context.backbone.shape(context.task, model), context.dev_lengths)
-        parameters = list(model.parameters())
-        return Cost(flops, sum(x.numel() for x in parameters), sum(x.nbytes for x in parameters))
+        weights = weights_of(model)
+        return Cost(flops, sum(x.numel() for x in weights), sum(x.nbytes for x in weights))
 
     def describe(self, model: nn.Module, context: Context) -> dict:
         """Return the method's own section of the record."""
@@ -78,6 +79,12 @@ class Dense(Method):
 def dense_stage(context: Context) -> Stage:
     """Return the plain fine-tuning of a task and seed."""
     return Stage(f"{Dense.label}_seed{context.seed}", context, Dense(), context.settings(), shared=True)
+
+
+def weights_of(model: nn.Module) -> list[Tensor]:
+    """List a model's parameters, and those that are kept in whole numbers of 8 bits with their scales."""
+    whole = [module for module in model.modules() if isinstance(module, Int8)]
+    return [*model.parameters(), *(x for module in whole for x in (module.weight, module.scale))]
 
 
 @dataclass(frozen=True)

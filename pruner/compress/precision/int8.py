@@ -49,24 +49,45 @@ def int_product(rows: Tensor, weight: Tensor) -> Tensor:
     return torch._int_mm(rows, weight.t())
 
 
-class Int8Linear(nn.Module):
-    """A linear layer whose ``weight`` [out, in] is int8, with a ``scale`` [out] in float32 for each output."""
+class Int8(nn.Module):
+    """A module whose ``weight`` [rows, columns] is int8, with a ``scale`` [rows] in float32 for each row."""
 
     weight: Tensor
     scale: Tensor
+    cast: Tensor
+
+    def _allocate(self, rows: int, columns: int) -> None:
+        self.register_buffer("weight", torch.zeros(rows, columns, dtype=torch.int8))
+        self.register_buffer("scale", torch.ones(rows))
+        self.register_buffer("cast", torch.zeros(()), persistent=False)  # has the dtype that the model is cast to
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Keep the scales in float32, whatever the model is cast to."""
+        scale = self.scale
+        super()._apply(fn, recurse)
+        self.scale = self.scale if self.scale.is_meta or scale.is_meta else scale.to(self.weight.device)
+        return self
+
+
+class Int8Linear(Int8):
+    """A linear layer in int8; what enters has a scale for each token."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
-        self.register_buffer("weight", torch.zeros(out_features, in_features, dtype=torch.int8))
-        self.register_buffer("scale", torch.ones(out_features))
+        self._allocate(out_features, in_features)
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     @classmethod
+    def like(cls, linear: nn.Linear) -> "Int8Linear":
+        """Make an empty one of the same sizes."""
+        return cls(linear.in_features, linear.out_features, linear.bias is not None)
+
+    @classmethod
     def of(cls, linear: nn.Linear) -> "Int8Linear":
-        """Round a layer's weights."""
-        made = cls(linear.in_features, linear.out_features, linear.bias is not None)
-        weight, scale = quantise(linear.weight)
+        """Round a layer's weights, as it rounds them itself if it does."""
+        made = cls.like(linear)
+        weight, scale = quantise(linear.weight.detach())
         made.weight, made.scale = weight, scale.squeeze(-1)
         if linear.bias is not None:
             made.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
@@ -80,15 +101,31 @@ class Int8Linear(nn.Module):
         out = out if self.bias is None else out.add_(self.bias)
         return out.to(x.dtype).unflatten(0, x.shape[:-1])
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Keep the scales in float32, whatever the model is cast to."""
-        scale = self.scale
-        super()._apply(fn, recurse)
-        self.scale = scale.to(self.weight.device)
-        return self
-
     def extra_repr(self) -> str:
         return f"{self.in_features}, {self.out_features}, bias={self.bias is not None}"
+
+
+class Int8Embedding(Int8):
+    """An embedding in int8, with a scale for each word."""
+
+    def __init__(self, words: int, width: int, padding_idx: int | None = None) -> None:
+        super().__init__()
+        self.num_embeddings, self.embedding_dim, self.padding_idx = words, width, padding_idx
+        self._allocate(words, width)
+
+    @classmethod
+    def like(cls, embedding: nn.Embedding) -> "Int8Embedding":
+        return cls(embedding.num_embeddings, embedding.embedding_dim, embedding.padding_idx)
+
+    @classmethod
+    def of(cls, embedding: nn.Embedding) -> "Int8Embedding":
+        made = cls.like(embedding)
+        weight, scale = quantise(embedding.weight.detach())
+        made.weight, made.scale = weight, scale.squeeze(-1)
+        return made
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return (self.weight[ids].float() * self.scale[ids][..., None]).to(self.cast.dtype)
 
 
 class FakeQuantLinear(nn.Linear):

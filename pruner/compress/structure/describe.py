@@ -2,8 +2,10 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from pruner.compress.method import weights_of
+from pruner.compress.precision.int8 import Int8
 from pruner.compress.structure.shrink import Structure
 from pruner.training.context import Context
 
@@ -16,14 +18,14 @@ def describe_structure(model: Any, context: Context) -> dict:
         "heads": [list(heads) for heads in structure.heads],
         "neurons": [len(neurons) for neurons in structure.neurons],
     }
-    left, total = sum(map(Tensor.numel, plain_weights(model))), sum(map(Tensor.numel, dense.parameters()))
+    scales = sum(module.scale.numel() for module in model.modules() if isinstance(module, Int8))
+    students = sum(map(Tensor.numel, model.students.parameters()))
+    left, total = (
+        sum(map(Tensor.numel, weights_of(model))) - students - scales,
+        sum(map(Tensor.numel, dense.parameters())),
+    )
     shares = {"weights_remaining": left / total, "weights_remaining_published": published_share(structure, dense)}
     return {"kept": kept} | {name: round(share, 6) for name, share in shares.items()}
-
-
-def plain_weights(model: nn.Module) -> list[Tensor]:
-    """List the weights but for those of students, which a dense model does not have."""
-    return [x for name, x in model.named_parameters() if not name.startswith("students.")]
 
 
 def published_share(structure: Structure, dense: Any) -> float:
