@@ -67,6 +67,8 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
 
     config_class = PrunedBertConfig
     plain_class, scored_size = BertForSequenceClassification, "hidden_size"
+    # Of int8 weights, in whatever dtype the rest is loaded.
+    _keep_in_fp32_modules_strict = ["scale"]  # noqa: RUF012
 
     def __init__(self, config: BertConfig) -> None:
         check_kind(config.to_dict(), type(config).__name__)

@@ -30,6 +30,8 @@ multi_task_levels = [10.0]  # of multi-task-tickets: the ticket_levels of the ta
 layers_dropped = [1, 2, 3]  # of layers-top and the like: how many layers leave
 width_reduction = [1.5, 2.0]  # of width: budgets, by which factor heads and neurons that leave reduce the cost
 width_cost: Literal["flops", "parameters"] = "flops"  # what that cost is: of the model, or parameters of its encoder
+distil_share = 0.5  # of distil: how much of the loss is the teacher's
+distil_temperature = 2.0  # by which its logits, and the model's own, are divided
 int8_embeddings = False  # of int8: word vectors too, which are half of a small model
 held_out: float | None = None  # share of the training rows by which a level is chosen; None: 0.1 with several levels
 

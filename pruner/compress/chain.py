@@ -42,6 +42,7 @@ class Part(ABC):
     level: Any  # the same in names of folders
     place: int
     start: Any = None
+    taught: Any = False  # whether the training has the fine-tuned model for a teacher, wherever it begins
 
     def settings(self) -> dict:
         """Return what decides its result."""
@@ -102,7 +103,14 @@ class ChainTraining(Recipe):
         added = [self.inner.additions(model, context, say)]
         added += [part.additions(model, context) for part in (*self.before, *self.after)]
         rates = {prefix: rate for one in added for prefix, rate in one.learning_rates.items()}
-        return Additions([callback for one in added for callback in one.callbacks], rates)
+        callbacks = [callback for one in added for callback in one.callbacks]
+        made = [one.losses for one in added if one.losses]
+        return Additions(
+            callbacks,
+            rates,
+            next((one.distillation for one in added if one.distillation), None),
+            (lambda teacher: [loss for make in made for loss in make(teacher)]) if made else None,
+        )
 
     def finish(self, model: nn.Module) -> tuple[nn.Module, dict]:
         return self.inner.finish(model)
@@ -144,6 +152,10 @@ class Chain(Method):
         """Return what is trained where no tokens are pruned, which say it themselves."""
         return next((part.start for part in reversed(self.parts) if part.start is not None), "")
 
+    @property
+    def taught(self) -> bool:
+        return any(part.taught for part in self.parts)
+
     def settings(self, context: Context) -> dict:
         settings = {"structure": [part.settings() for part in self.parts], "start": self.start or None}
         return settings | (self.tokens.settings(context) if self.tokens else {})
@@ -161,14 +173,16 @@ class Chain(Method):
                     recipe=ChainTraining(self.before, stage.recipe, self.after),
                     settings=stage.settings | own,
                     told_by=sources,
+                    teacher=dense if self.taught else stage.teacher,
                 )
                 for stage in self.tokens.stages(context, dense)
             ]
         if not self.start:  # ``finalize`` is told by them
             return [*sources, dense]
-        teacher = None if self.start == "pretrained" else dense
+        start = None if self.start == "pretrained" else dense
+        teacher = dense if self.taught else start
         name, settings = f"{self.label}_seed{context.seed}", context.settings() | own
-        return [Stage(name, context, self._training(), settings, teacher, teacher, told_by=sources)]
+        return [Stage(name, context, self._training(), settings, start, teacher, told_by=sources)]
 
     def _training(self) -> ChainTraining:
         return ChainTraining(self.before, self.tokens or AllTokens(), self.after)

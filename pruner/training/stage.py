@@ -15,16 +15,23 @@ from transformers import TrainerCallback
 
 from pruner.data.collate import Collate, SplitDataset, TrainingData
 from pruner.training.context import Context, identity
+from pruner.training.distillation import Distillation, Loss
 
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Additions:
-    """What a recipe adds to a training: callbacks, and learning rates of parts of the model by their names' prefix."""
+    """What a recipe adds to a training.
+
+    ``learning_rates`` are those of parts of the model, by their names' prefix; ``distillation`` says how much the
+    teacher's logits count; ``losses`` makes further ones of the teacher.
+    """
 
     callbacks: Sequence[TrainerCallback] = ()
     learning_rates: Mapping[str, float] = field(default_factory=dict)
+    distillation: Distillation | None = None
+    losses: Callable[[nn.Module], Sequence[Loss]] | None = None
 
 
 @dataclass(frozen=True)

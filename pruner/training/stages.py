@@ -6,7 +6,7 @@ weights, where it has some of its own, written whole or not at all, with checksu
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from pruner.data.collate import TrainingData
 from pruner.evaluation.predict import predict
 from pruner.training.checkpoints import CHECKPOINTS
 from pruner.training.curves import Curves
+from pruner.training.distillation import Loss
 from pruner.training.stage import Measurement, Say, Stage, Trained
 from pruner.training.train import train, training_device
 from pruner.utils.distributed import from_main, is_main, locked
@@ -126,6 +127,10 @@ class Stages:
         if self.tensorboard:
             folder = self.tensorboard / context.task.name / stage.name
             callbacks.append(Curves(folder, lambda model: context.metrics(model, collate), self.say))
+        losses: Sequence[Loss] = ()
+        if additions.losses:
+            assert stage.teacher is not None  # of which they are made
+            losses = additions.losses(self.obtain(stage.teacher, quiet=True).model)
         return train(
             model,
             data,
@@ -137,6 +142,8 @@ class Stages:
             callbacks,
             additions.learning_rates,
             self.say,
+            additions.distillation,
+            losses,
         )
 
     def _teacher_logits(self, stage: Stage, start: Trained | None) -> np.ndarray | None:

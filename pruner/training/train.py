@@ -15,6 +15,7 @@ from transformers.trainer_callback import ProgressCallback
 from pruner.data.collate import Collate, TrainingData
 from pruner.models.dropout import use_fast_dropout
 from pruner.training.checkpoints import CHECKPOINTS, CheckpointCallback, last_checkpoint
+from pruner.training.distillation import Distillation, Loss
 from pruner.training.embedding import used_words
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
@@ -127,6 +128,8 @@ def train(
     callbacks: Sequence[TrainerCallback] = (),
     learning_rates: Mapping[str, float] = MappingProxyType({}),
     say: Callable[[str], None] = tqdm.write,
+    distillation: Distillation | None = None,
+    losses: Sequence[Loss] = (),
 ) -> list[dict[str, float]]:
     """Train ``model`` in place and leave it on the training device. Several processes train it together.
 
@@ -137,6 +140,8 @@ def train(
         decay: of the learning rates: ``linear`` to 0, or ``constant``.
         learning_rates: of parts of the model, by the prefix of their parameters' names; each is clipped by itself.
         say: prints or logs a line for the user.
+        distillation: how the logits of a teacher count, if ``data`` has them; by default as much as the labels.
+        losses: further ones of each batch.
 
     Raises:
         CellError: the loss or a score was not finite, or memory ran out.
@@ -144,6 +149,7 @@ def train(
     """
     with used_words(model, data.tokens):
         trainer = make_trainer(model, data, settings, seed, folder, collate, decay, learning_rates)
+        trainer.distillation, trainer.losses = distillation, losses
         for callback in (LossBar(), EpochLosses(say), *callbacks, CheckpointCallback()):
             trainer.add_callback(callback)
         checkpoint = from_main(lambda: last_checkpoint(folder, say))

@@ -18,7 +18,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from pruner.data.collate import TrainingData
 from pruner.training.checkpoints import readable, seal
-from pruner.training.distillation import logits_loss
+from pruner.training.distillation import Distillation, Loss, logits_loss
 from pruner.utils.errors import NotFiniteError
 from pruner.utils.files import cannot_write, remove
 
@@ -57,6 +57,8 @@ class PruningTrainer(Trainer):
         self.settings, self.learning_rates = settings, learning_rates
         # The losses here are means over a batch. (Trainer looks at the signature and believes otherwise.)
         self.model_accepts_loss_kwargs = False
+        self.distillation: Distillation | None = None
+        self.losses: Sequence[Loss] = ()
         self._since_log: list[Tensor] = []
         self._unchecked: list[tuple[int, Tensor, Sequence[int]]] = []  # steps, their ``_sums`` of all parts, their rows
         self.remove_callback(PrinterCallback)
@@ -129,8 +131,14 @@ class PruningTrainer(Trainer):
         share, teacher_logits = inputs.pop("share"), inputs.pop("teacher_logits", None)
         outputs = model(**inputs)
         loss = outputs.loss
-        if teacher_logits is not None:
+        if teacher_logits is not None and self.distillation:
+            students = getattr(outputs, "student_loss", None)
+            students = 0.0 if students is None else students
+            loss = students + self.distillation.loss(loss - students, outputs.logits, teacher_logits)
+        elif teacher_logits is not None:
             loss = loss + logits_loss(outputs.logits, teacher_logits)
+        for extra in self.losses:
+            loss = loss + extra(inputs, outputs)
         student_loss, scores = (getattr(outputs, name, None) for name in ("student_loss", "score_sum"))
         student_loss, scores = (loss.new_zeros(()) if x is None else x for x in (student_loss, scores))
         numbers, counts = (1, 1), getattr(outputs, "token_counts", None)
