@@ -21,6 +21,7 @@ from transformers import (
     BertTokenizer,
 )
 
+from pruner.compress.precision.factorised import factorised_init
 from pruner.compress.precision.quantise import int8_init
 from pruner.compress.structure.shrink import shrunk_init
 from pruner.compress.tokens.model import PrunedModel
@@ -74,6 +75,7 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         check_kind(config.to_dict(), type(config).__name__)
         super().__init__(config)
         shrunk_init(self)
+        factorised_init(self)
         int8_init(self)
 
     def unpruned_twin(self) -> BertForSequenceClassification:

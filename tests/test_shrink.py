@@ -180,9 +180,7 @@ def test_what_has_been_removed_cannot_be_pretrained_weights(run, tmp_path):
     (tmp_path / "bert/config.json").write_text(json.dumps(config | {"compression": PARTS.to_dict()}), encoding="utf-8")
     code, _, err = run("RunBert4Glue")
     assert code == 2
-    assert err == (
-        "error: bert/config.json: heads or layers have been removed from this model; give the one that it was made of\n"
-    )
+    assert err == ("error: bert/config.json: heads or layers have been removed; give the model that it was made of\n")
 
 
 def test_masks_of_whole_parts_narrow_a_structure():

@@ -25,8 +25,16 @@ from pruner.training.stage import Additions, Recipe, Say, Stage, Trained, unique
 from pruner.utils.errors import SettingError
 
 # Where parts stand in a chain, and what it is called there.
-LAYERS, WIDTH, TOKENS, TRAINING, PRECISION = range(5)
-PLACES = ("layers", "width or a ticket", "what drops tokens", "how it is trained", "a precision")
+LAYERS, WIDTH, EMBEDDINGS, TOKENS, TRAINING, ZEROS, PRECISION = range(7)
+PLACES = (
+    "layers",
+    "width or a ticket",
+    "smaller embeddings",
+    "what drops tokens",
+    "how it is trained",
+    "zeros",
+    "a precision",
+)
 
 
 class Part(ABC):

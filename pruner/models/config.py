@@ -8,6 +8,13 @@ from pruner.utils.files import read_json, read_size, short
 # In the order in which from_pretrained looks for them.
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 
+# What a config says of a model that is not a plain BERT any more.
+SMALLER = {
+    "compression": "heads or layers have been removed",
+    "precision": "the weights have been rounded",
+    "embedding_rank": "the embeddings have been factorised",
+}
+
 # All that is taken from a config.json beside hidden_act and pad_token_id: whole numbers of 1 or more, and numbers from
 # 0 to these. There may be more in it, such as an attention whose code transformers would fetch from the hub and run.
 SIZES = (
@@ -21,15 +28,16 @@ LARGEST = dict.fromkeys(SHARES, 1.0) | {"initializer_range": 10.0}
 def read_config(path: Path, smaller: bool = False) -> dict:
     """Read what a BERT's config says of the model, nothing else in the file; a ``UserError`` if it cannot be one.
 
-    One of which heads or layers have been removed is refused, unless it may be ``smaller``.
+    One that has been made smaller is refused, unless it may be ``smaller``.
     """
     from pruner.data.tokenizer import check_kind  # in here: the converter's --help needs no NumPy
 
     raw = read_json(path)
     copy = f"copy the model's own {path.name} there"
     check_kind(raw, path)
-    if raw.get("compression") and not smaller:
-        raise UserError(f"{path}: heads or layers have been removed from this model; give the one that it was made of")
+    for key, what in SMALLER.items():
+        if raw.get(key) and not smaller:
+            raise UserError(f"{path}: {what}; give the model that it was made of")
     if "num_hidden_layers" not in raw:
         raise UserError(f"{path}: no num_hidden_layers; {copy}")
     config: dict = {key: read_size(raw, key, path) for key in SIZES if key in raw}

@@ -17,7 +17,7 @@ from pruner.data.tokenizer import bert_folder
 from pruner.models.classes import explain, match_classes
 from pruner.models.config import WEIGHTS, read_config
 from pruner.utils.errors import UserError
-from pruner.utils.files import is_there, read_json, short
+from pruner.utils.files import is_there, read_json, read_size, short
 from pruner.utils.folders import SUMS, check_sums
 
 
@@ -80,10 +80,13 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
             raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
         d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-        layer = d * (4 * d + 2 * config.intermediate_size)
-        if smaller and read_json(path).get("compression"):  # a head of each layer is left at least
+        raw = read_json(path) if smaller else {}
+        layer, rank = d * (4 * d + 2 * config.intermediate_size), d
+        if raw.get("compression"):  # a head of each layer is left at least
             layer = max(4 * d * (d // config.num_attention_heads), config.intermediate_size)
-        check_size(folder, files, d * rows + config.num_hidden_layers * layer)
+        if raw.get("embedding_rank"):
+            rank = min(d, read_size(raw, "embedding_rank", path))
+        check_size(folder, files, rank * rows + config.num_hidden_layers * layer)
     return config
 
 

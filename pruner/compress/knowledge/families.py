@@ -10,9 +10,11 @@ from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.chain import TRAINING, Part, register_part
+from pruner.compress.knowledge.frozen import freeze, trainable
 from pruner.training.context import Context
 from pruner.training.distillation import Distillation, HiddenStates, Loss
 from pruner.training.stage import Additions
+from pruner.utils.errors import SettingError
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,43 @@ class Distil(Part):
         return model
 
 
+@dataclass(frozen=True)
+class Frozen(Part):
+    """Train the top layers alone, or none of them: pooler and classifier are always trained."""
+
+    layers: int
+
+    place = TRAINING
+    start = "pretrained"
+
+    @property
+    def name(self) -> str:
+        return "top-layers"
+
+    @property
+    def title(self) -> str:
+        return "trained at the top"
+
+    @property
+    def variant(self) -> str:
+        return f"{self.layers} layers" if self.layers else "classifier alone"
+
+    @property
+    def level(self) -> str:
+        return str(self.layers)
+
+    def check(self, context: Context, layers: int) -> int:
+        if self.layers > layers:
+            raise SettingError("layers_trained", f"{self.layers} of {layers}; use less")
+        return layers
+
+    def prepare(self, model: Any, context: Context, told: dict) -> Any:
+        return freeze(model, self.layers)
+
+    def describe(self, model: Any, context: Context) -> dict:
+        return {"trainable_parameters": trainable(model)}
+
+
 def hidden_losses(teacher: nn.Module) -> Sequence[Loss]:
     """Make the loss of a dense model's hidden states, computed on packed tokens."""
     return [HiddenStates(PrunedBertForSequenceClassification.from_unpruned(teacher).eval())]  # type: ignore[arg-type]
@@ -61,5 +100,6 @@ def distil(hidden: bool, options: Namespace) -> Sequence[Part]:
     return [Distil(options.distil_share, options.distil_temperature, hidden)]
 
 
+register_part("top-layers", TRAINING, lambda options: [Frozen(layers) for layers in options.layers_trained])
 register_part("distil", TRAINING, partial(distil, False))
 register_part("distil-hidden", TRAINING, partial(distil, True))

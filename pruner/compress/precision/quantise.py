@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import nn
 from transformers import BertForSequenceClassification
 
+from pruner.compress.precision.factorised import FactorisedEmbedding
 from pruner.compress.precision.int8 import FakeQuantLinear, Int8Embedding, Int8Linear
 from pruner.models.bert_layers import layers_of
 
@@ -27,12 +28,19 @@ def replace_linears(model: BertForSequenceClassification, make: Callable[[Any], 
                 setattr(parent, name, make(getattr(parent, name)))
 
 
+def of_words(tables: Any, make: Callable[[Any], nn.Module]) -> None:
+    """Replace the word vectors, which may be factorised, by what ``make`` makes of them."""
+    factorised = isinstance(tables.word_embeddings, FactorisedEmbedding)
+    parent, name = (tables.word_embeddings, "words") if factorised else (tables, "word_embeddings")
+    setattr(parent, name, make(getattr(parent, name)))
+
+
 def to_int8(model: Any, embeddings: bool = False) -> Any:
     """Round a BERT classifier's encoder to int8, in place, of linear layers or of those that round in training."""
     replace_linears(model, Int8Linear.of)
     if embeddings:
         tables = model.bert.embeddings
-        tables.word_embeddings = Int8Embedding.of(tables.word_embeddings)
+        of_words(tables, Int8Embedding.of)
     model.config.precision = {"weights": WEIGHTS, "embeddings": embeddings}
     return model
 
@@ -53,4 +61,4 @@ def int8_init(model: Any) -> None:
     replace_linears(model, Int8Linear.like)
     if precision.get("embeddings"):
         tables = model.bert.embeddings
-        tables.word_embeddings = Int8Embedding.like(tables.word_embeddings)
+        of_words(tables, Int8Embedding.like)
