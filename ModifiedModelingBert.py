@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from pruner.compress.precision.factorised import factorised_init
-from pruner.compress.precision.quantise import int8_init
+from pruner.compress.precision.load import precision_init
 from pruner.compress.structure.shrink import shrunk_init
 from pruner.compress.tokens.model import PrunedModel
 from pruner.compress.tokens.outputs import PrunedOutput, Trace
@@ -69,14 +69,14 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
     config_class = PrunedBertConfig
     plain_class, scored_size = BertForSequenceClassification, "hidden_size"
     # Of int8 weights, in whatever dtype the rest is loaded.
-    _keep_in_fp32_modules_strict = ["scale"]  # noqa: RUF012
+    _keep_in_fp32_modules_strict = ["scale", "input_scale"]  # noqa: RUF012
 
     def __init__(self, config: BertConfig) -> None:
         check_kind(config.to_dict(), type(config).__name__)
         super().__init__(config)
         shrunk_init(self)
         factorised_init(self)
-        int8_init(self)
+        precision_init(self)
 
     def unpruned_twin(self) -> BertForSequenceClassification:
         """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode.

@@ -32,6 +32,7 @@ width_reduction = [1.5, 2.0]  # of width: budgets, by which factor heads and neu
 width_cost: Literal["flops", "parameters"] = "flops"  # what that cost is: of the model, or parameters of its encoder
 layers_trained = [2]  # of top-layers: how many are trained below the classifier; 0: none
 sparsity = [0.8, 0.9, 0.95]  # of sparse: share of the encoder's weights that become zero
+csr = False  # of sparse: with 90 % zeros or more, leave them out on a CPU, where that is faster
 embedding_rank = [128]  # of factorised: numbers that stand for a word
 distil_share = 0.5  # of distil: how much of the loss is the teacher's
 distil_temperature = 2.0  # by which its logits, and the model's own, are divided

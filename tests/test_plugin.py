@@ -148,6 +148,8 @@ class FewerBits(Part):
     name, title, variant, level, place = "fewer-bits", "fewer bits", "4 bits", "4", PRECISION
     seen: ClassVar[list] = []
 
+    start = "pretrained"  # it has a say in the training
+
     def prepare(self, model, context, told):
         self.seen.append(("prepared", model.config.num_hidden_layers, model.pruning.schedule))
         return model

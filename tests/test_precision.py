@@ -13,14 +13,18 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.knowledge.frozen import freeze, trainable
+from pruner.compress.knowledge.frozen import OnFeatures, freeze, reads_features, trainable
+from pruner.compress.knowledge.states import States
 from pruner.compress.method import weights_of
+from pruner.compress.precision.csr import CsrLinear, csr_speedup, to_csr
 from pruner.compress.precision.factorised import FactorisedEmbedding, factorise
 from pruner.compress.precision.int8 import Int8Embedding, Int8Linear
+from pruner.compress.precision.linears import linears_of
 from pruner.compress.precision.quantise import round_in_training, to_int8
-from pruner.compress.precision.sparse import Sparsify, cubic, largest, matrices
+from pruner.compress.precision.sparse import Sparsify, cubic, largest
 from pruner.compress.structure.shrink import Structure, shrink
-from pruner.training.distillation import Distillation, HiddenStates, logits_loss
+from pruner.models.flops import BertShape
+from pruner.training.distillation import Distillation, logits_loss
 
 LENGTHS = [7, 1, 12, 4]
 
@@ -30,12 +34,16 @@ def dense(**changes) -> BertForSequenceClassification:
     return BertForSequenceClassification(small_config(num_labels=3, **changes)).eval()
 
 
-@pytest.fixture
-def model() -> PrunedBertForSequenceClassification:
-    """A BERT of which a feed-forward and a layer are gone."""
+def shrunk() -> BertForSequenceClassification:
+    """Make a BERT of which a feed-forward and three layers are gone."""
     stock = dense()
     left = Structure.of(stock.config).mask(neurons=torch.tensor([1, 1, 0, 1, 1, 1]).bool()).keep_layers([0, 2, 5])
-    return PrunedBertForSequenceClassification.from_unpruned(shrink(stock, left))
+    return shrink(stock, left)
+
+
+@pytest.fixture
+def model() -> PrunedBertForSequenceClassification:
+    return PrunedBertForSequenceClassification.from_unpruned(shrunk())
 
 
 @torch.no_grad()
@@ -56,6 +64,43 @@ def test_int8_is_near_and_does_not_depend_on_the_batch(model):
     found = logits(model, inputs)
     alone = {name: x[2:3] for name, x in inputs.items()}
     assert torch.allclose(logits(model, alone)[0], found[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_zeros_are_left_out_and_nothing_else_changes(model, tmp_path, dtype):
+    generator = torch.Generator().manual_seed(0)
+    for linear in linears_of(model):
+        linear.weight.data *= torch.rand(linear.weight.shape, generator=generator) < 0.1
+    linears_of(model)[1].weight.data[:] = 0  # and a layer without any weight
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    expected, nonzeros = logits(model, inputs), [int((x.weight != 0).sum()) for x in linears_of(model)]
+    whole = [linear.weight.detach().clone() for linear in linears_of(model)]
+    to_csr(model)
+    found = [module for module in model.modules() if isinstance(module, CsrLinear)]
+    assert [module.values.numel() for module in found] == nonzeros
+    assert all(torch.equal(module.weight, weight) for module, weight in zip(found, whole, strict=True))
+    assert torch.allclose(logits(model, inputs), expected, atol=1e-5)
+    model.to(dtype).save_pretrained(tmp_path)
+    for auto in (PrunedBertForSequenceClassification, AutoModelForSequenceClassification):
+        loaded = auto.from_pretrained(tmp_path, dtype=dtype)
+        assert torch.equal(logits(loaded, inputs), logits(model, inputs))
+    shape = BertShape.of_model(loaded)
+    assert shape == BertShape.of_model(PrunedBertForSequenceClassification.from_unpruned(shrunk()))
+    assert csr_speedup(linears_of(shrunk())) > 0
+    rounded = to_int8(loaded)  # whose product has no zeros to leave out
+    assert [int((x.weight != 0).sum()) > 0 for x in linears_of(rounded)] == [n > 0 for n in nonzeros]
+
+
+def test_nonzeros_that_cannot_be_are_refused():
+    for counts, line in (
+        ([1, 2], "nonzeros .* are not those of the layers"),
+        ([1] * 37, "nonzeros .* are not those of the layers"),
+        ([10**9] * 36, "nonzeros .* are not those of the layers"),
+        ("many", "nonzeros are not whole numbers"),
+        ([True] * 36, "nonzeros are not whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=line):
+            PrunedBertForSequenceClassification(small_config(precision={"weights": "csr", "nonzeros": counts}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -82,20 +127,28 @@ def test_what_is_rounded_is_saved_and_loaded_as_it_is(model, tmp_path, dtype, ra
 
 
 def test_a_precision_that_is_unknown_is_refused():
-    with pytest.raises(ValueError, match=r"precision: \{'weights': 'int4'\} is unknown; this code has int8"):
+    with pytest.raises(ValueError, match=r"precision: \{'weights': 'int4'\} is unknown; this code has int8 and csr"):
         PrunedBertForSequenceClassification(small_config(precision={"weights": "int4"}))
     with pytest.raises(ValueError, match="embedding_rank: 99 is none from 1 to hidden_size 32"):
         PrunedBertForSequenceClassification(small_config(embedding_rank=99))
 
 
-def test_what_rounds_in_training_is_what_is_kept(model):
+@pytest.mark.parametrize("scheme", ["rows", "published"])
+def test_what_rounds_in_training_is_what_is_kept(model, scheme, tmp_path):
     inputs = make_inputs(LENGTHS, model.config.vocab_size)
-    fake = round_in_training(copy.deepcopy(model))
-    assert fake.state_dict().keys() == model.state_dict().keys()
-    rounded = to_int8(copy.deepcopy(fake))
-    assert torch.allclose(logits(fake, inputs), logits(rounded, inputs), atol=1e-5)
+    fake = round_in_training(copy.deepcopy(model), scheme)
+    more = fake.state_dict().keys() - model.state_dict().keys()
+    assert len(more) == (16 if scheme == "published" else 0)
+    assert all(name.endswith(".range") for name in more)
     fake.train()(**inputs, labels=torch.tensor([0, 1, 2, 0])).loss.backward()
     assert all(layer.attention.self.query.weight.grad.any() for layer in fake.bert.encoder.layer)
+    rounded = to_int8(copy.deepcopy(fake))
+    assert torch.allclose(logits(fake, inputs), logits(rounded, inputs), atol=1e-5)
+    rounded.save_pretrained(tmp_path)
+    loaded = PrunedBertForSequenceClassification.from_pretrained(tmp_path)
+    assert torch.equal(logits(loaded, inputs), logits(rounded, inputs))
+    alone = {name: x[2:3] for name, x in inputs.items()}  # a fixed scale for all that enters is no batch's
+    assert torch.allclose(logits(loaded, alone)[0], logits(loaded, inputs)[2], atol=1e-6)
 
 
 def test_a_factorised_embedding_is_the_nearest_of_its_rank():
@@ -126,12 +179,13 @@ def test_zeros_grow_by_the_cube_and_stay_zero():
         optimizer.step()
         optimizer.zero_grad()
         callback.on_optimizer_step(None, SimpleNamespace(global_step=step, max_steps=10), None)
-        zeros = [weight == 0 for weight in matrices(model)]
-        for weight, zero in zip(matrices(model), zeros, strict=True):
+        weights = [linear.weight for linear in linears_of(model)]
+        zeros = [weight == 0 for weight in weights]
+        for weight, zero in zip(weights, zeros, strict=True):
             assert int(zero.sum()) == weight.numel() - int(weight.numel() * (1 - cubic((step + 1) / 10, 0.9)) + 1e-9)
         assert before is None or all((old <= new).all() for old, new in zip(before, zeros, strict=True))
         before = zeros
-    assert len(matrices(model)) == 36
+    assert len(weights) == 36
 
 
 def test_the_teachers_share_by_hand():
@@ -154,7 +208,7 @@ def test_hidden_states_are_those_of_the_layers_in_proportion_and_of_real_tokens(
     inputs = make_inputs(LENGTHS, teacher.config.vocab_size, width=15) | {"lengths": LENGTHS}
     teacher.train()  # and is put into evaluation mode, whatever it was
     output = student(**inputs, output_hidden_states=True)
-    found = HiddenStates(teacher)(inputs | {"labels": torch.zeros(4)}, output)
+    found = States(student, teacher)(inputs | {"labels": torch.zeros(4)}, output)
     assert not teacher.training
     with torch.no_grad():
         states = teacher(**inputs, output_hidden_states=True).hidden_states
@@ -170,6 +224,73 @@ def test_hidden_states_are_those_of_the_layers_in_proportion_and_of_real_tokens(
     assert found.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-5)
     found.backward()
     assert student.bert.encoder.layer[0].output.dense.weight.grad.any()
+
+
+@pytest.mark.parametrize("heads", [4, 3])
+def test_attention_is_imitated_over_the_pairs_that_are_left(heads):
+    teacher = PrunedBertForSequenceClassification.from_unpruned(dense(num_hidden_layers=6))
+    stock = dense(num_hidden_layers=3)
+    kept = torch.ones(3, 4).bool()
+    kept[:, heads:] = False
+    student = PrunedBertForSequenceClassification.from_unpruned(shrink(stock, Structure.of(stock.config).mask(kept)))
+    student.set_pruning([0, 0.5, 0], "tail")
+    inputs = make_inputs(LENGTHS, teacher.config.vocab_size) | {"lengths": LENGTHS}
+    output = student.eval()(**inputs, output_hidden_states=True)
+    with torch.no_grad():
+        states = teacher.eval()(**inputs, output_hidden_states=True).hidden_states
+    errors = []
+    for number, (layer, other) in enumerate(
+        zip(student.bert.encoder.layer, list(teacher.bert.encoder.layer)[1::2], strict=True)
+    ):
+        maps = []
+        for block, entering in ((layer, output.hidden_states[number]), (other, states[2 * number + 1])):
+            attention = block.attention.self
+            q, k = (part(entering).unflatten(-1, (-1, 8)) for part in (attention.query, attention.key))
+            maps.append(torch.einsum("bqhd,bkhd->bhqk", q, k) / 8**0.5)
+        own, wanted = maps if heads == 4 else [x.mean(dim=1, keepdim=True) for x in maps]
+        at = output.token_positions[number].split(output.token_counts[number])
+        pairs = [
+            (own[row, :, i, j] - wanted[row, :, i, j]) ** 2
+            for row, places in enumerate(at)
+            for i in places.tolist()
+            for j in places.tolist()
+        ]
+        errors.append(torch.stack(pairs).mean())
+    hidden = States(student, teacher)(inputs, output)
+    found = States(student, teacher, attention=True)(inputs, output) - hidden
+    assert found.item() == pytest.approx(torch.stack(errors).mean().item(), rel=1e-3)
+
+
+def test_what_is_encoded_once_trains_as_if_it_were_encoded_each_time():
+    first = PrunedBertForSequenceClassification.from_unpruned(freeze(dense(classifier_dropout=0.0), 0)).train()
+    second, inputs = copy.deepcopy(first), make_inputs(LENGTHS, first.config.vocab_size) | {"lengths": LENGTHS}
+    assert reads_features(first)
+    assert not reads_features(PrunedBertForSequenceClassification.from_unpruned(freeze(dense(), 1)))
+    cached, calls = OnFeatures(second), []
+    second.bert.encoder.layer[0].register_forward_hook(lambda *_: calls.append(1))
+    second.bert.embeddings.register_forward_hook(lambda *_: calls.append(1))
+    labels = torch.tensor([0, 1, 2, 0])
+    optimizers = [torch.optim.SGD(model.parameters(), 0.1) for model in (first, second)]
+    for _ in range(3):
+        losses = []
+        for model, optimizer in zip((first, cached), optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = model(**inputs, labels=labels).loss
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    assert len(calls) == 1  # of the first step
+    some = {name: x[1:] for name, x in inputs.items()}
+    assert torch.allclose(cached(**some).logits, first(**some).logits, atol=1e-5)
+    assert len(calls) == 1
+    with torch.no_grad():
+        second.bert.encoder.layer[2].output.dense.weight += 1.0
+    before = cached(**some).logits
+    assert len(calls) == 2  # what was remembered is that of other weights
+    assert torch.allclose(before, second(**some).logits, atol=1e-5)
+    first.set_pruning([0.5] + [0] * 5, "student")
+    assert not reads_features(first)  # which choose by what they learn
 
 
 def test_what_is_frozen_stays_to_the_last_bit():

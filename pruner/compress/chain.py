@@ -40,8 +40,8 @@ PLACES = (
 class Part(ABC):
     """One step of a chain. What it leaves out changes nothing.
 
-    ``start`` says what is trained: the ``pretrained`` model, or the ``finetuned`` one of the same seed, whose logits
-    are imitated then; "": nothing, as where no part has an opinion. The last one that has decides.
+    ``start`` says what is trained: the ``finetuned`` model of the same seed, whose logits are imitated then, if any
+    part asks for it, else the ``pretrained`` one, if any does, else nothing.
     """
 
     name: Any  # as in --methods
@@ -49,7 +49,7 @@ class Part(ABC):
     variant: Any  # how much of it, in words; "": there is but one
     level: Any  # the same in names of folders
     place: int
-    start: Any = None
+    start: Any = ""
     taught: Any = False  # whether the training has the fine-tuned model for a teacher, wherever it begins
 
     def settings(self) -> dict:
@@ -118,6 +118,7 @@ class ChainTraining(Recipe):
             rates,
             next((one.distillation for one in added if one.distillation), None),
             (lambda teacher: [loss for make in made for loss in make(teacher)]) if made else None,
+            next((one.trained for one in added if one.trained), None),
         )
 
     def finish(self, model: nn.Module) -> tuple[nn.Module, dict]:
@@ -158,7 +159,8 @@ class Chain(Method):
     @property
     def start(self) -> str:
         """Return what is trained where no tokens are pruned, which say it themselves."""
-        return next((part.start for part in reversed(self.parts) if part.start is not None), "")
+        starts = {part.start for part in self.parts}
+        return next((start for start in ("finetuned", "pretrained") if start in starts), "")
 
     @property
     def taught(self) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from pruner.compress.precision.csr import CsrLinear
 from pruner.compress.precision.int8 import Int8
 from pruner.models.flops import dense_flops
 from pruner.training.context import Context
@@ -58,7 +59,7 @@ class Method(Recipe):
         """Count what the finalized model costs, all that the method needs at inference included."""
         flops = dense_flops(context.backbone.shape(context.task, model), context.dev_lengths)
         weights = weights_of(model)
-        return Cost(flops, sum(x.numel() for x in weights), sum(x.nbytes for x in weights))
+        return Cost(flops, sum(x.numel() for x in weights), sum(x.nbytes for x in (*weights, *places_of(model))))
 
     def describe(self, model: nn.Module, context: Context) -> dict:
         """Return the method's own section of the record."""
@@ -85,6 +86,11 @@ def weights_of(model: nn.Module) -> list[Tensor]:
     """List a model's parameters, and those that are kept in whole numbers of 8 bits with their scales."""
     whole = [module for module in model.modules() if isinstance(module, Int8)]
     return [*model.parameters(), *(x for module in whole for x in (module.weight, module.scale))]
+
+
+def places_of(model: nn.Module) -> list[Tensor]:
+    """List what tells where weights stand that are kept without the zeros between them."""
+    return [x for module in model.modules() if isinstance(module, CsrLinear) for x in (module.columns, module.rows)]
 
 
 @dataclass(frozen=True)

@@ -27,12 +27,13 @@ class BertShape:
     hidden: int
     labels: int
     layers: tuple[LayerShape, ...]
+    rank: int = 0  # of factorised embeddings, whose second matrix is computed for every token; 0: a table has them
 
     @classmethod
     def of(cls, config: Any) -> BertShape:
         """Read the shape of a dense model from its ``transformers.BertConfig``."""
         layer = LayerShape(config.hidden_size, config.intermediate_size)
-        return cls(config.hidden_size, config.num_labels, (layer,) * config.num_hidden_layers)
+        return cls(config.hidden_size, config.num_labels, (layer,) * config.num_hidden_layers, rank_of(config))
 
     @classmethod
     def of_model(cls, model: Any) -> BertShape:
@@ -41,7 +42,8 @@ class BertShape:
         for layer in model.bert.encoder.layer:
             dense = getattr(layer.intermediate, "dense", None)  # absent without a feed-forward
             layers.append(LayerShape(layer.attention.self.query.out_features, dense.out_features if dense else 0))
-        return cls(model.config.hidden_size, model.config.num_labels, tuple(layers))
+        config = model.config
+        return cls(config.hidden_size, config.num_labels, tuple(layers), rank_of(config))
 
     @property
     def depth(self) -> int:
@@ -61,6 +63,15 @@ class BertShape:
     def head(self, sentences: int) -> float:
         """Count pooler and classifier, on [CLS] alone."""
         return sentences * 2.0 * self.hidden * (self.hidden + self.labels)
+
+    def ends(self, tokens: np.ndarray) -> float:
+        """Count what lies before and behind the layers, on sentences of ``tokens`` [B]."""
+        return self.head(len(tokens)) + 2.0 * self.rank * self.hidden * float(np.sum(tokens))
+
+
+def rank_of(config: Any) -> int:
+    """Return the rank of a BERT's factorised embeddings, 0 without."""
+    return getattr(config, "embedding_rank", None) or 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +110,10 @@ class LstmShape:
         """Count the classifier, once per example."""
         return sentences / self.sentences * 2.0 * self.head_size * (self.hidden + self.labels)
 
+    def ends(self, tokens: np.ndarray) -> float:
+        """Count what lies before and behind the LSTMs."""
+        return self.head(len(tokens))
+
 
 Shape = BertShape | LstmShape
 
@@ -106,4 +121,4 @@ Shape = BertShape | LstmShape
 def dense_flops(shape: Shape, lengths: Sequence[int] | np.ndarray) -> float:
     """Count the plain model on sentences of ``lengths`` real tokens; an LSTM's pairs are two sentences each."""
     tokens = np.asarray(lengths, dtype=np.float64)
-    return shape.head(len(tokens)) + sum(shape.layer(index, tokens) for index in range(shape.depth))
+    return shape.ends(tokens) + sum(shape.layer(index, tokens) for index in range(shape.depth))

@@ -81,11 +81,12 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
         d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
         raw = read_json(path) if smaller else {}
-        layer, rank = d * (4 * d + 2 * config.intermediate_size), d
+        layer = d * (4 * d + 2 * config.intermediate_size)
         if raw.get("compression"):  # a head of each layer is left at least
             layer = max(4 * d * (d // config.num_attention_heads), config.intermediate_size)
-        if raw.get("embedding_rank"):
-            rank = min(d, read_size(raw, "embedding_rank", path))
+        if "nonzeros" in (raw.get("precision") or ()):  # of as many weights as there are, zeros are left out
+            layer = 0
+        rank = min(d, read_size(raw, "embedding_rank", path) or d)
         check_size(folder, files, rank * rows + config.num_hidden_layers * layer)
     return config
 

@@ -25,13 +25,15 @@ class Additions:
     """What a recipe adds to a training.
 
     ``learning_rates`` are those of parts of the model, by their names' prefix; ``distillation`` says how much the
-    teacher's logits count; ``losses`` makes further ones of the teacher.
+    teacher's logits count; ``losses`` makes further ones of the teacher; ``trained`` makes what is trained in place of
+    the model, of the same parameters.
     """
 
     callbacks: Sequence[TrainerCallback] = ()
     learning_rates: Mapping[str, float] = field(default_factory=dict)
     distillation: Distillation | None = None
     losses: Callable[[nn.Module], Sequence[Loss]] | None = None
+    trained: Callable[[nn.Module], nn.Module] | None = None
 
 
 @dataclass(frozen=True)

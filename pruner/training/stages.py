@@ -123,6 +123,7 @@ class Stages:
         packed = context.backbone.packed(model)
         if packed is not None:
             model, collate = packed, context.backbone.collate(context.task, with_lengths=True)
+        model = additions.trained(model) if additions.trained else model
         callbacks = [*additions.callbacks]
         if self.tensorboard:
             folder = self.tensorboard / context.task.name / stage.name

@@ -4,29 +4,30 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.chain import TRAINING, Part, register_part
-from pruner.compress.knowledge.frozen import freeze, trainable
+from pruner.compress.knowledge.frozen import OnFeatures, freeze, reads_features, trainable
+from pruner.compress.knowledge.states import States
 from pruner.training.context import Context
-from pruner.training.distillation import Distillation, HiddenStates, Loss
+from pruner.training.distillation import Distillation, Loss
 from pruner.training.stage import Additions
 from pruner.utils.errors import SettingError
 
 
 @dataclass(frozen=True)
 class Distil(Part):
-    """Learn from the fine-tuned dense model: its logits (Sanh et al. 2019), and its hidden states (Jiao et al. 2020).
+    """Learn from the fine-tuned dense model: its logits (Hinton et al. 2015) and, by ``states``, what leads to them.
 
-    Training begins with the teacher's weights, as far as they are left.
+    Training begins with the teacher's weights, as far as they are left (as DistilBERT's, Sanh et al. 2019).
     """
 
     share: float
     temperature: float
-    hidden: bool = False
+    states: Literal["", "hidden", "attention"] = ""  # attention: both (TinyBERT, Jiao et al. 2020)
 
     place = TRAINING
     variant = level = ""
@@ -35,19 +36,24 @@ class Distil(Part):
 
     @property
     def name(self) -> str:
-        return "distil-hidden" if self.hidden else "distil"
+        return f"distil-{self.states}" if self.states else "distil"
 
     @property
     def title(self) -> str:
-        return "distilled by hidden states" if self.hidden else "distilled"
+        return {"": "distilled", "hidden": "distilled by states", "attention": "distilled by attention"}[self.states]
 
     def prepare(self, model: Any, context: Context, told: dict) -> Any:
-        model.config.output_hidden_states = self.hidden
+        model.config.output_hidden_states = bool(self.states)
         return model
 
     def additions(self, model: Any, context: Context) -> Additions:
-        how = Distillation(self.share, self.temperature)
-        return Additions(distillation=how, losses=hidden_losses if self.hidden else None)
+        def losses(teacher: nn.Module) -> Sequence[Loss]:
+            dense: Any = teacher
+            return [States(model, PrunedBertForSequenceClassification.from_unpruned(dense), self.states == "attention")]
+
+        return Additions(
+            distillation=Distillation(self.share, self.temperature), losses=losses if self.states else None
+        )
 
     def finalize(self, model: Any, context: Context) -> Any:
         model.config.output_hidden_states = False
@@ -85,21 +91,22 @@ class Frozen(Part):
         return layers
 
     def prepare(self, model: Any, context: Context, told: dict) -> Any:
-        return freeze(model, self.layers)
+        freeze(model, self.layers)
+        model.trainable_parameters = trainable(model)  # what follows may replace some
+        return model
+
+    def additions(self, model: Any, context: Context) -> Additions:
+        return Additions(trained=OnFeatures if reads_features(model) else None)
 
     def describe(self, model: Any, context: Context) -> dict:
-        return {"trainable_parameters": trainable(model)}
+        return {"trainable_parameters": model.trainable_parameters}
 
 
-def hidden_losses(teacher: nn.Module) -> Sequence[Loss]:
-    """Make the loss of a dense model's hidden states, computed on packed tokens."""
-    return [HiddenStates(PrunedBertForSequenceClassification.from_unpruned(teacher).eval())]  # type: ignore[arg-type]
-
-
-def distil(hidden: bool, options: Namespace) -> Sequence[Part]:
-    return [Distil(options.distil_share, options.distil_temperature, hidden)]
+def distil(states: Literal["", "hidden", "attention"], options: Namespace) -> Sequence[Part]:
+    return [Distil(options.distil_share, options.distil_temperature, states)]
 
 
 register_part("top-layers", TRAINING, lambda options: [Frozen(layers) for layers in options.layers_trained])
-register_part("distil", TRAINING, partial(distil, False))
-register_part("distil-hidden", TRAINING, partial(distil, True))
+register_part("distil", TRAINING, partial(distil, ""))
+register_part("distil-hidden", TRAINING, partial(distil, "hidden"))
+register_part("distil-attention", TRAINING, partial(distil, "attention"))

@@ -3,44 +3,54 @@
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pruner.compress.chain import EMBEDDINGS, PRECISION, ZEROS, Part, register_part
 from pruner.compress.method import weights_of
+from pruner.compress.precision.csr import CsrLinear, csr_speedup, to_csr
 from pruner.compress.precision.factorised import factorise
+from pruner.compress.precision.int8 import Scheme
+from pruner.compress.precision.linears import linears_of
 from pruner.compress.precision.quantise import round_in_training, to_int8
 from pruner.compress.precision.sparse import Sparsify
 from pruner.training.context import Context
 from pruner.training.stage import Additions
 from pruner.utils.errors import SettingError
 
+SPARSE = 0.9  # share of zeros below which leaving them out is slower everywhere
+NAMES: dict[Scheme | None, str] = {None: "int8", "rows": "int8-training", "published": "q8bert"}
+TITLES: dict[Scheme | None, str] = {None: "int8", "rows": "int8, rounded in training", "published": "Q8BERT"}
+
 
 @dataclass(frozen=True)
 class RoundedWeights(Part):
-    """Compute the encoder in 8-bit integers: rounded after the training, or in it too (Q8BERT, Zafrir et al. 2019)."""
+    """Compute the encoder in 8-bit integers: rounded after the training, or in it too, by a ``scheme``."""
 
     embeddings: bool
-    in_training: bool = False
+    scheme: Scheme | None = None
 
     place = PRECISION
-    variant = level = ""
+    variant = ""
 
     @property
     def name(self) -> str:
-        return "int8-training" if self.in_training else "int8"
+        return NAMES[self.scheme]
 
     @property
     def title(self) -> str:
-        return (
-            f"int8{' embeddings too' if self.embeddings else ''}{', rounded in training' if self.in_training else ''}"
-        )
+        return TITLES[self.scheme] + (", embeddings too" if self.embeddings else "")
 
     @property
-    def start(self) -> str | None:
-        return "pretrained" if self.in_training else None
+    def level(self) -> str:
+        return "embeddings" if self.embeddings else ""
+
+    @property
+    def start(self) -> str:
+        return "pretrained" if self.scheme else ""
 
     def prepare(self, model: Any, context: Context, told: dict) -> Any:
-        return round_in_training(model) if self.in_training else model
+        return round_in_training(model, self.scheme) if self.scheme else model
 
     def finalize(self, model: Any, context: Context) -> Any:
         return to_int8(model, self.embeddings)
@@ -51,28 +61,45 @@ class RoundedWeights(Part):
 
 @dataclass(frozen=True)
 class Zeros(Part):
-    """Set the smallest weights to zero, more and more of them, in the training (SparseBERT, Xu et al. 2021)."""
+    """Set the smallest weights to zero, more and more of them, in the training (SparseBERT, Xu et al. 2021).
+
+    The fine-tuned dense model is the teacher. With ``csr`` zeros are left out where that is faster.
+    """
 
     sparsity: float
+    csr: bool = False
 
     name, title, place = "sparse", "sparse", ZEROS
-    start = "finetuned"
+    start = "pretrained"
+    taught = True
 
     @property
     def variant(self) -> str:
-        return f"{100 * self.sparsity:g} % zeros"
+        return f"{100 * self.sparsity:g} % zeros" + (" left out" if self.csr else "")
 
     @property
     def level(self) -> str:
-        return f"{self.sparsity:g}"
+        return f"{self.sparsity:g}" + ("-csr" if self.csr else "")
 
     def additions(self, model: Any, context: Context) -> Additions:
         return Additions(callbacks=[Sparsify(model, self.sparsity)])
 
+    def finalize(self, model: Any, context: Context) -> Any:
+        if self.csr and self.sparsity >= SPARSE and model.device.type == "cpu":
+            model.csr_speedup = csr_speedup(linears_of(model))
+            return to_csr(model) if model.csr_speedup > 1 else model
+        return model
+
     def describe(self, model: Any, context: Context) -> dict:
+        """Return the share of zeros, of all the model's weights, and what leaving them out does to its layers' time."""
+        absent = sum(x.weight.numel() - x.values.numel() for x in model.modules() if isinstance(x, CsrLinear))
         zeros = sum(int((x == 0).sum()) for x in weights_of(model))
-        total = sum(x.numel() for x in weights_of(model))
-        return {"sparsity": round(zeros / total, 6), "encoder_sparsity": self.sparsity}
+        total = sum(x.numel() for x in weights_of(model)) + absent
+        found: dict = {"sparsity": round((zeros + absent) / total, 6), "encoder_sparsity": self.sparsity}
+        if self.csr:
+            speedup = getattr(model, "csr_speedup", None)  # None: it was not tried
+            found["csr"] = {"used": absent > 0, "speedup": speedup and round(speedup, 4)}
+        return found
 
 
 @dataclass(frozen=True)
@@ -106,11 +133,11 @@ class Factorised(Part):
         return {"embedding_rank": self.rank}
 
 
-def int8(in_training: bool, options: Namespace) -> Sequence[Part]:
-    return [RoundedWeights(options.int8_embeddings, in_training)]
+def int8(scheme: Scheme | None, options: Namespace) -> Sequence[Part]:
+    return [RoundedWeights(options.int8_embeddings, scheme)]
 
 
 register_part("factorised", EMBEDDINGS, lambda options: [Factorised(rank) for rank in options.embedding_rank])
-register_part("sparse", ZEROS, lambda options: [Zeros(share) for share in options.sparsity])
-register_part("int8", PRECISION, lambda options: int8(False, options))
-register_part("int8-training", PRECISION, lambda options: int8(True, options))
+register_part("sparse", ZEROS, lambda options: [Zeros(share, options.csr) for share in options.sparsity])
+for scheme, name in NAMES.items():
+    register_part(name, PRECISION, partial(int8, scheme))

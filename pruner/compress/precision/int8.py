@@ -1,8 +1,8 @@
 """Linear layers in whole numbers of 8 bits, and layers that compute as if they were, for training.
 
 Weights have a scale for each output, what enters has one for each token: a sentence's logits then do not depend on what
-else is in its batch. Q8BERT (Zafrir et al. 2019, section 3) has one scale for each tensor; ``FakeQuantLinear`` can do
-that too.
+else is in its batch. The ``published`` scheme, of Q8BERT (Zafrir et al. 2019, section 3), has one for all weights of a
+layer, and one for all that enters it, which a moving average finds in training and which is fixed then.
 """
 
 from collections.abc import Callable
@@ -13,19 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+Scheme = Literal["rows", "published"]
+
 LARGEST = 127  # symmetric: -128 is not used
 EMA = 0.9999  # of the ranges of activations, as published
 
 
 def scales(x: Tensor) -> Tensor:
     """Return what rows [..., K] are to be divided by: [..., 1] in float32, 1 for a row of zeros."""
-    largest = x.detach().abs().amax(dim=-1, keepdim=True).float()
-    return torch.where(largest > 0, largest / LARGEST, 1.0)
+    return scale_of(x.detach().abs().amax(dim=-1, keepdim=True).float())
 
 
-def quantise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Round rows [..., K] to whole numbers, int8, of their ``scales`` [..., 1]."""
-    scale = scales(x)
+def quantise(x: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Round rows [..., K] to whole numbers, int8, of a ``scale``, by default their own ``scales`` [..., 1]."""
+    scale = scales(x) if scale is None else scale
     return (x.float() / scale).round_().clamp_(-LARGEST, LARGEST).to(torch.int8), scale
 
 
@@ -63,39 +64,50 @@ class Int8(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Keep the scales in float32, whatever the model is cast to."""
-        scale = self.scale
+        before = {name: x for name, x in self._buffers.items() if "scale" in name and x is not None}
         super()._apply(fn, recurse)
-        self.scale = self.scale if self.scale.is_meta or scale.is_meta else scale.to(self.weight.device)
+        for name, scale in before.items():
+            if not scale.is_meta and not self.weight.is_meta:
+                setattr(self, name, scale.to(self.weight.device))
         return self
 
 
 class Int8Linear(Int8):
-    """A linear layer in int8; what enters has a scale for each token."""
+    """A linear layer in int8; ``input_scale`` is that of all that enters, or ``None``: each token has its own."""
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    input_scale: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, scheme: Scheme = "rows") -> None:
         super().__init__()
         self.in_features, self.out_features = in_features, out_features
         self._allocate(out_features, in_features)
+        self.register_buffer("input_scale", torch.ones(()) if scheme == "published" else None)
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
 
     @classmethod
-    def like(cls, linear: nn.Linear) -> "Int8Linear":
+    def like(cls, linear: nn.Linear, scheme: Scheme = "rows") -> "Int8Linear":
         """Make an empty one of the same sizes."""
-        return cls(linear.in_features, linear.out_features, linear.bias is not None)
+        return cls(linear.in_features, linear.out_features, linear.bias is not None, scheme)
 
     @classmethod
     def of(cls, linear: nn.Linear) -> "Int8Linear":
-        """Round a layer's weights, as it rounds them itself if it does."""
-        made = cls.like(linear)
-        weight, scale = quantise(linear.weight.detach())
-        made.weight, made.scale = weight, scale.squeeze(-1)
+        """Round a layer's weights, as it rounds them itself if it is a ``FakeQuantLinear``."""
+        scheme = linear.scheme if isinstance(linear, FakeQuantLinear) else "rows"
+        made, weights = cls.like(linear, scheme), linear.weight.detach()
+        if isinstance(linear, FakeQuantLinear) and scheme == "published":
+            made.input_scale = scale_of(linear.range)
+            made.weight, scale = quantise(weights, scale_of(largest(weights)))
+            made.scale = scale.expand(linear.out_features).clone()
+        else:
+            made.weight, scale = quantise(weights)
+            made.scale = scale.squeeze(-1)
         if linear.bias is not None:
             made.bias = nn.Parameter(linear.bias.detach().clone(), requires_grad=False)
         return made
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute [..., in] -> [..., out], in the dtype of ``x``."""
-        rows, scale = quantise(x.flatten(0, -2))
+        rows, scale = quantise(x.flatten(0, -2), self.input_scale)
         sums = int_product(rows, self.weight).float()
         out = sums.mul_(scale).mul_(self.scale)
         out = out if self.bias is None else out.add_(self.bias)
@@ -129,22 +141,18 @@ class Int8Embedding(Int8):
 
 
 class FakeQuantLinear(nn.Linear):
-    """A linear layer that rounds its weights and what enters as ``Int8Linear`` does, and learns as if it did not.
-
-    ``scheme`` is ``rows``, or ``published``: one scale for all weights, and one for all that enters, which follows the
-    largest value by an exponential mean in training.
-    """
+    """A linear layer that rounds its weights and what enters as ``Int8Linear`` does, and learns as if it did not."""
 
     range: Tensor
 
-    def __init__(self, *args: Any, scheme: Literal["rows", "published"] = "rows", **kwargs: Any) -> None:
+    def __init__(self, *args: Any, scheme: Scheme = "rows", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.scheme = scheme
         if scheme == "published":
-            self.register_buffer("range", torch.zeros(()))  # 0: nothing has entered yet
+            self.register_buffer("range", torch.zeros(()))  # of what enters; 0: nothing has entered yet
 
     @classmethod
-    def of(cls, linear: nn.Linear, scheme: Literal["rows", "published"] = "rows") -> "FakeQuantLinear":
+    def of(cls, linear: nn.Linear, scheme: Scheme = "rows") -> "FakeQuantLinear":
         """Make one of a layer's own parameters."""
         with torch.device("meta"):
             made = cls(linear.in_features, linear.out_features, linear.bias is not None, scheme=scheme)
@@ -158,22 +166,23 @@ class FakeQuantLinear(nn.Linear):
             return F.linear(rounded(x, scales(x)), rounded(self.weight, scales(self.weight)), self.bias)
         if self.training:
             self._watch(x)
-        return F.linear(
-            rounded(x, self._scale(self.range)), rounded(self.weight, self._scale(largest(self.weight))), self.bias
-        )
+        weight = rounded(self.weight, scale_of(largest(self.weight)))
+        return F.linear(rounded(x, scale_of(self.range)), weight, self.bias)
 
     @torch.no_grad()
     def _watch(self, x: Tensor) -> None:
         now = largest(x)
         self.range = torch.where(self.range > 0, self.range - (1 - EMA) * (self.range - now), now)
 
-    @staticmethod
-    def _scale(range_: Tensor) -> Tensor:
-        return torch.where(range_ > 0, range_ / LARGEST, 1.0)
-
 
 def largest(x: Tensor) -> Tensor:
+    """Return the largest magnitude: [...] -> scalar"""
     return x.detach().abs().amax().float()
+
+
+def scale_of(largest: Tensor) -> Tensor:
+    """Return what is to be divided by, so that the ``largest`` becomes 127; 1 where that is 0."""
+    return torch.where(largest > 0, largest / LARGEST, 1.0)
 
 
 def rounded(x: Tensor, scale: Tensor) -> Tensor:

@@ -5,27 +5,15 @@ Pooler, classifier and norms stay as they are, embeddings unless asked for. What
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, get_args
 
 from torch import nn
-from transformers import BertForSequenceClassification
 
 from pruner.compress.precision.factorised import FactorisedEmbedding
-from pruner.compress.precision.int8 import FakeQuantLinear, Int8Embedding, Int8Linear
-from pruner.models.bert_layers import layers_of
+from pruner.compress.precision.int8 import FakeQuantLinear, Int8Embedding, Int8Linear, Scheme
+from pruner.compress.precision.linears import linears_of, replace_linears
 
-WEIGHTS = "int8"
-
-
-def replace_linears(model: BertForSequenceClassification, make: Callable[[Any], nn.Module]) -> None:
-    """Replace each linear layer of the encoder by what ``make`` makes of it, in place."""
-    for layer in layers_of(model.bert):
-        attention: Any = layer.attention
-        parents = [(attention.self, name) for name in ("query", "key", "value")]
-        parents += [(module, "dense") for module in (attention.output, layer.intermediate, layer.output)]
-        for parent, name in parents:
-            if hasattr(parent, name):  # a layer may have no feed-forward
-                setattr(parent, name, make(getattr(parent, name)))
+INT8 = "int8"
 
 
 def of_words(tables: Any, make: Callable[[Any], nn.Module]) -> None:
@@ -37,28 +25,26 @@ def of_words(tables: Any, make: Callable[[Any], nn.Module]) -> None:
 
 def to_int8(model: Any, embeddings: bool = False) -> Any:
     """Round a BERT classifier's encoder to int8, in place, of linear layers or of those that round in training."""
+    first = linears_of(model)[0]
+    scheme: Scheme = first.scheme if isinstance(first, FakeQuantLinear) else "rows"
     replace_linears(model, Int8Linear.of)
     if embeddings:
-        tables = model.bert.embeddings
-        of_words(tables, Int8Embedding.of)
-    model.config.precision = {"weights": WEIGHTS, "embeddings": embeddings}
+        of_words(model.bert.embeddings, Int8Embedding.of)
+    model.config.precision = {"weights": INT8, "embeddings": embeddings, "scheme": scheme}
     return model
 
 
-def round_in_training(model: Any, scheme: Literal["rows", "published"] = "rows") -> Any:
+def round_in_training(model: Any, scheme: Scheme = "rows") -> Any:
     """Let a BERT classifier's encoder compute as if it were int8, in place."""
     replace_linears(model, lambda linear: FakeQuantLinear.of(linear, scheme))
     return model
 
 
-def int8_init(model: Any) -> None:
-    """Give a model that has just been built of its config the modules that ``precision`` says, before it is loaded."""
-    precision = getattr(model.config, "precision", None)
-    if not precision:
-        return
-    if not isinstance(precision, dict) or precision.get("weights") != WEIGHTS:
-        raise ValueError(f"precision: {precision!s:.60} is unknown; this code has {WEIGHTS}")
-    replace_linears(model, Int8Linear.like)
+def int8_init(model: Any, precision: dict) -> None:
+    """Give a model such layers as its config says, empty."""
+    scheme: Any = precision.get("scheme")
+    if scheme not in get_args(Scheme):
+        raise ValueError(f"precision: scheme {scheme!s:.60} is unknown; this code has {' and '.join(get_args(Scheme))}")
+    replace_linears(model, lambda linear: Int8Linear.like(linear, scheme))
     if precision.get("embeddings"):
-        tables = model.bert.embeddings
-        of_words(tables, Int8Embedding.like)
+        of_words(model.bert.embeddings, Int8Embedding.like)

@@ -3,23 +3,12 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import TrainerCallback
 
-from pruner.models.bert_layers import layers_of
+from pruner.compress.precision.linears import linears_of
 
 RENEWALS = 100  # of the masks, evenly over the training (published)
-
-
-def matrices(model: Any) -> list[nn.Parameter]:
-    """List the weights that may become zero: queries, keys, values, attention's output, both of the feed-forward."""
-    found = []
-    for layer in layers_of(model.bert):
-        attention: Any = layer.attention
-        linears = [attention.self.query, attention.self.key, attention.self.value, attention.output.dense]
-        linears += [module.dense for module in (layer.intermediate, layer.output) if hasattr(module, "dense")]
-        found += [linear.weight for linear in linears]
-    return found
 
 
 def cubic(progress: float, final: float) -> float:
@@ -40,7 +29,7 @@ class Sparsify(TrainerCallback):
     """Sets weights to zero after each step, by masks that are renewed now and then. What is zero stays zero."""
 
     def __init__(self, model: Any, final: float) -> None:
-        self.weights, self.final = matrices(model), final
+        self.weights, self.final = [linear.weight for linear in linears_of(model)], final
         self.masks: list[Tensor] = []
 
     def on_optimizer_step(self, args, state, control, **kwargs):

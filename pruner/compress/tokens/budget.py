@@ -46,7 +46,7 @@ def rates_of_shares(shares: Sequence[float] | np.ndarray) -> list[float]:
 def shares_flops(shape: BertShape, lengths: np.ndarray, shares: Sequence[float] | np.ndarray) -> float:
     """FLOPs where each layer retains, after its attention, a share of sentences of ``lengths`` tokens, rounded up."""
     tokens = [lengths, *(np.ceil(lengths * share - 1e-6) for share in shares)]
-    return shape.head(len(lengths)) + sum(shape.layer(layer, *pair) for layer, pair in enumerate(pairwise(tokens)))
+    return shape.ends(lengths) + sum(shape.layer(layer, *pair) for layer, pair in enumerate(pairwise(tokens)))
 
 
 def bisect(too_little: Callable[[float], bool], high: float, steps: int) -> tuple[float, float]:

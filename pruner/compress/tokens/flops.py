@@ -17,7 +17,7 @@ def pruned_flops(shape: Shape, lengths: Sequence[int], kept_counts: Sequence[Seq
     A student's teacher is not run at inference and not counted.
     """
     tokens = [np.asarray(counts, dtype=np.float64) for counts in (lengths, *kept_counts)]
-    total = shape.head(len(lengths))
+    total = shape.ends(tokens[0])
     for layer, (scorer, (entering, kept)) in enumerate(zip(pruning.scorers, pairwise(tokens), strict=True)):
         attends_to_all = scorer is not None and scorer.reads == "attention"
         total += shape.layer(layer, entering if attends_to_all else kept, kept)
