@@ -30,7 +30,8 @@ TABLE = "table text label name dev-table test-table tsv dev-tsv test-tsv "
 FLAGS = {
     "RunBert4Glue": RUN + "bert budget-schedule schedule search-penalty search-reach soft-extract-learning-rate start "
     "target-flops-reduction teacher held-out layers-dropped multi-task-levels ticket-feed-forwards ticket-levels "
-    "width-cost width-reduction",
+    "width-cost width-reduction csr distil-share distil-temperature embedding-rank int8-embeddings layers-trained "
+    "sparsity",
     "RunLstm4Glue": LSTM,
     "RunLstm4Agnews": LSTM,
     "PrepareGlue4Bert": TABLE + "bert cache data download glue-address max-length skip-bad-rows tasks",

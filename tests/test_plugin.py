@@ -192,4 +192,4 @@ def test_a_part_joins_a_chain(run, prepared, monkeypatch):  # noqa: F811
     assert "drop top layers, head, fewer bits" in out
     code, _, err = run("RunBert4Glue", *options[:-1], "fewer-bits.head")
     assert code == 2
-    assert "then what drops tokens, then a precision" in err
+    assert "then zeros, then a precision" in err

@@ -8,6 +8,7 @@ import pytest
 import torch
 from conftest import small_config
 from reference import make_inputs
+from safetensors.torch import load_file
 from test_run import QUICK, prepared, records  # noqa: F401
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
@@ -319,20 +320,19 @@ ALL_TOP = {f"bert.encoder.layer.{n}.attention.self.key.bias" for n in (4, 5)}  #
 def test_they_join_in_one_chain(run, prepared):  # noqa: F811
     chain = "layers-odd.factorised.student.distil-hidden.sparse.int8"
     options = ("--layers-dropped", "2", "--embedding-rank", "8", "--sparsity", "0.9", "--int8-embeddings")
-    methods = f"int8,int8-training,top-layers,distil,{chain}"
+    methods = f"int8,q8bert,top-layers,distil,{chain},layers-odd.distil-attention.sparse.int8-training"
     options += ("--schedule", "0.3,0,0.3,0", "--layers-trained", "0", "--methods", methods, "--save-models", "models")
     code, out, err = run("RunBert4Glue", *QUICK, *options)
     assert code == 0, err
     found = records(prepared / "records/BERT/mrpc")
-    full = found["layers-odd_2.factorised_8.student-emission_0.3-0-0.3-0.distil-hidden.sparse_0.9.int8_seed1"]
+    parts = "layers-odd_2", "factorised_8", "student-emission_0.3-0-0.3-0", "distil-hidden", "sparse_0.9"
+    cell = ".".join((*parts, "int8_embeddings_seed1"))
+    full = found[cell]
     assert full["kept"]["layers"] == [0, 1, 3, 5]
-    assert full["precision"] == {"weights": "int8", "embeddings": True}
+    assert full["precision"] == {"weights": "int8", "embeddings": True, "scheme": "rows"}
     assert full["embedding_rank"] == 8
     assert full["schedule"] == [0.3, 0, 0.3, 0]
-    loaded = PrunedBertForSequenceClassification.from_pretrained(
-        prepared
-        / "models/mrpc/layers-odd_2.factorised_8.student-emission_0.3-0-0.3-0.distil-hidden.sparse_0.9.int8_seed1"
-    )
+    loaded = PrunedBertForSequenceClassification.from_pretrained(prepared / "models/mrpc" / cell)
     weights = weights_of(loaded)
     assert full["parameters"]["pruned"] == sum(x.numel() for x in weights)
     assert full["bytes"]["pruned"] == sum(x.nbytes for x in weights)
@@ -345,12 +345,69 @@ def test_they_join_in_one_chain(run, prepared):  # noqa: F811
     assert not loaded.config.output_hidden_states
     dense_bytes = found["baseline_seed1"]["bytes"]["pruned"]
     assert full["bytes"]["pruned"] < 0.55 * dense_bytes
-    after = found["int8_seed1"]
+    after = found["int8_embeddings_seed1"]
     assert after["loss"] == found["baseline_seed1"]["loss"]  # nothing is trained after the baseline
     assert after["bytes"]["pruned"] < 0.5 * dense_bytes
-    assert found["int8-training_seed1"]["bytes"] == after["bytes"]
+    assert found["q8bert_embeddings_seed1"]["precision"]["scheme"] == "published"
+    assert 0 < found["q8bert_embeddings_seed1"]["bytes"]["pruned"] - after["bytes"]["pruned"] == 36 * 4
+    last = found["layers-odd_2.distil-attention.sparse_0.9.int8-training_embeddings_seed1"]
+    assert last["encoder_sparsity"] == 0.9
+    assert 0 < last["sparsity"] < 0.9
+    kept = load_file(prepared / "models/mrpc/top-layers_0_seed1/model.safetensors")
+    for name, weights in load_file(prepared / "bert/model.safetensors").items():
+        if "encoder" in name or "embeddings" in name:
+            assert torch.equal(kept[f"bert.{name.removeprefix('bert.')}"], weights), name
+    teachers = {record["taught_by"]["sha256"] for record in (full, last, found["distil_seed1"])}
+    assert len(teachers) == 1
+    assert not {"taught_by"} & {*after, *found["top-layers_0_seed1"]}
     assert found["top-layers_0_seed1"]["trainable_parameters"] == 32 * 32 + 32 + 2 * 32 + 2
     assert found["distil_seed1"]["settings"]["structure"] == [
-        {"name": "distil", "share": 0.5, "temperature": 2.0, "hidden": False}
+        {"name": "distil", "share": 0.5, "temperature": 2.0, "states": ""}
     ]
     assert "drop odd layers, factorised embeddings, student of emission" in out
+
+
+def test_settings_that_cannot_be_are_refused(run, prepared):  # noqa: F811
+    for options, line in (
+        (("--methods", "sparse", "--sparsity", "1"), "--sparsity (sparsity): 1.0 is out of range"),
+        (("--methods", "distil", "--distil-share", "1.1"), "--distil-share (distil_share): 1.1 is no share"),
+        (("--methods", "distil", "--distil-temperature", "0"), "--distil-temperature (distil_temperature): 0.0 is out"),
+        (("--methods", "top-layers", "--layers-trained", "7"), "--layers-trained (layers_trained): 7 of 6; use less"),
+        (("--methods", "layers-top.top-layers", "--layers-dropped", "4", "--layers-trained", "3"), "3 of 2; use less"),
+        (("--methods", "factorised", "--embedding-rank", "33"), "--embedding-rank (embedding_rank): 33 is out of"),
+        (("--methods", "int8.sparse"), "then zeros, then a precision"),
+        (("--methods", "int8.q8bert"), "a chain has one of each at most"),
+        (("--methods", "distil.top-layers"), "a chain has one of each at most"),
+    ):
+        code, _, err = run("RunBert4Glue", *QUICK, *options)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert line in err
+    assert not (prepared / "records").exists()
+
+
+@pytest.mark.parametrize("faster", [True, False])
+def test_zeros_are_left_out_where_that_pays(run, prepared, monkeypatch, faster):  # noqa: F811
+    monkeypatch.setattr("pruner.compress.precision.families.csr_speedup", lambda linears: 2.0 if faster else 0.5)
+    options = ("--methods", "sparse", "--sparsity", "0.5,0.9", "--csr", "--save-models", "models")
+    code, _, err = run("RunBert4Glue", *QUICK, *options)
+    assert code == 0, err
+    found = records(prepared / "records/BERT/mrpc")
+    half, most = found["sparse_0.5-csr_seed1"], found["sparse_0.9-csr_seed1"]
+    assert half["csr"] == {"used": False, "speedup": None}
+    assert most["csr"] == {"used": faster, "speedup": 2.0 if faster else 0.5}
+    loaded = PrunedBertForSequenceClassification.from_pretrained(prepared / "models/mrpc/sparse_0.9-csr_seed1")
+    matrices = [linear.weight for linear in linears_of(loaded)]
+    assert all((weight == 0).double().mean().item() == pytest.approx(0.9, abs=1e-3) for weight in matrices)
+    whole = sum(weight.numel() for weight in matrices)
+    left = sum(int((weight != 0).sum()) for weight in matrices)
+    dense, total = found["baseline_seed1"], found["baseline_seed1"]["parameters"]["pruned"]
+    assert most["sparsity"] > half["sparsity"]
+    assert total - whole + left - 2 * 32 * 6 < (1 - most["sparsity"]) * total <= total - whole + left
+    if faster:
+        assert most["parameters"]["pruned"] == total - whole + left
+        rows = sum(len(weight) + 1 for weight in matrices)
+        assert most["bytes"]["pruned"] == 4 * (total - whole + 2 * left + rows)
+        assert most["bytes"]["pruned"] < dense["bytes"]["pruned"]
+    else:
+        assert most["parameters"] == dense["parameters"]
+    assert most["flops"]["reduction"] == 1

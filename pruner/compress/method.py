@@ -58,8 +58,7 @@ class Method(Recipe):
     def cost(self, model: nn.Module, context: Context) -> Cost:
         """Count what the finalized model costs, all that the method needs at inference included."""
         flops = dense_flops(context.backbone.shape(context.task, model), context.dev_lengths)
-        weights = weights_of(model)
-        return Cost(flops, sum(x.numel() for x in weights), sum(x.nbytes for x in (*weights, *places_of(model))))
+        return Cost(flops, *sizes_of(model))
 
     def describe(self, model: nn.Module, context: Context) -> dict:
         """Return the method's own section of the record."""
@@ -85,12 +84,14 @@ def dense_stage(context: Context) -> Stage:
 def weights_of(model: nn.Module) -> list[Tensor]:
     """List a model's parameters, and those that are kept in whole numbers of 8 bits with their scales."""
     whole = [module for module in model.modules() if isinstance(module, Int8)]
-    return [*model.parameters(), *(x for module in whole for x in (module.weight, module.scale))]
+    return [*model.parameters(), *(x for module in whole for x in (module.weight, *module.scales()))]
 
 
-def places_of(model: nn.Module) -> list[Tensor]:
-    """List what tells where weights stand that are kept without the zeros between them."""
-    return [x for module in model.modules() if isinstance(module, CsrLinear) for x in (module.columns, module.rows)]
+def sizes_of(model: nn.Module) -> tuple[int, int]:
+    """Count a model's weights; and their bytes, with those that tell where weights stand between zeros left out."""
+    weights = weights_of(model)
+    places = [x for module in model.modules() if isinstance(module, CsrLinear) for x in (module.columns, module.rows)]
+    return sum(x.numel() for x in weights), sum(x.nbytes for x in (*weights, *places))
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,13 @@ from pruner.models.pretrained import check_finite
 from pruner.report.card import card
 from pruner.report.records import Log, Record, finite, write_record
 from pruner.report.tables import metric_text, one_answer
+from pruner.training.stages import WEIGHTS
 from pruner.training.train import training_device
 from pruner.utils.distributed import is_main
 from pruner.utils.environment import environment
 from pruner.utils.errors import UserError
 from pruner.utils.files import is_there, write_whole
-from pruner.utils.folders import SUMS, check_sums, whole_folder, write_sums
+from pruner.utils.folders import SUMS, check_sums, sha256, whole_folder, write_sums
 
 EXAMPLES = 3  # sentences whose surviving words are in a record; the first is shown too
 
@@ -78,7 +79,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         loss=trained[-1].loss,
         settings=cell.settings(),
         environment=environment(grid.steady),
-        section=method.describe(model, context),
+        section=method.describe(model, context) | taught_by(grid, cell),
     )
     kept = keep_model(grid, model, cell, record)
     size = None if kept is None else sum(path.stat().st_size for path in Path(kept).glob("*.safetensors"))
@@ -91,6 +92,14 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
         if not stage.shared:
             grid.stages.remove(stage)
     return record
+
+
+def taught_by(grid: Grid, cell: Cell) -> dict:
+    """Name whom the cell's model has learned from, if it had a teacher, and the hash of its weights."""
+    teacher = cell.stages[-1].teacher
+    if teacher is None:
+        return {}
+    return {"taught_by": {"stage": teacher.name, "sha256": sha256(grid.stages.folder(teacher) / WEIGHTS)}}
 
 
 def keep_model(grid: Grid, model: nn.Module, cell: Cell, record: Record) -> str | None:

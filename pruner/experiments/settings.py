@@ -29,10 +29,14 @@ RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("learning_rate", "student_learning_rate", "soft_extract_learning_rate", "clip"), (0.0, math.inf)),
     **dict.fromkeys(("target_flops_reduction", "search_reach", "width_reduction"), (1.0, math.inf)),
     "layers_dropped": (1, 100_000),
-    "ticket_feed_forwards": (0, 100_000),
+    **dict.fromkeys(("ticket_feed_forwards", "layers_trained"), (0, 100_000)),
+    "embedding_rank": (1, 100_000),
+    "sparsity": (0.0, 1.0),
+    "distil_temperature": (0.0, math.inf),
 }
 NOT_EMPTY = {"seeds", "target_prune_rate", "batch_sizes", "dtypes"}
 NOT_EMPTY |= {"ticket_levels", "layers_dropped", "width_reduction", "multi_task_levels"}
+NOT_EMPTY |= {"layers_trained", "embedding_rank", "sparsity"}
 
 
 def check_settings(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ task: list[str] | None = None  # the dev sets of prepared tasks
 lengths: list[str] | None = None  # random sentences of 128 tokens, as 128, or of all lengths between, as 16-112
 
 # Pruning
-pruning_methods = ["none", "student", "attention"]  # of BERT, one after the other; none: nothing pruned
+pruning_methods = ["none", "student", "attention"]  # of BERT, in turn; none, int8, torchao-int8: nothing pruned
 pruning_schedule: list[list[float]] = [[0.2]]  # one rate for all layers, or one per layer, as 0.5,0,0; or several such
 kept: list[str] | None = None  # folders of kept models, or of records of smaller ones: these against --weights
 student_widths = [64, 64]  # hidden widths of the students' MLPs; an empty list: linear

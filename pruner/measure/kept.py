@@ -9,6 +9,7 @@ import pandas as pd
 import torch
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.method import sizes_of
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.data.cache import Split
@@ -72,8 +73,8 @@ def measure_kept(args: argparse.Namespace, dense: Any, data: Sequence[tuple[int,
             "method": Path(folder).name,
             "schedule": list(pruning.schedule),
             "flops_reduction": saved,
-            "parameters": [sum(x.numel() for x in one.parameters()) for one in (dense, model)],
-            "bytes": [sum(x.nbytes for x in one.parameters()) for one in (dense, model)],
+            "parameters": [sizes_of(one)[0] for one in (dense, model)],
+            "bytes": [sizes_of(one)[1] for one in (dense, model)],
         }
         rows.append(what | {"efficiency": round(latency["speedup"] / saved, 4)} | latency)
     return rows

@@ -24,6 +24,7 @@ from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
 from pruner.experiments.settings import check_settings, start_run
 from pruner.measure.kept import kept_table, measure_kept
+from pruner.measure.precisions import PRECISIONS, in_precision
 from pruner.measure.training import measure_training, training_table
 from pruner.models.flops import BertShape, dense_flops
 from pruner.models.pretrained import load_model
@@ -58,7 +59,7 @@ def check_arguments(args: argparse.Namespace) -> str:
         raise SettingError("kept", "a kept model is timed against the one that it was made of; give --weights too")
     if not args.pruning_methods:
         raise SettingError("pruning_methods", "the list is empty; leave it out for the usual ones")
-    methods = ["none", *scorer_names("bert")]
+    methods = ["none", *PRECISIONS, *scorer_names("bert")]
     for constant, kind, known in ("task", "task", [*TASKS]), ("pruning_methods", "method", methods):
         for name in getattr(args, constant) or ():
             if name not in known:
@@ -116,21 +117,23 @@ def measure(args: argparse.Namespace, device: str) -> list[dict]:
     data = [(size, name, sentences(name, size)) for size in args.batch_sizes for name in args.task or args.lengths]
     if args.kept:
         return measure_kept(args, model.unpruned_twin(), data, MOST_BATCHES)
-    pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method != "none"]
-    unpruned = [("none", (0.0,) * depth)] if "none" in args.pruning_methods else []
+    whole = [method for method in args.pruning_methods if method == "none" or method in PRECISIONS]
+    pruned = [(method, rates) for rates in schedules for method in args.pruning_methods if method not in whole]
+    unpruned = [(method, (0.0,) * depth) for method in whole]
     cells = [(dtype, *source, *cell) for dtype in args.dtypes for source in data for cell in unpruned + pruned]
     collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
     no_counts = torch.zeros(config.vocab_size, dtype=torch.int64)
     rows = []
     for dtype, batch_size, name, split, method, rates in Progress(cells, unit="row"):
         # Where all rates are 0 no method is asked.
-        methods = "student" if method == "none" else method
+        methods = "student" if method in whole else method
         model.set_pruning(rates, methods, token_counts=no_counts, student_widths=args.student_widths)
         lengths = split.lengths.tolist()
         flops = pruned_flops(shape, lengths, keep_counts(lengths, rates), model.pruning)
         saved = round(dense_flops(shape, lengths) / flops, 4)
         timing = getattr(torch, dtype), args.repeats, MOST_BATCHES
-        latency = measure_latency(model.unpruned_twin(), model, split, batch_size, collates, *timing)
+        timed = in_precision(model, method, timing[0]) if method in PRECISIONS else model
+        latency = measure_latency(model.unpruned_twin(), timed, split, batch_size, collates, *timing)
         what = {"data": name, "method": method, "schedule": list(rates), "flops_reduction": saved}
         rows.append(what | {"efficiency": round(latency["speedup"] / saved, 4)} | latency)
     return rows

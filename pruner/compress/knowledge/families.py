@@ -42,6 +42,11 @@ class Distil(Part):
     def title(self) -> str:
         return {"": "distilled", "hidden": "distilled by states", "attention": "distilled by attention"}[self.states]
 
+    def check(self, context: Context, layers: int) -> int:
+        if not 0 <= self.share <= 1:
+            raise SettingError("distil_share", f"{self.share:g} is no share of the loss; use 0 to 1")
+        return layers
+
     def prepare(self, model: Any, context: Context, told: dict) -> Any:
         model.config.output_hidden_states = bool(self.states)
         return model

@@ -62,9 +62,13 @@ class Int8(nn.Module):
         self.register_buffer("scale", torch.ones(rows))
         self.register_buffer("cast", torch.zeros(()), persistent=False)  # has the dtype that the model is cast to
 
+    def scales(self) -> list[Tensor]:
+        """List what its whole numbers, and those that enter, are multiplied by."""
+        return [x for name, x in self.named_buffers(recurse=False) if name.endswith("scale")]
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Keep the scales in float32, whatever the model is cast to."""
-        before = {name: x for name, x in self._buffers.items() if "scale" in name and x is not None}
+        before = {name: x for name, x in self.named_buffers(recurse=False) if name.endswith("scale")}
         super()._apply(fn, recurse)
         for name, scale in before.items():
             if not scale.is_meta and not self.weight.is_meta:

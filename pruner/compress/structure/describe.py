@@ -18,7 +18,7 @@ def describe_structure(model: Any, context: Context) -> dict:
         "heads": [list(heads) for heads in structure.heads],
         "neurons": [len(neurons) for neurons in structure.neurons],
     }
-    scales = sum(module.scale.numel() for module in model.modules() if isinstance(module, Int8))
+    scales = sum(x.numel() for module in model.modules() if isinstance(module, Int8) for x in module.scales())
     students = sum(map(Tensor.numel, model.students.parameters()))
     left, total = (
         sum(map(Tensor.numel, weights_of(model))) - students - scales,
