@@ -8,6 +8,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers.pytorch_utils import prune_linear_layer
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.precision.factorised import factorise
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import Pruning, make_pruning
 from pruner.compress.tokens.scores import scorer_names
@@ -80,6 +81,15 @@ def test_a_shrunk_model(model, methods):
     pruned.set_pruning(schedule, methods or "student", token_counts=torch.zeros(model.config.vocab_size))
     counts = keep_counts([LENGTH], schedule)
     assert pruned_flops(shape, [LENGTH], counts, pruned.pruning) == counted(pruned)
+
+
+def test_a_factorised_embedding_is_widened_for_every_token(model):
+    factorise(model, 8)
+    model.set_pruning([0.6, 0, 0, 0, 0, 0], "tail")
+    counts, shape = keep_counts([LENGTH], [0.6, 0, 0, 0, 0, 0]), BertShape.of_model(model)
+    assert shape == BertShape.of(model.config)
+    assert pruned_flops(shape, [LENGTH], counts, model.pruning) == counted(model)
+    assert dense_flops(shape, [LENGTH]) == counted(model.unpruned_twin())
 
 
 @pytest.mark.parametrize("method", scorer_names("bert"))

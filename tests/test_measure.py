@@ -1,6 +1,7 @@
 """python -m pruner.measure, and what it measures."""
 
 import json
+import sys
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,8 @@ from test_report import make, put, ticket
 from transformers import BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.precision.int8 import Int8Linear
+from pruner.compress.precision.linears import linears_of
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.data.cache import Split
 from pruner.data.collate import BertCollator
@@ -20,6 +23,7 @@ from pruner.data.tokenizer import load_tokenizer
 from pruner.evaluation import latency
 from pruner.evaluation.latency import measure_latency
 from pruner.measure import training
+from pruner.measure.precisions import in_precision
 from pruner.measure.speed import random_sentences
 from pruner.models.packed_bert import PackedBert
 from pruner.training.trainer import TrainSettings
@@ -53,6 +57,24 @@ def test_a_table_and_a_file(run, tmp_path):
     for row in rows:
         assert row["flops_reduction"] == 1 if row["method"] == "none" else row["flops_reduction"] > 1.2
     assert {"cpu", "threads", "torch", "steady_allocator"} <= set(result["environment"])
+
+
+def test_eight_bits_beside_floating_point(run, tmp_path, monkeypatch):
+    arguments = ("--random", "2x64", "--lengths", "9", "--schedule", "0.5", "--repeats", "1", "--json", "times.json")
+    code, _, err = run(MEASURE, *arguments, "--methods", "int8,tail", "--dtypes", "float32,bfloat16")
+    assert code == 0, err
+    rows = json.loads(Path("times.json").read_text("utf-8"))["rows"]
+    assert [(row["method"], row["schedule"]) for row in rows] == [("int8", [0, 0]), ("tail", [0.5, 0.5])] * 2
+    assert [row["flops_reduction"] == 1 for row in rows] == [True, False] * 2
+    model = PrunedBertForSequenceClassification(small_config()).eval()
+    rounded = in_precision(model, "int8", torch.bfloat16)
+    assert [type(linear) for linear in linears_of(model)] == [torch.nn.Linear] * 36
+    assert [type(linear) for linear in linears_of(rounded)] == [Int8Linear] * 36
+    assert rounded.classifier.weight.dtype == torch.bfloat16
+    monkeypatch.setitem(sys.modules, "torchao", None)
+    code, _, err = run(MEASURE, *arguments, "--methods", "torchao-int8")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "torchao-int8 needs torchao" in err
 
 
 def test_a_prepared_task(run, tmp_path):

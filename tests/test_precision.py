@@ -92,6 +92,17 @@ def test_zeros_are_left_out_and_nothing_else_changes(model, tmp_path, dtype):
     assert [int((x.weight != 0).sum()) > 0 for x in linears_of(rounded)] == [n > 0 for n in nonzeros]
 
 
+@pytest.mark.parametrize("change", [to_int8, to_csr, lambda model: factorise(model, 8)])
+def test_the_unpruned_twin_has_the_same_layers(model, change):
+    change(model).set_pruning([0, 0.5, 0], "attention")
+    inputs = make_inputs(LENGTHS, model.config.vocab_size)
+    twin = model.unpruned_twin()
+    assert type(twin) is BertForSequenceClassification
+    assert not torch.allclose(logits(model, inputs), logits(twin, inputs), atol=1e-4)
+    model.set_pruning([0, 0, 0], "attention")
+    assert torch.allclose(logits(model, inputs), logits(twin, inputs), atol=1e-5)
+
+
 def test_nonzeros_that_cannot_be_are_refused():
     for counts, line in (
         ([1, 2], "nonzeros .* are not those of the layers"),
