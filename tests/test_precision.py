@@ -331,7 +331,7 @@ ALL_TOP = {f"bert.encoder.layer.{n}.attention.self.key.bias" for n in (4, 5)}  #
 def test_they_join_in_one_chain(run, prepared):  # noqa: F811
     chain = "layers-odd.factorised.student.distil-hidden.sparse.int8"
     options = ("--layers-dropped", "2", "--embedding-rank", "8", "--sparsity", "0.9", "--int8-embeddings")
-    methods = f"int8,q8bert,top-layers,distil,{chain},layers-odd.distil-attention.sparse.int8-training"
+    methods = f"bfloat16,int8,q8bert,top-layers,distil,{chain},layers-odd.distil-attention.sparse.int8-training"
     options += ("--schedule", "0.3,0,0.3,0", "--layers-trained", "0", "--methods", methods, "--save-models", "models")
     code, out, err = run("RunBert4Glue", *QUICK, *options)
     assert code == 0, err
@@ -356,6 +356,11 @@ def test_they_join_in_one_chain(run, prepared):  # noqa: F811
     assert not loaded.config.output_hidden_states
     dense_bytes = found["baseline_seed1"]["bytes"]["pruned"]
     assert full["bytes"]["pruned"] < 0.55 * dense_bytes
+    half = found["bfloat16_seed1"]
+    assert half["precision"] == {"weights": "bfloat16"}
+    assert 2 * half["bytes"]["pruned"] == dense_bytes
+    loaded = PrunedBertForSequenceClassification.from_pretrained(prepared / "models/mrpc/bfloat16_seed1")
+    assert {x.dtype for x in loaded.parameters()} == {torch.bfloat16}
     after = found["int8_embeddings_seed1"]
     assert after["loss"] == found["baseline_seed1"]["loss"]  # nothing is trained after the baseline
     assert after["bytes"]["pruned"] < 0.5 * dense_bytes

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+
 from pruner.compress.chain import EMBEDDINGS, PRECISION, ZEROS, Part, register_part
 from pruner.compress.method import weights_of
 from pruner.compress.precision.csr import CsrLinear, csr_speedup, to_csr
@@ -57,6 +59,21 @@ class RoundedWeights(Part):
 
     def describe(self, model: Any, context: Context) -> dict:
         return {"precision": model.config.precision}
+
+
+@dataclass(frozen=True)
+class Bfloat16(Part):
+    """Keep and compute the model in bfloat16."""
+
+    name = title = "bfloat16"
+    place = PRECISION
+    variant = level = ""
+
+    def finalize(self, model: Any, context: Context) -> Any:
+        return model.to(torch.bfloat16)
+
+    def describe(self, model: Any, context: Context) -> dict:
+        return {"precision": {"weights": self.name}}
 
 
 @dataclass(frozen=True)
@@ -139,5 +156,6 @@ def int8(scheme: Scheme | None, options: Namespace) -> Sequence[Part]:
 
 register_part("factorised", EMBEDDINGS, lambda options: [Factorised(rank) for rank in options.embedding_rank])
 register_part("sparse", ZEROS, lambda options: [Zeros(share, options.csr) for share in options.sparsity])
+register_part("bfloat16", PRECISION, lambda options: [Bfloat16()])
 for scheme, name in NAMES.items():
     register_part(name, PRECISION, partial(int8, scheme))
