@@ -182,6 +182,8 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),
     "speed 64_128_256_512_cpu": partial(of_speed, "64_128_256_512_cpu"),
     "speed kept_sst-2_cpu": lambda: kept_table(speed("kept_sst-2_cpu")["rows"]),
+    "speed int8_sst-2_cpu": partial(of_speed, "int8_sst-2_cpu"),
+    "speed int8_16-112_cpu": partial(of_speed, "int8_16-112_cpu"),
     "speed training_sst-2_mrpc_cpu": partial(of_training, "training_sst-2_mrpc_cpu"),
     "lstm 0.9": partial(lstm_at, (0, 0.9)),  # the baseline's rate is 0
     "lstm curve": lstm_rates,

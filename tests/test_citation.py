@@ -1,4 +1,4 @@
-"""CITATION.cff and the front page name the same papers; whatever is called published is in one of them."""
+"""CITATION.cff and the READMEs name the same papers; whatever is called published is in one of them."""
 
 import re
 
@@ -11,6 +11,8 @@ from pruner import __version__
 
 FRONT = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
 SECTION = FRONT[FRONT.index("## From these papers") : FRONT.index("## Use it on your own model")]
+PRUNER = " ".join((ROOT / "pruner" / "README.md").read_text(encoding="utf-8").split())
+PAPERS = PRUNER[PRUNER.index("## Papers") : PRUNER.index("## Work on it")]
 CITATION = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
 
 
@@ -25,14 +27,14 @@ def test_the_citation_has_what_its_format_demands():
 
 
 @pytest.mark.parametrize("reference", CITATION["references"], ids=lambda reference: reference["title"].split(":")[0])
-def test_a_reference_stands_on_the_front_page(reference):
-    shown = re.sub(r"[\[\]]", "", SECTION)
+def test_a_reference_stands_in_a_readme(reference):
+    shown = re.sub(r"[\[\]]", "", SECTION + PAPERS)
     assert f'"{reference["title"]}"' in shown
     assert str(reference["year"]) in shown
     for author in reference["authors"]:
         assert author.get("family-names", "no author named") in shown
     for link in (reference["url"], reference.get("repository-code", "")):
-        assert link in FRONT
+        assert link in FRONT + PAPERS
 
 
 def test_the_papers_stand_in_the_first_screens():

@@ -127,6 +127,20 @@ def test_the_clock_is_what_the_text_says():
     check_says(SPEED, f"CoLA's have 12, and it is {min(found['cola'])} to {max(found['cola'])}")
 
 
+def test_eight_bits_are_as_fast_as_the_text_says():
+    small, large = (speed(name)["rows"] for name in ("int8_sst-2_cpu", "int8_16-112_cpu"))
+    rows = {(len(row["schedule"]), row["dtype"], row["batch_size"], row["method"]): row for row in (*small, *large)}
+    at = [f"{rows[layers, 'float32', size, 'int8']['speedup']:.2f}" for layers, size in ((6, 1), (6, 32), (12, 32))]
+    text = f"{at[0]} times as fast in 8 bits at batch 1 and {at[1]} at batch 32, at BERT-Base's sizes {at[2]}"
+    check_says(SPEED, text)
+    own = [key for key in rows if key[-1] == "int8"]
+    longer = [rows[*key[:-1], "torchao-int8"]["pruned_ms"] / rows[key]["pruned_ms"] for key in own]
+    check_says(SPEED, f"layers take {min(longer):.2f} to {max(longer):.2f} times as long as ours")
+    for layers, size in ((6, 32), (12, 32)):
+        whole, half = (rows[layers, dtype, size, "int8"]["pruned_ms"] for dtype in ("float32", "bfloat16"))
+        assert whole < half
+
+
 def test_trainings_are_as_fast_as_the_text_says():
     rows = speed("training_sst-2_mrpc_cpu")["rows"]
     ours = {(row["data"], row["dtype"]): row["speedup"] for row in rows if row["training"] == "packed"}
@@ -427,7 +441,7 @@ def test_a_fine_tuned_bert_is_pruned_and_served_in_six_lines(tmp_path, monkeypat
     config = small_config(num_hidden_layers=12, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
     BertForSequenceClassification(config).save_pretrained(tmp_path / "my-bert")
     monkeypatch.chdir(tmp_path)
-    code, training = examples(FRONT)
+    (code,), (training,) = examples(FRONT), (one for one in examples(PRUNER) if "Trainer(" in one)
     assert len(list(filter(None, code.splitlines()))) == 6
     names: dict = {}
     exec(compile(code, "README.md", "exec"), names)
@@ -481,7 +495,8 @@ def test_heads_are_removed_as_described(tmp_path, monkeypatch):
     ids = torch.randint(5, 20, (4, 7))
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": torch.zeros_like(ids)}
     names: dict = {"batches": [batch | {"labels": torch.tensor([0, 1, 0, 1])}]}
-    exec(compile(examples(PRUNER)[2], "pruner/README.md", "exec"), names)
+    (code,) = (one for one in examples(PRUNER) if "winning_heads" in one)
+    exec(compile(code, "pruner/README.md", "exec"), names)
     loaded = PrunedBertForSequenceClassification.from_pretrained("my-smaller-bert").eval()
     heads = winning_heads(names["scores"].heads, 4)
     assert [layer.attention.self.num_attention_heads for layer in loaded.bert.encoder.layer] == heads.sum(1).tolist()
