@@ -122,6 +122,15 @@ def lstm_demo(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_its_cache_may_lie_elsewhere(run):
+    code, out, err = run("RunBert4Glue", "--demo", "--cache", "elsewhere", "--dry-run")
+    assert code == 0, err
+    assert "elsewhere/stages/" in out
+    code, _, err = run("RunBert4Glue", "--demo", "--cache", "elsewhere", "--bert", "nowhere", "--dry-run")
+    assert code == 2
+    assert "nowhere" in err
+
+
 def test_an_lstm_finds_the_words_too(lstm_demo):
     scores = {method: record["metrics"]["accuracy"] for method, record in lstm_demo[1].items()}
     assert scores["baseline"] > 0.97

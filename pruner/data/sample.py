@@ -61,6 +61,9 @@ SAMPLE = Task(
 )
 
 
+BERT = "bert"  # its folder in the cache
+
+
 def make_demo(folder: Path) -> None:
     """Write the sample task's cache and ``bert``, a small, untrained BERT, into ``folder``."""
     import torch  # in here, since all scripts import this module for its task
@@ -68,7 +71,7 @@ def make_demo(folder: Path) -> None:
 
     from pruner.utils.distributed import locked
 
-    bert = folder / "bert"
+    bert = folder / BERT
     with locked(bert, print):
         if bert.is_dir() and cache_path(folder, SAMPLE.name).is_file():
             return  # another run may be reading it

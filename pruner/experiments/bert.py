@@ -27,6 +27,8 @@ def run_bert(options: Namespace) -> None:
     cache_folder = Path(options.cache)
     if options.demo:
         from_main(lambda: sample.make_demo(cache_folder))
+        if "bert" not in options.given:
+            options.bert = (cache_folder / sample.BERT).as_posix()  # where it is, whatever --cache says
     folder = bert_folder(options.bert)
     config, tokenizer = check_bert(options.bert, folder), load_tokenizer(folder, max_length=128)
     backbone = BertBackbone(options.bert, weights_fingerprint(options.bert), config, tokenizer)
