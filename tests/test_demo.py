@@ -121,7 +121,6 @@ def lstm_demo(tmp_path_factory):
     return outputs, {record["method"]: record for record in found}
 
 
-@pytest.mark.slow
 def test_its_cache_may_lie_elsewhere(run):
     code, out, err = run("RunBert4Glue", "--demo", "--cache", "elsewhere", "--dry-run")
     assert code == 0, err
@@ -131,6 +130,7 @@ def test_its_cache_may_lie_elsewhere(run):
     assert "nowhere" in err
 
 
+@pytest.mark.slow
 def test_an_lstm_finds_the_words_too(lstm_demo):
     scores = {method: record["metrics"]["accuracy"] for method, record in lstm_demo[1].items()}
     assert scores["baseline"] > 0.97
