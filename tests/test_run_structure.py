@@ -22,7 +22,7 @@ from pruner.compress.structure.shrink import Structure, shrink
 from pruner.training import stages
 from pruner.training.trainer import PruningTrainer
 
-ORDER = "a chain has one of each at most, in this order: layers, then width or a ticket, then what drops tokens"
+ORDER = "a chain has one of each at most, in this order: layers, then width or a ticket, then smaller embeddings"
 TICKETS = ("--ticket-levels", "30,60")
 METHODS = (
     "winning-ticket,random-ticket,losing-ticket,layers-top,layers-contribution,layers-loss,width,width-untrained,"

@@ -248,9 +248,8 @@ def chain_methods(name: str, options: Namespace, context: Context) -> list[Metho
     tokens = [part for part in names if part not in PARTS]
     places = [PARTS[part][0] if part in PARTS else TOKENS for part in names]
     if len(tokens) > 1 or places != sorted({*places}):
-        used = {TOKENS, *(place for place, _ in PARTS.values())}
-        order = ", then ".join(called for place, called in enumerate(PLACES) if place in used)
-        raise SettingError("pruning_methods", f"{name!r}: a chain has one of each at most, in this order: {order}")
+        order = f"in this order: {', then '.join(PLACES)}"
+        raise SettingError("pruning_methods", f"{name!r}: a chain has one of each at most, {order}")
     made: list[Method] = []
     for mixture in product(*(PARTS[part][1](options) for part in names if part in PARTS)):
         depth = context.backbone.model_config(context.task).num_hidden_layers
