@@ -30,14 +30,16 @@ multi_task_levels = [10.0]  # of multi-task-tickets: the ticket_levels of the ta
 layers_dropped = [1, 2, 3]  # of layers-top and the like: how many layers leave
 width_reduction = [1.5, 2.0]  # of width: budgets, by which factor heads and neurons that leave reduce the cost
 width_cost: Literal["flops", "parameters"] = "flops"  # what that cost is: of the model, or parameters of its encoder
+held_out: float | None = None  # share of the training rows by which a level is chosen; None: 0.1 with several levels
+
+# Bits, teachers and zeros
+embedding_rank = [128]  # of factorised: numbers that stand for a word
+distil_share = 0.5  # of distil and the like: how much of the loss is the teacher's
+distil_temperature = 2.0  # by which its logits, and the model's own, are divided
 layers_trained = [2]  # of top-layers: how many are trained below the classifier; 0: none
 sparsity = [0.8, 0.9, 0.95]  # of sparse: share of the encoder's weights that become zero
 csr = False  # of sparse: with 90 % zeros or more, leave them out on a CPU, where that is faster
-embedding_rank = [128]  # of factorised: numbers that stand for a word
-distil_share = 0.5  # of distil: how much of the loss is the teacher's
-distil_temperature = 2.0  # by which its logits, and the model's own, are divided
 int8_embeddings = False  # of int8: word vectors too, which are half of a small model
-held_out: float | None = None  # share of the training rows by which a level is chosen; None: 0.1 with several levels
 
 # Training
 seeds = [1]  # one fine-tuning per task, method and seed

@@ -25,7 +25,7 @@ from pruner.report.figure_data import averaged
 from pruner.report.figures import PANEL, Chart, draw
 from pruner.report.kept_map import draw_maps, kept_maps
 from pruner.report.records import Record
-from pruner.report.tables import WAYS, markdown, method_order, ordered, summary, to_frame
+from pruner.report.tables import WAYS, average, markdown, mean_text, method_order, ordered, summary, to_frame
 from pruner.survivors.kept import Survivors
 from pruner.survivors.picture import draw_survivors
 from pruner.utils.errors import UserError
@@ -159,6 +159,33 @@ def tickets_at_a_glance() -> pd.DataFrame:
     return by_number(records, "without {:g} % of heads (2.1x)")
 
 
+def precision_records() -> pd.DataFrame:
+    """Read what bits, teachers and zeros do, and tokens at 2x beside."""
+    paths = sorted(PUBLISHED.glob("precision/*/*/record.json"))
+    frame = to_frame([Record.from_json(json.loads(path.read_text("utf-8"))) for path in paths])
+    return frame.sort_values(["flops.reduction", "bytes.pruned"], ascending=[True, False], kind="stable")
+
+
+def precisions() -> pd.DataFrame:
+    """Make a row for each model: what it scores on each task and loses, its work and its bytes."""
+    rows = []
+    for (title, variant), cells in precision_records().groupby(["title", "variant"], sort=False):
+        by_task = {f"{task} ({of['metric'].iloc[0]})": of for task, of in cells.groupby("task")}
+        rows.append(
+            {"model": title if variant == title else f"{title}, {variant}"}
+            | {
+                name: f"{mean_text(of['score'])}" + (f" ({of['lost'].mean():+.1f})" if of["pruned"].all() else "")
+                for name, of in by_task.items()
+            }
+            | {
+                "FLOPs": f"{cells['flops.reduction'].mean():.2f}x",
+                "MB": f"{cells['bytes.pruned'].mean() / 1e6:.1f}",
+                "zeros": average(100 * cells["sparsity"], "{:.0f}%") if "sparsity" in cells else "",
+            }
+        )
+    return pd.DataFrame(rows).fillna("")
+
+
 def several_tasks() -> pd.DataFrame:
     records = published("multi-task/*/*", ("mrpc", "cola", "sst-2"), ("baseline", "multi-task", "multi-task-tickets"))
     return summary(records, differences=True).drop(columns=["speed-up", "tokens not computed"])
@@ -177,6 +204,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "layers": fewer_layers,
     "width": widths,
     "multi-task": several_tasks,
+    "precision": precisions,
     "soft-extract": lambda: budget_table(published("soft-extract/*/a*", ("mrpc", "sst-2"))),
     "speed mrpc_sst-2_cola_cpu": partial(of_speed, "mrpc_sst-2_cola_cpu"),
     "speed mrpc_sst-2_cpu": partial(of_speed, "mrpc_sst-2_cpu"),

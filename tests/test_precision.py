@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.knowledge.families import Distil
 from pruner.compress.knowledge.frozen import OnFeatures, freeze, reads_features, trainable
 from pruner.compress.knowledge.states import States
 from pruner.compress.method import weights_of
@@ -427,3 +428,9 @@ def test_zeros_are_left_out_where_that_pays(run, prepared, monkeypatch, faster):
     else:
         assert most["parameters"] == dense["parameters"]
     assert most["flops"]["reduction"] == 1
+
+
+def test_the_usual_teacher_has_no_numbers_in_its_name():
+    usual, control = Distil(0.5, 2.0), Distil(0.0, 2.0, "hidden")
+    assert (usual.level, usual.variant) == ("", "")
+    assert (control.level, control.variant) == ("0-2", "teacher's share 0, temperature 2")

@@ -30,7 +30,6 @@ class Distil(Part):
     states: Literal["", "hidden", "attention"] = ""  # attention: both (TinyBERT, Jiao et al. 2020)
 
     place = TRAINING
-    variant = level = ""
     start = "finetuned"
     taught = True
 
@@ -41,6 +40,18 @@ class Distil(Part):
     @property
     def title(self) -> str:
         return {"": "distilled", "hidden": "distilled by states", "attention": "distilled by attention"}[self.states]
+
+    @property
+    def usual(self) -> bool:
+        return Distillation(self.share, self.temperature) == Distillation()
+
+    @property
+    def variant(self) -> str:
+        return "" if self.usual else f"teacher's share {self.share:g}, temperature {self.temperature:g}"
+
+    @property
+    def level(self) -> str:
+        return "" if self.usual else f"{self.share:g}-{self.temperature:g}"
 
     def check(self, context: Context, layers: int) -> int:
         if not 0 <= self.share <= 1:
@@ -84,7 +95,7 @@ class Frozen(Part):
 
     @property
     def variant(self) -> str:
-        return f"{self.layers} layers" if self.layers else "classifier alone"
+        return f"{self.layers} layer{'s' * (self.layers > 1)}" if self.layers else "classifier alone"
 
     @property
     def level(self) -> str:
