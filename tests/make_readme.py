@@ -171,8 +171,10 @@ def precisions() -> pd.DataFrame:
     rows = []
     for (title, variant), cells in precision_records().groupby(["title", "variant"], sort=False):
         by_task = {f"{task} ({of['metric'].iloc[0]})": of for task, of in cells.groupby("task")}
+        names = [f"`{cells['method'].iloc[0]}`", variant, "embeddings too" if "embeddings too" in title else ""]
         rows.append(
-            {"model": title if variant == title else f"{title}, {variant}"}
+            {"model": ", ".join(name for name in names if name and name != title)}
+            | dict.fromkeys(("cola (mcc)", "sst-2 (accuracy)"), "")
             | {
                 name: f"{mean_text(of['score'])}" + (f" ({of['lost'].mean():+.1f})" if of["pruned"].all() else "")
                 for name, of in by_task.items()

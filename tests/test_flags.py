@@ -96,7 +96,15 @@ def test_a_switch_has_two_ways(run):
 
 def test_help_is_in_groups(run):
     out = run("RunBert4Glue", "--help")[1]
-    titles = ["Data and model", "Pruning", "Width and depth", "Training", "Output", "What to run"]
+    titles = [
+        "Data and model",
+        "Pruning",
+        "Width and depth",
+        "Bits, teachers and zeros",
+        "Training",
+        "Output",
+        "What to run",
+    ]
     assert re.findall(r"^(\w.*):$", out, re.MULTILINE) == ["options", *titles]
     assert out.index("Training:") < out.index("--epochs") < out.index("Output:")
     assert "--count {real,padded}" in out
