@@ -260,6 +260,8 @@ def test_bits_teachers_and_zeros_do_what_the_text_says():
 
     whole = of("int8 int8, embeddings too")
     check_says(RESULTS, f"a quarter of the bytes and {whole[0]} on SST-2 and {whole[1]} on CoLA")
+    check_says(FRONT, "`attention` at 2x scores {} on SST-2 and {} on CoLA".format(*of("attention.distil-hidden")))
+    check_says(FRONT, f"with a quarter of the bytes, {whole[0]} and {whole[1]}")
     check_says(RESULTS, "no better ({}, {}).".format(*of("int8-training")))
     check_says(RESULTS, "loses {} and {}. Q8BERT".format(*(x[1:] for x in of("q8bert"))))
     check_says(RESULTS, f"lose {of('attention learned')[0][1:]} points on SST-2 without it")
