@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, BertForSequenceClas
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.knowledge.families import Distil
-from pruner.compress.knowledge.frozen import OnFeatures, freeze, reads_features, trainable
+from pruner.compress.knowledge.frozen import freeze, on_features, reads_features, trainable
 from pruner.compress.knowledge.states import States
 from pruner.compress.method import weights_of
 from pruner.compress.precision.csr import CsrLinear, csr_speedup, to_csr
@@ -279,7 +279,7 @@ def test_what_is_encoded_once_trains_as_if_it_were_encoded_each_time():
     second, inputs = copy.deepcopy(first), make_inputs(LENGTHS, first.config.vocab_size) | {"lengths": LENGTHS}
     assert reads_features(first)
     assert not reads_features(PrunedBertForSequenceClassification.from_unpruned(freeze(dense(), 1)))
-    cached, calls = OnFeatures(second), []
+    cached, calls = on_features(second), []
     second.bert.encoder.layer[0].register_forward_hook(lambda *_: calls.append(1))
     second.bert.embeddings.register_forward_hook(lambda *_: calls.append(1))
     labels = torch.tensor([0, 1, 2, 0])

@@ -33,9 +33,13 @@ class PackedBert(BertForSequenceClassification):
         labels: Tensor | None = None,
     ) -> SequenceClassifierOutput:
         """Classify sentences [B, L] with padding on the right; B real ``lengths`` take the place of the mask."""
-        logits = classify(self, encode(self.bert, input_ids, lengths, token_type_ids))
+        logits = classify(self, self.features(input_ids, lengths, token_type_ids))
         loss = None if labels is None else task_loss(logits, labels, self.config)
         return SequenceClassifierOutput(loss=loss, logits=logits)
+
+    def features(self, ids: Tensor, lengths: Sequence[int], types: Tensor | None = None) -> Tensor:
+        """Return what the pooler reads: ids and types [B, L], B real lengths -> [B, D]"""
+        return encode(self.bert, ids, lengths, types)
 
 
 def packed(model: BertForSequenceClassification) -> PackedBert:

@@ -10,7 +10,7 @@ from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.chain import TRAINING, Part, register_part
-from pruner.compress.knowledge.frozen import OnFeatures, freeze, reads_features, trainable
+from pruner.compress.knowledge.frozen import freeze, on_features, reads_features, trainable
 from pruner.compress.knowledge.states import States
 from pruner.training.context import Context
 from pruner.training.distillation import Distillation, Loss
@@ -82,16 +82,8 @@ class Frozen(Part):
 
     layers: int
 
-    place = TRAINING
+    name, title, place = "top-layers", "trained at the top", TRAINING
     start = "pretrained"
-
-    @property
-    def name(self) -> str:
-        return "top-layers"
-
-    @property
-    def title(self) -> str:
-        return "trained at the top"
 
     @property
     def variant(self) -> str:
@@ -112,7 +104,7 @@ class Frozen(Part):
         return model
 
     def additions(self, model: Any, context: Context) -> Additions:
-        return Additions(trained=OnFeatures if reads_features(model) else None)
+        return Additions(trained=on_features if reads_features(model) else None)
 
     def describe(self, model: Any, context: Context) -> dict:
         return {"trainable_parameters": model.trainable_parameters}

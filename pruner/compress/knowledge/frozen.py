@@ -1,14 +1,14 @@
 """Training of the top of a BERT alone; what is frozen has no gradients and no dropout."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import SequenceClassifierOutput
 
-from pruner.models.bert_layers import classify, layers_of, task_loss
-from pruner.models.packed_bert import encode
+from pruner.models.bert_layers import layers_of
+from pruner.models.packed_bert import PackedBert
 
 
 def freeze(model: Any, top: int) -> Any:
@@ -33,35 +33,20 @@ def reads_features(model: Any) -> bool:
     return frozen and not any(model.pruning.scorers)
 
 
-class OnFeatures(nn.Module):
+class OnFeatures(PackedBert):
     """A BERT classifier with a frozen encoder, for training: each sentence is encoded once, and its [CLS] remembered.
 
-    What is remembered is 4 * D bytes a sentence, and is forgotten when a weight of the encoder changes.
+    What is remembered is 4 * D bytes a sentence, and is forgotten when a weight of the encoder changes. Made by
+    ``on_features``.
     """
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-        self._known: dict[bytes, Tensor] = {}
-        self._seen: int | None = None
-
-    def forward(
-        self,
-        input_ids: Tensor,
-        lengths: Sequence[int],
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-    ) -> SequenceClassifierOutput:
-        """Classify sentences [B, L] with padding on the right, of B real ``lengths``."""
-        logits = classify(self.model, self.features(input_ids, lengths, token_type_ids))
-        loss = None if labels is None else task_loss(logits, labels, self.config)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+    _known: dict[bytes, Tensor]
+    _seen: int
 
     @torch.no_grad()
     def features(self, ids: Tensor, lengths: Sequence[int], types: Tensor | None = None) -> Tensor:
         """Return what the pooler reads: ids and types [B, L], B real lengths -> [B, D]"""
-        version = sum(x._version for x in self.model.bert.parameters() if not x.requires_grad)
+        version = sum(x._version for x in self.bert.parameters() if not x.requires_grad)
         if version != self._seen:
             self._known.clear()
             self._seen = version
@@ -71,6 +56,14 @@ class OnFeatures(nn.Module):
         new = [row for row, key in enumerate(keys) if key not in self._known]
         if new:
             own = [lengths[row] for row in new]
-            found = encode(self.model.bert, ids[new, : max(own)], own, of_types[new, : max(own)])
+            found = super().features(ids[new, : max(own)], own, of_types[new, : max(own)])
             self._known |= {keys[row]: x for row, x in zip(new, found.float().cpu(), strict=True)}
         return torch.stack([self._known[key] for key in keys]).to(ids.device)
+
+
+def on_features(model: Any) -> OnFeatures:
+    """Return a model of the same modules, which is trained in place of ``model`` and trains it so."""
+    twin = copy.copy(model)
+    twin.__class__, twin._known, twin._seen = OnFeatures, {}, -1
+    assert isinstance(twin, OnFeatures)
+    return twin
