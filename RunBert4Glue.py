@@ -17,6 +17,7 @@ target_flops_reduction: list[float] | None = None  # a budget in its place, as 2
 budget_schedule: Literal["learned", "uniform", "first", "soft-extract"] = "learned"  # how a budget is met
 search_penalty: float | None = None  # or, without a budget, PoWER-BERT's search by its lambda (its paper: 1e-4 to 7e-3)
 search_reach: float = 4.0  # the largest budget that a search or a training with sampled schedules serves
+calibration_texts = 512  # of calibrated: training rows, without labels, by which it is chosen what leaves
 soft_extract_learning_rate = 3e-3  # of PoWER-BERT's search (published: 1e-4 to 1e-2)
 start: Literal["pretrained", "finetuned", "sampled"] | None = None  # pretrained is published; None: what a budget needs
 teacher = "emission"  # whom students imitate: emission or gradient

@@ -28,7 +28,8 @@ LSTM = RUN + "embedding-size head-size hidden-size num-layers pruning-rate-start
 TABLE = "table text label name dev-table test-table tsv dev-tsv test-tsv "
 # The flags that users know; a script's constants may not lose one.
 FLAGS = {
-    "RunBert4Glue": RUN + "bert budget-schedule schedule search-penalty search-reach soft-extract-learning-rate start "
+    "RunBert4Glue": RUN
+    + "bert budget-schedule calibration-texts schedule search-penalty search-reach soft-extract-learning-rate start "
     "target-flops-reduction teacher held-out layers-dropped multi-task-levels ticket-feed-forwards ticket-levels "
     "width-cost width-reduction csr distil-share distil-temperature embedding-rank int8-embeddings layers-trained "
     "sparsity",

@@ -69,17 +69,26 @@ def importance(
 def _scores(model: BertForSequenceClassification, batch: Mapping[str, Tensor], granularity: str) -> Iterator[Tensor]:
     """Score one batch by its mean loss."""
     inputs = {name: x for name, x in batch.items() if name != "labels"}
+    for kind in sensitivities(model, inputs, lambda logits: task_loss(logits, batch["labels"], model.config)):
+        by_sentence = [x.sum(dim=1) if granularity == "sentence" else x for x in kind]
+        yield torch.stack([x.abs().flatten(0, -2).sum(dim=0) for x in by_sentence]).squeeze(-1)
+
+
+def sensitivities(
+    model: BertForSequenceClassification, inputs: Mapping[str, Tensor], loss_of: Callable[[Tensor], Tensor]
+) -> list[list[Tensor]]:
+    """Derive a function of the logits by factors on what heads, feed-forwards and neurons compute of each token.
+
+    Returns, for each of the three kinds, [B, L, parts] of each layer in float64, 0 at padding.
+    """
     with torch.enable_grad(), _watched(model) as watched:
-        loss = task_loss(model(**inputs).logits, batch["labels"], model.config)
+        loss = loss_of(model(**inputs).logits)
     values = [x for kind in watched for x in kind]
     slopes = iter(torch.autograd.grad(loss, values))
     heads, outputs, neurons = ([(next(slopes) * x).detach().double() for x in kind] for kind in watched)
     counts = [layer.attention.self.num_attention_heads for layer in layers_of(model.bert)]
     heads = [x.unflatten(-1, (count, -1)).sum(dim=-1) for x, count in zip(heads, counts, strict=True)]
-    outputs = [x.sum(dim=-1, keepdim=True) for x in outputs]
-    for kind in (heads, outputs, neurons):  # by layer: [B, L, parts]
-        by_sentence = [x.sum(dim=1) if granularity == "sentence" else x for x in kind]
-        yield torch.stack([x.abs().flatten(0, -2).sum(dim=0) for x in by_sentence]).squeeze(-1)
+    return [heads, [x.sum(dim=-1, keepdim=True) for x in outputs], neurons]
 
 
 @contextmanager

@@ -4,6 +4,7 @@ After Michel et al. (2019) for heads and McCarley (2019) for both.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -73,36 +74,62 @@ class Width(Choice):
         return () if self.random else (importance_stage(context, dense),)
 
     def check(self, context: Context, layers: int) -> int:
-        config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
-        full = Structure.of(config).keep_layers(range(layers))
-        least = Structure(full.layers, ((0,),) * layers, (tuple(range(BLOCK)),) * layers)
-        dense, smallest = (whole_cost(self.cost, shape_of(one, config), lengths) for one in (full, least))
-        if self.reduction > dense / smallest:
-            most = f"{math.floor(100 * dense / smallest) / 100:g}"
-            raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {most} is the most; use less")
+        config = context.backbone.model_config(context.task)
+        most = largest_reduction(config, layers, context.dev_lengths, self.cost)
+        if self.reduction > most:
+            told = f"{math.floor(100 * most) / 100:g} is the most"
+            raise SettingError("width_reduction", f"{self.reduction:g} cannot be met, {told}; use less")
         return layers
 
     def narrow(self, structure: Structure, told: dict, context: Context) -> Structure:
-        config, lengths = context.backbone.model_config(context.task), np.asarray(context.dev_lengths, np.float64)
-        width = config.hidden_size // config.num_attention_heads
-        total = whole_cost(self.cost, shape_of(structure, config), lengths)
-        costs = part_costs(self.cost, config.hidden_size, width, lengths)
-        generator = np.random.default_rng(context.seed + APART)
+        config, lengths = context.backbone.model_config(context.task), context.dev_lengths
         scores = None if self.random else normalise(scores_of(told, context))
-        layers = [parts_of(structure, place, scores, costs, generator) for place in range(len(structure.layers))]
-        removable = [part for groups in layers for group in groups for part in group[1:]]  # the best of each stays
-        if self.random:
-            removable = [removable[number] for number in generator.permutation(len(removable))]
-        else:
-            removable.sort(key=lambda part: part.importance / part.cost)
-        excess, removed = total * (1 - 1 / self.reduction), set[Piece]()
-        for part in removable:
-            if excess > 0:
-                removed.add(part)
-                excess -= part.cost
-        kept = [[left(group, removed) for group in groups] for groups in layers]
-        heads, neurons = zip(*kept, strict=True)
-        return Structure(structure.layers, heads, neurons)
+        return narrowed(structure, config, lengths, self.reduction, scores, self.cost, seed=context.seed + APART)
+
+
+def largest_reduction(config: Any, layers: int, lengths: Sequence[int], kind: str = "flops") -> float:
+    """Return by how much a BERT of so many layers can be reduced, a head and a block of neurons of each staying."""
+    full = Structure.of(config).keep_layers(range(layers))
+    least = Structure(full.layers, ((0,),) * layers, (tuple(range(BLOCK)),) * layers)
+    dense, smallest = (whole_cost(kind, shape_of(one, config), lengths) for one in (full, least))
+    return dense / smallest
+
+
+def narrowed(
+    structure: Structure,
+    config: Any,
+    lengths: Sequence[int],
+    reduction: float,
+    scores: Scores | None,
+    kind: str = "flops",
+    seed: int = 0,
+    squared: bool = False,
+) -> Structure:
+    """Let the heads and blocks of neurons leave that are least important for what they cost, until that is reduced.
+
+    Args:
+        config: of the BERT, all of it or smaller; ``lengths`` are those of the sentences on which FLOPs are counted.
+        scores: of the dense model's parts; without, random ones leave.
+        squared: what parts are worth together is a sum of squares.
+    """
+    width = config.hidden_size // config.num_attention_heads
+    total = whole_cost(kind, shape_of(structure, config), lengths)
+    costs = part_costs(kind, config.hidden_size, width, lengths)
+    generator = np.random.default_rng(seed)
+    layers = [parts_of(structure, place, scores, costs, generator) for place in range(len(structure.layers))]
+    removable = [part for groups in layers for group in groups for part in group[1:]]  # the best of each stays
+    if scores is None:
+        removable = [removable[number] for number in generator.permutation(len(removable))]
+    else:
+        removable.sort(key=lambda part: part.importance ** (2 if squared else 1) / part.cost)
+    excess, removed = total * (1 - 1 / reduction), set[Piece]()
+    for part in removable:
+        if excess > 0:
+            removed.add(part)
+            excess -= part.cost
+    kept = [[left(group, removed) for group in groups] for groups in layers]
+    heads, neurons = zip(*kept, strict=True)
+    return Structure(structure.layers, heads, neurons)
 
 
 def parts_of(
@@ -141,7 +168,7 @@ def shape_of(structure: Structure, config: Any) -> BertShape:
     return BertShape(config.hidden_size, config.num_labels, layers)
 
 
-def whole_cost(kind: str, shape: BertShape, lengths: np.ndarray) -> float:
+def whole_cost(kind: str, shape: BertShape, lengths: Sequence[int]) -> float:
     """Count the FLOPs of a model, or its encoder's parameters."""
     return dense_flops(shape, lengths) if kind == "flops" else float(encoder_parameters(shape))
 
@@ -152,9 +179,9 @@ def encoder_parameters(shape: BertShape) -> int:
     return sum((4 * d + 3) * layer.attention + (2 * d + 1) * layer.intermediate + 6 * d for layer in shape.layers)
 
 
-def part_costs(kind: str, hidden: int, width: int, lengths: np.ndarray) -> tuple[float, float]:
+def part_costs(kind: str, hidden: int, width: int, lengths: Sequence[int]) -> tuple[float, float]:
     """Return what a head costs, and what a neuron does."""
     if kind == "parameters":
         return (4.0 * hidden + 3) * width, 2.0 * hidden + 1
-    tokens, squares = lengths.sum(), (lengths**2).sum()
+    tokens, squares = (float((np.asarray(lengths, np.float64) ** power).sum()) for power in (1, 2))
     return (8 * tokens * hidden + 4 * squares) * width, 4 * tokens * hidden

@@ -65,14 +65,16 @@ class SampleSchedules(TrainerCallback):
         self.model.set_schedule(self.schedule(1.0, (1 / self.reach + 1) / 2))
 
 
-def candidates(layers: int, fit: Callable[[ScheduleFamily], list[float]]) -> Iterator[list[float]]:
+def candidates(
+    layers: int, fit: Callable[[ScheduleFamily], list[float]], among: Sequence[float] = CANDIDATES
+) -> Iterator[list[float]]:
     """Yield the schedules of all steepnesses that ``fit`` a budget; if none does, raise its last ``UserError``."""
     found = False
-    for steepness in CANDIDATES:
+    for steepness in among:
         try:
             schedule = fit(steep_family(layers, steepness))
         except UserError:
-            if steepness == CANDIDATES[-1] and not found:
+            if steepness == among[-1] and not found:
                 raise
         else:
             found = True
