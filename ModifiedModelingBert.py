@@ -7,7 +7,7 @@ It extends the public classes of ``transformers``; any BERT checkpoint loads:
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertTokenizer,
+    PreTrainedModel,
 )
 
 from pruner.compress.precision.factorised import factorised_init
@@ -41,7 +42,9 @@ from pruner.models.bert_layers import (
     run_layer,
     task_loss,
 )
+from pruner.models.encoders import ENCODERS, as_bert, encoder_init
 from pruner.models.packing import Packing, pack, real_lengths, rounds_up
+from pruner.utils.errors import UserError
 
 # What would change the result, and is not computed here; whatever else comes with a batch is ignored, as in the parent.
 NOT_COMPUTED = ("head_mask", "encoder_hidden_states", "encoder_attention_mask", "past_key_values")
@@ -56,6 +59,9 @@ class PrunedBertConfig(BertConfig):
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
         """Read a config, a plain BERT's too."""
         config, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if (kind := config.get("model_type")) in ENCODERS:
+            how = "load it with AutoModelForSequenceClassification, and give that to from_unpruned"
+            raise UserError(f"{pretrained_model_name_or_path}: a {kind} model; {how}")
         check_kind(config, pretrained_model_name_or_path)
         return config | {"model_type": cls.model_type}, kwargs
 
@@ -74,9 +80,18 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
     def __init__(self, config: BertConfig) -> None:
         check_kind(config.to_dict(), type(config).__name__)
         super().__init__(config)
+        encoder_init(self)
         shrunk_init(self)
         factorised_init(self)
         precision_init(self)
+
+    @classmethod
+    def from_unpruned(cls, model: PreTrainedModel) -> Self:
+        """Make a model that can be pruned, and is not yet, of a copy of a classifier: a BERT, or one of ``ENCODERS``.
+
+        It draws no random numbers of a BERT. A ``UserError`` names what is not supported.
+        """
+        return super().from_unpruned(as_bert(model))
 
     def unpruned_twin(self) -> BertForSequenceClassification:
         """Make the stock model of a copy of the weights, with SDPA attention, in evaluation mode.

@@ -9,8 +9,7 @@ import torch
 from conftest import VOCABULARY, small_config
 from sklearn.linear_model import Ridge
 from test_run import QUICK, prepared, records  # noqa: F401
-from transformers import BertForSequenceClassification, BertTokenizer, DistilBertConfig
-from transformers import DistilBertForSequenceClassification as DistilBert
+from transformers import AlbertConfig, AlbertForSequenceClassification, BertForSequenceClassification, BertTokenizer
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import compress
@@ -245,9 +244,9 @@ def pruned(model: BertForSequenceClassification) -> PrunedBertForSequenceClassif
 
 REFUSED = {
     "another model": (
-        lambda model: DistilBert(DistilBertConfig(vocab_size=30, dim=16, n_layers=1, n_heads=2, hidden_dim=16)),
+        lambda model: AlbertForSequenceClassification(AlbertConfig(30, 8, 16, num_attention_heads=2)),
         {},
-        "compress: DistilBertForSequenceClassification is not supported; give a BertForSequenceClassification",
+        "AlbertForSequenceClassification: not supported; give a classifier of one of BERT and distilbert, roberta",
     ),
     "tokens dropped": (
         lambda model: pruned(model).set_pruning([0.5] * 6, "attention"),

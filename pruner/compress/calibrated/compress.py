@@ -1,4 +1,4 @@
-"""``compress``: a fine-tuned BERT made cheaper in one call, on texts without labels, without any training."""
+"""``compress``: a fine-tuned encoder made cheaper in one call, on texts without labels, without any training."""
 
 import copy
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import BertForSequenceClassification
+from transformers import BertForSequenceClassification, PreTrainedModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.calibrated.fisher import agreement, answer_kind
@@ -21,6 +21,7 @@ from pruner.compress.tokens.schedule import schedule_text
 from pruner.data.collate import BertCollator, hold_out
 from pruner.evaluation.predict import predict
 from pruner.models.config import SMALLER
+from pruner.models.encoders import as_bert
 from pruner.models.flops import BertShape, dense_flops
 from pruner.utils.errors import SettingError, UserError
 
@@ -74,7 +75,7 @@ class Compressed:
 
 
 def compress(
-    model: BertForSequenceClassification,
+    model: PreTrainedModel,
     tokenizer: Any,
     texts: Sequence[str | Sequence[str]],
     target_flops_reduction: float = 2.0,
@@ -83,14 +84,15 @@ def compress(
     int8: bool = True,
     batch_size: int = 32,
 ) -> Compressed:
-    """Make a fine-tuned BERT cheaper without training it; the model itself is left as it was.
+    """Make a fine-tuned encoder cheaper without training it; the model itself is left as it was.
 
     Heads and neurons leave by Fisher information, and what remains is corrected by least squares (after Kwon et al.
     2022, arXiv 2204.09656); tokens leave by the attention that they receive, by a schedule of two numbers. How much of
     each, is chosen by how little the answers change. It takes about 200 times as long as the model takes for the texts.
 
     Args:
-        model: of classes, of several labels, or a regression, as ``from_pretrained`` gives it.
+        model: of classes, of several labels, or a regression, as ``from_pretrained`` gives it: a BERT, or another of
+            ``models.encoders.ENCODERS``.
         texts: a few hundred, or pairs, such as the model will read; no labels. By a quarter of them the result is
             judged.
         target_flops_reduction: the budget, on texts of these lengths; int8 does not count.
@@ -99,16 +101,16 @@ def compress(
     Raises:
         UserError: a model of another kind, or made smaller already; texts that are none; a budget that cannot be met.
     """
-    check_dense(model)
+    dense = check_dense(model)
     target = target_flops_reduction
     if isinstance(target, bool) or not isinstance(target, int | float) or not 1 < target < float("inf"):
         raise SettingError("target_flops_reduction", f"{target!r:.60} is no reduction; use a number above 1, as 1.5")
     if not (tokens or width):
         raise SettingError("target_flops_reduction", "neither tokens nor width may leave; allow one of them")
-    config = model.config
+    config = dense.config
     split = encode_texts(texts, tokenizer, config.max_position_embeddings, config.vocab_size)
     known, held = hold_out(split, HELD_OUT)
-    plain = model.unpruned_twin() if isinstance(model, PrunedBertForSequenceClassification) else copy.deepcopy(model)
+    plain = dense.unpruned_twin() if isinstance(dense, PrunedBertForSequenceClassification) else copy.deepcopy(dense)
     plain.float().eval()
     lengths = [int(length) for length in split.lengths]
     smaller, found = Calibration(target, lengths, tokens, width, batch_size=batch_size).run(plain, known)
@@ -129,15 +131,15 @@ def compress(
     )
 
 
-def check_dense(model: Any) -> None:
-    """Refuse what is no plain BERT classifier, by name."""
-    if not isinstance(model, BertForSequenceClassification):
-        raise UserError(f"compress: {type(model).__name__} is not supported; give a BertForSequenceClassification")
+def check_dense(model: Any) -> BertForSequenceClassification:
+    """Return a classifier as a BERT; refuse, by name, what is none, or no dense one any more."""
     for key, what in SMALLER.items():
         if getattr(model.config, key, None):
             raise UserError(f"compress: {what}; give the model that it was made of")
     if any(getattr(getattr(model, "pruning", None), "schedule", ())):
         raise UserError("compress: tokens are dropped already; give the model that it was made of")
-    bad = [name for name, weights in model.named_parameters() if not bool(weights.isfinite().all())]
+    dense = as_bert(model)
+    bad = [name for name, weights in dense.named_parameters() if not bool(weights.isfinite().all())]
     if bad:
         raise UserError(f"compress: {bad[0]} holds numbers that are not finite; load the model again")
+    return dense
