@@ -244,7 +244,9 @@ def pruned(model: BertForSequenceClassification) -> PrunedBertForSequenceClassif
 
 REFUSED = {
     "another model": (
-        lambda model: AlbertForSequenceClassification(AlbertConfig(30, 8, 16, num_attention_heads=2)),
+        lambda model: AlbertForSequenceClassification(
+            AlbertConfig(vocab_size=30, hidden_size=16, num_attention_heads=2)
+        ),
         {},
         "AlbertForSequenceClassification: not supported; give a classifier of one of BERT and distilbert, roberta",
     ),
