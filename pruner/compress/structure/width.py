@@ -16,7 +16,7 @@ from pruner.compress.structure.choices import APART, Choice, importance_stage
 from pruner.compress.structure.importance import Scores, normalise
 from pruner.compress.structure.measures import scores_of
 from pruner.compress.structure.shrink import Structure
-from pruner.models.flops import BertShape, LayerShape, dense_flops
+from pruner.models.flops import BertShape, LayerShape, dense_flops, rank_of
 from pruner.training.context import Context
 from pruner.training.stage import Stage
 from pruner.utils.errors import SettingError
@@ -165,7 +165,7 @@ def shape_of(structure: Structure, config: Any) -> BertShape:
     width = config.hidden_size // config.num_attention_heads
     pairs = zip(structure.heads, structure.neurons, strict=True)
     layers = tuple(LayerShape(len(heads) * width, len(neurons)) for heads, neurons in pairs)
-    return BertShape(config.hidden_size, config.num_labels, layers)
+    return BertShape(config.hidden_size, config.num_labels, layers, rank_of(config))
 
 
 def whole_cost(kind: str, shape: BertShape, lengths: Sequence[int]) -> float:

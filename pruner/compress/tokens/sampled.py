@@ -32,6 +32,14 @@ def steep_family(layers: int, steepness: float) -> ScheduleFamily:
     return lambda severity: rates_of_shares(steep_shares(layers, steepness, SEVEREST * severity))
 
 
+def steep_schedule(shape: BertShape, lengths: np.ndarray, steepness: float, share: float) -> list[float]:
+    """The schedule of a steepness that leaves a share of the FLOPs of a BERT on sentences of ``lengths``."""
+    flops, shares = partial(shares_flops, shape, lengths), partial(steep_shares, shape.depth, steepness)
+    limit = share * flops([1.0] * shape.depth)
+    _, severity = bisect(lambda severity: flops(shares(severity)) > limit, SEVEREST, steps=16)
+    return rates_of_shares(shares(severity))
+
+
 def in_all_layers(schedule: Sequence[float]) -> list[float]:
     """The schedule with a rate in each layer: no token leaves for one of 0.001, but the layer keeps its student."""
     return [max(rate, 0.001) for rate in schedule]
@@ -43,8 +51,7 @@ class SampleSchedules(TrainerCallback):
     def __init__(self, model, lengths: Sequence[int], reach: float, seed: int) -> None:
         """``model`` is a pruned BERT, ``lengths`` are those of the sentences on which the FLOPs are counted."""
         self.model, self.reach, self.seed = model, reach, seed
-        self.shape = BertShape.of_model(model)
-        self.flops = partial(shares_flops, self.shape, np.asarray(lengths, dtype=np.float64))
+        self.shape, self.lengths = BertShape.of_model(model), np.asarray(lengths, dtype=np.float64)
 
     def sample(self, step: int) -> list[float]:
         """The schedule of a step, the same whenever it is asked for."""
@@ -53,9 +60,7 @@ class SampleSchedules(TrainerCallback):
 
     def schedule(self, steepness: float, share: float) -> list[float]:
         """The schedule of a steepness that leaves a share of the FLOPs."""
-        shares, limit = partial(steep_shares, self.shape.depth, steepness), share * self.flops([1.0] * self.shape.depth)
-        _, severity = bisect(lambda severity: self.flops(shares(severity)) > limit, SEVEREST, steps=16)
-        return in_all_layers(rates_of_shares(shares(severity)))
+        return in_all_layers(steep_schedule(self.shape, self.lengths, steepness, share))
 
     def on_step_begin(self, args, state, control, **kwargs):
         self.model.set_schedule(self.sample(state.global_step))

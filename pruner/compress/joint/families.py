@@ -1,0 +1,145 @@
+"""One training for all budgets, and for tokens, width and depth alone or together: ``joint`` and its single axes."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.calibrated.fisher import fisher_scores, unlikeness
+from pruner.compress.joint.elastic import SampleMixtures, elastic
+from pruner.compress.joint.mixtures import AXES, Mixture, Space
+from pruner.compress.knowledge.states import States
+from pruner.compress.method import FAMILIES, Family, Method
+from pruner.compress.structure.describe import describe_structure
+from pruner.compress.structure.importance import Scores
+from pruner.compress.structure.measures import ROWS, Skipping, measured, reading
+from pruner.compress.structure.shrink import shrink
+from pruner.compress.tokens.methods import CHOICE_ROWS, TokenPruning
+from pruner.compress.tokens.schedule import Pruning, schedule_text
+from pruner.data.cache import Split
+from pruner.data.collate import training_rows
+from pruner.evaluation.predict import predict
+from pruner.training.context import Context
+from pruner.training.distillation import Loss
+from pruner.training.stage import Additions, Measurement, Recipe, Say, Stage, Trained
+from pruner.utils.errors import SettingError
+from pruner.utils.progress import Progress
+
+NAMES = {"joint": AXES} | {f"joint-{axis}": (axis,) for axis in AXES}
+FEW_ROWS, BEST = 128, 12  # mixtures are compared on few training rows first, the best of them on CHOICE_ROWS
+
+
+class Fisher(Measurement):
+    """By how much the answers depend on each head and neuron, on training rows (Kwon et al. 2022)."""
+
+    def measure(self, model: Any, context: Context, say: Say) -> dict:
+        scores = fisher_scores(model, context.training_subset(ROWS), context.train_settings.batch_size)
+        return {name: values.tolist() for name, values in scores._asdict().items()}
+
+
+@dataclass(frozen=True)
+class ElasticTraining(Recipe):
+    """Train the fine-tuned model on, another part of it in each step, to answer and to compute as it did.
+
+    Logits and labels count the same, hidden states beside them (as TinyBERT, Jiao et al. 2020).
+    """
+
+    reach: float
+
+    def collate(self, context: Context) -> Any:
+        return context.backbone.collate(context.task, with_lengths=True)
+
+    def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
+        made: Any = PrunedBertForSequenceClassification.from_unpruned(model)
+        found, skipping = reading(told, "fisher", context), reading(told, "skipping", context)["skipping"]
+        scores = Scores(*(torch.tensor(found[name], dtype=torch.float64) for name in Scores._fields))
+        made.space = Space(
+            model.config, context.dev_lengths, scores, np.argsort(skipping).tolist(), self.reach, context.seed
+        )
+        return made
+
+    def additions(self, model: Any, context: Context, say: Say) -> Additions:
+        trained = elastic(model, model.space.sample(0))
+        model.config.output_hidden_states = True
+
+        def losses(teacher: nn.Module) -> Sequence[Loss]:
+            dense: Any = teacher
+            return [States(model, PrunedBertForSequenceClassification.from_unpruned(dense))]
+
+        return Additions([SampleMixtures(trained, model.space)], losses=losses, trained=lambda model: trained)
+
+
+@dataclass
+class Joint(TokenPruning):
+    """The mixture of fewer tokens, heads, neurons and layers that meets a budget and changes the answers least."""
+
+    name: str = "joint"
+    source: str = "joint"
+
+    def __post_init__(self) -> None:
+        self.variant, self.label = f"learned for {self.target:g}x", f"{self.name}_{self.target:g}x"
+        self.title = "joint" if self.name == "joint" else f"joint training, {self.axes[0]} alone"
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        return NAMES[self.name]
+
+    def settings(self, context: Context) -> dict:
+        return {"start": "sampled", "reach": self.reach}
+
+    def stages(self, context: Context, dense: Stage, search: Stage | None = None) -> list[Stage]:
+        told_by = measured(Fisher(), "fisher", context, dense), measured(Skipping(), "skipping", context, dense)
+        settings, name = context.settings() | {"joint": self.reach}, f"joint_sampled-{self.reach:g}x_seed{context.seed}"
+        recipe = ElasticTraining(self.reach)
+        return [Stage(name, context, recipe, settings, dense, dense, shared=True, told_by=told_by)]
+
+    def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
+        assert self.target is not None  # all of them have one
+        whole: Any = trained[-1].model
+        mixtures, rows = list(whole.space.meeting(self.target, self.axes)), context.training_subset(CHOICE_ROWS)
+        if not mixtures:
+            raise SettingError("target_flops_reduction", f"{self.target:g} cannot be met by {self.name}; use less")
+        bar = Progress(desc="choosing what leaves", unit="mixture")
+
+        def ranked(among: list[Mixture], split: Split) -> list[tuple[float, Mixture]]:
+            size, collate = context.train_settings.batch_size, self.collate(context)
+            reference = torch.from_numpy(predict(dense, split, size, context.backbone.collate(context.task)))
+            found = []
+            for mixture in among:
+                logits = torch.from_numpy(predict(made_of(whole, mixture), split, size, collate))
+                found.append((unlikeness(logits, reference, whole.config), mixture))
+                bar.update()
+            return sorted(found, key=lambda pair: pair[0])
+
+        few = [mixture for _, mixture in ranked(mixtures, training_rows(rows, FEW_ROWS))[:BEST]]
+        least, best = ranked(few, rows)[0]
+        bar.close()
+        say(f"chosen of {len(mixtures)} mixtures; unlike the dense model by {least:.4f}")
+        say(f"schedule: {schedule_text(best.schedule)}; {len(best.structure.layers)} layers")
+        return made_of(whole, best)
+
+    def describe(self, model: Any, context: Context) -> dict:
+        return super().describe(model, context) | describe_structure(model, context)
+
+
+def made_of(whole: Any, mixture: Mixture) -> PrunedBertForSequenceClassification:
+    """Make the smaller model that a mixture is, of copies of the weights."""
+    model = shrink(PrunedBertForSequenceClassification.from_unpruned(whole), mixture.structure)
+    return model.set_pruning(mixture.schedule, "attention").eval()
+
+
+def joint(name: str, options: Namespace, context: Context) -> list[Method]:
+    """Make a method for each budget."""
+    if not options.target_flops_reduction:
+        raise SettingError("target_flops_reduction", f"{name} needs a budget; give one, as 2, or several")
+    none = Pruning.none(context.backbone.shape(context.task).depth)
+    budgets, reach = options.target_flops_reduction, options.search_reach
+    return [Joint(none, name=name, target=budget, reach=reach) for budget in budgets]
+
+
+FAMILIES.append(Family("bert", lambda: list(NAMES), joint))
