@@ -18,6 +18,8 @@ from pruner.compress.structure.importance import Scores
 from pruner.compress.structure.width import shape_of
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import make_pruning
+from pruner.data.cache import Split
+from pruner.data.collate import rows_of_lengths
 from pruner.models.flops import dense_flops
 
 LENGTHS = [5, 9, 12, 20, 33] * 4
@@ -149,6 +151,21 @@ def test_more_may_leave_means_more_to_choose_from():
     together = set(one.meeting(2.0))
     for axis in "tokens", "width":
         assert set(one.meeting(2.0, (axis,))) <= together
+
+
+def test_rows_for_a_choice_are_as_long_as_those_of_dev():
+    generator = np.random.default_rng(0)
+    lengths = np.concatenate([generator.integers(2, 12, 900), generator.integers(12, 60, 100)])
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    split = Split(np.zeros(offsets[-1], np.int32), offsets, np.zeros(1000, np.int32), None)
+    of_dev = generator.integers(8, 40, 300)
+    found = rows_of_lengths(split, of_dev, 60)
+    assert len(set(found.numbers)) == 60
+    assert np.array_equal(found.lengths, lengths[found.numbers])
+    for share in 0.1, 0.5, 0.9:
+        assert abs(np.quantile(found.lengths, share) - np.quantile(of_dev, share)) <= 2
+    assert np.array_equal(rows_of_lengths(split, of_dev, 60).numbers, found.numbers)
+    assert len(rows_of_lengths(split, [5], 2000)) == 1000  # all that there are
 
 
 def test_joint_in_one_training(run, prepared):  # noqa: F811

@@ -122,6 +122,22 @@ def training_rows(split: Split, at_most: int | None) -> Split:
     return some_rows(split, np.sort(np.random.default_rng(0).choice(len(split), at_most, replace=False)))
 
 
+def rows_of_lengths(split: Split, lengths: Sequence[int], at_most: int) -> Split:
+    """Return training rows, each at most once, that are as long as sentences of these ``lengths`` are.
+
+    What dropping tokens costs depends on how many there are; training rows may be much shorter than those of dev.
+    """
+    rows, order = min(at_most, len(split)), np.random.default_rng(0).permutation(len(split))
+    left, taken = order[np.argsort(split.lengths[order], kind="stable")], list[int]()
+    for length in np.quantile(lengths, (np.arange(rows) + 0.5) / rows)[::-1]:
+        after = int(np.searchsorted(split.lengths[left], length))
+        near = [place for place in (after - 1, after) if 0 <= place < len(left)]
+        nearest = min(near, key=lambda place: abs(split.lengths[left[place]] - length))
+        taken.append(int(left[nearest]))
+        left = np.delete(left, nearest)
+    return some_rows(split, np.sort(taken))
+
+
 def hold_out(split: Split, share: float) -> tuple[Split, Split]:
     """Part a share of the rows from the others, at random, the same for every seed and method: others, these."""
     order = np.random.default_rng(1).permutation(len(split))

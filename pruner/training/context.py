@@ -8,7 +8,7 @@ import numpy as np
 from torch import nn
 
 from pruner.data.cache import Cache, Split
-from pruner.data.collate import Collate, hold_out, training_rows
+from pruner.data.collate import Collate, hold_out, rows_of_lengths, training_rows
 from pruner.data.task import Task
 from pruner.evaluation.metrics import compute_metrics, dev_metrics
 from pruner.evaluation.predict import predict
@@ -56,6 +56,11 @@ class Context:
     def training_subset(self, rows: int) -> Split:
         """Return some of the training rows, drawn at random, on which methods may choose."""
         return training_rows(self.training_split, rows)
+
+    def training_subset_like_dev(self, rows: int) -> Split:
+        """Return some of the training rows, about as long as those of dev, on which methods may choose."""
+        lengths = [int(length) for split in self.dev_splits for length in split.lengths]
+        return rows_of_lengths(self.training_split, lengths, rows)
 
     @property
     def dev_splits(self) -> list[Split]:

@@ -63,7 +63,7 @@ class Calibrated(TokenPruning):
         may, batch_size = NAMES[self.may], context.train_settings.batch_size
         calibration = Calibration(self.target, context.dev_lengths, may.tokens, may.width, may.uniform, batch_size)
         started = time.monotonic()
-        model, found = calibration.run(dense, context.training_subset(self.texts), say)
+        model, found = calibration.run(dense, context.training_subset_like_dev(self.texts), say)
         seconds, split = round(time.monotonic() - started, 1), context.dev_splits[0]
         reference = predict(dense, split, batch_size, context.backbone.collate(context.task))
         logits = predict(model, split, batch_size, self.collate(context))

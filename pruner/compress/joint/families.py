@@ -101,7 +101,10 @@ class Joint(TokenPruning):
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         assert self.target is not None  # all of them have one
         whole: Any = trained[-1].model
-        mixtures, rows = list(whole.space.meeting(self.target, self.axes)), context.training_subset(CHOICE_ROWS)
+        mixtures, rows = (
+            list(whole.space.meeting(self.target, self.axes)),
+            context.training_subset_like_dev(CHOICE_ROWS),
+        )
         if not mixtures:
             raise SettingError("target_flops_reduction", f"{self.target:g} cannot be met by {self.name}; use less")
         bar = Progress(desc="choosing what leaves", unit="mixture")
@@ -116,6 +119,7 @@ class Joint(TokenPruning):
                 bar.update()
             return sorted(found, key=lambda pair: pair[0])
 
+        rows = context.training_subset_like_dev(CHOICE_ROWS)
         few = [mixture for _, mixture in ranked(mixtures, training_rows(rows, FEW_ROWS))[:BEST]]
         least, best = ranked(few, rows)[0]
         bar.close()
