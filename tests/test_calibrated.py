@@ -13,10 +13,10 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, BertForS
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import compress
-from pruner.compress.calibrated import fisher, reconstruct
-from pruner.compress.calibrated.fisher import agreement, directions, fisher_scores, unlikeness
-from pruner.compress.calibrated.search import Calibration
-from pruner.compress.calibrated.texts import encode_texts
+from pruner.compress.joint import fisher, reconstruct
+from pruner.compress.joint.fisher import agreement, directions, fisher_scores, unlikeness
+from pruner.compress.joint.texts import encode_texts
+from pruner.compress.joint.untrained import calibrate
 from pruner.compress.structure.masks import masked
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.data.cache import Split
@@ -142,16 +142,32 @@ def test_what_remains_is_corrected():
     assert all(torch.equal(x, before[name]) for name, x in dense.state_dict().items())
 
 
-def test_long_texts_are_corrected_in_parts(monkeypatch):
+def test_a_layer_does_the_work_of_those_that_left():
+    """Where a layer leaves that computes what a matrix can, the answers stay."""
+    dense, split, others = bert(num_labels=3, num_hidden_layers=3), rows(80), rows(60, seed=1)
+    with torch.no_grad():  # a layer that turns what it is given, and a norm that no other has
+        layer = dense.bert.encoder.layer[1]
+        layer.attention.output.dense.weight.mul_(0)
+        layer.output.dense.weight.mul_(0)
+        layer.output.LayerNorm.weight.copy_(torch.linspace(0.5, 2, 32))
+    full = Structure.of(dense.config)
+    smaller = shrink(PrunedBertForSequenceClassification.from_unpruned(dense), full.keep_layers([0, 2])).eval()
+    reference = logits_of(dense, others)
+    without = unlikeness(logits_of(smaller, others), reference, dense.config)
+    corrected = unlikeness(logits_of(reconstruct.reconstruct(smaller, dense, split), others), reference, dense.config)
+    assert corrected < 0.25 * without
+    last = shrink(PrunedBertForSequenceClassification.from_unpruned(dense), full.keep_layers([1, 2])).eval()
+    assert logits_of(reconstruct.reconstruct(last, dense, split), others).isfinite().all()
+
+
+def test_long_texts_are_corrected_in_parts():
     """What does not fit into memory at once is left out; the first row never is."""
     dense, split = bert(num_labels=2), rows(30)
     left = Structure.of(dense.config).mask(heads=torch.tensor([[True, True, True, False]] * 6))
     models = []
     for most in int(split.lengths[:10].sum()), 1:
-        monkeypatch.setattr(reconstruct, "MOST_TOKENS", most)
         model = shrink(PrunedBertForSequenceClassification.from_unpruned(dense), left).eval()
-        models.append(reconstruct.reconstruct(model, dense, split))
-    monkeypatch.undo()
+        models.append(reconstruct.reconstruct(model, dense, split, most))
     first = Split(split.tokens[: split.offsets[10]], split.offsets[:11], split.second[:10], None)
     model = shrink(PrunedBertForSequenceClassification.from_unpruned(dense), left).eval()
     expected = logits_of(reconstruct.reconstruct(model, dense, first), split)
@@ -159,22 +175,21 @@ def test_long_texts_are_corrected_in_parts(monkeypatch):
     assert logits_of(models[1], split).isfinite().all()
 
 
-@pytest.mark.parametrize(
-    ("tokens", "width"), [(True, True), (True, False), (False, True)], ids=["both", "tokens", "width"]
-)
-def test_a_budget_is_met_by_what_may_leave(tokens, width):
+@pytest.mark.parametrize("axes", [("tokens", "width"), ("tokens",), ("width",)], ids=" and ".join)
+def test_a_budget_is_met_by_what_may_leave(axes):
     dense, split = bert(num_labels=2), rows(60)
     lengths = [int(length) for length in split.lengths]
-    model, found = Calibration(1.5, lengths, tokens, width).run(dense, split)
+    model, found = calibrate(dense, split, lengths, 1.5, axes, 32, print)
     flops = dense_flops(BertShape.of_model(dense), lengths) / dense_flops(BertShape.of_model(model), lengths)
     assert found["width_reduction"] == pytest.approx(flops, abs=1e-3)
-    assert (flops > 1.001) <= width
-    assert any(model.pruning.schedule) <= tokens
-    if not tokens:
+    assert (flops > 1.001) <= ("width" in axes)
+    assert any(model.pruning.schedule) <= ("tokens" in axes)
+    if axes == ("width",):
         assert 1.5 <= flops < 1.6
-    if tokens and width:  # no mixture that was left out is better
-        alone = [Calibration(1.5, lengths, *may).run(dense, split)[1] for may in ((True, False), (False, True))]
-        assert found["unlikeness"] <= min(one["unlikeness"] for one in alone)
+    if len(axes) == 2:  # no mixture that was left out is better
+        alone = [calibrate(dense, split, lengths, 1.5, (axis,), 32, print)[1] for axis in axes]
+        assert found["unlikeness"] <= min(one["unlikeness"] for one in alone) + 1e-6
+        assert found["mixtures"] > sum(one["mixtures"] for one in alone)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -272,7 +287,11 @@ REFUSED = {
     "no reduction": (lambda model: model, {"target_flops_reduction": 1}, "1 is no reduction; use a number above 1"),
     "no number": (lambda model: model, {"target_flops_reduction": "2x"}, "'2x' is no reduction"),
     "nothing may leave": (lambda model: model, {"tokens": False, "width": False}, "neither tokens nor width may leave"),
-    "too much": (lambda model: model, {"target_flops_reduction": 500.0}, "500 cannot be met; use less"),
+    "too much": (
+        lambda model: model,
+        {"target_flops_reduction": 500.0},
+        "500 cannot be met by tokens and width; use less",
+    ),
     "too much width": (lambda model: model, {"target_flops_reduction": 20, "tokens": False}, "20 cannot be met"),
 }
 
@@ -310,8 +329,8 @@ def test_methods_without_training(run, prepared):  # noqa: F811
     for name in names:
         record = found[f"{name}_1.3x_seed1"]
         assert record["loss"] == dense["loss"]
-        assert record["calibration"]["texts"] == 16
-        assert 0 <= record["calibration"]["agreement"] <= 1
+        assert record["choice"]["rows"] == (0 if "uniform" in name else 16)
+        assert 0 <= record["choice"]["agreement"] <= 1
         assert record["schedule_source"] == "calibrated"
         assert record["target_flops_reduction"] == 1.3
         assert record["flops"]["reduction"] == pytest.approx(1.3, rel=0.06)

@@ -12,9 +12,9 @@ from test_run import QUICK, prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner.compress.joint.elastic import SampleMixtures, elastic
-from pruner.compress.joint.families import made_of
 from pruner.compress.joint.mixtures import AXES, STEPS, Mixture, Space
 from pruner.compress.structure.importance import Scores
+from pruner.compress.structure.shrink import shrink
 from pruner.compress.structure.width import shape_of
 from pruner.compress.tokens.flops import pruned_flops
 from pruner.compress.tokens.schedule import make_pruning
@@ -36,6 +36,11 @@ def reduction(mixture: Mixture, config) -> float:
     pruning = make_pruning(mixture.schedule, "attention", depth)
     flops = pruned_flops(shape, LENGTHS, pruning.keep_counts(LENGTHS), pruning)
     return dense_flops(shape_of(space().full, config), LENGTHS) / flops
+
+
+def made_of(model, mixture: Mixture) -> PrunedBertForSequenceClassification:
+    smaller = shrink(PrunedBertForSequenceClassification.from_unpruned(model), mixture.structure)
+    return smaller.set_pruning(mixture.schedule, "attention").eval()
 
 
 @pytest.mark.parametrize("step", range(12))

@@ -8,15 +8,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pruner.compress.calibrated.compress import Compressed
+    from pruner.compress.joint.compress import Compressed
 
 
 class _CallableRoom(ModuleType):
     """The module's class, as Python's data model allows it to be set."""
 
     def __call__(self, *args: Any, **settings: Any) -> "Compressed":
-        """See ``calibrated.compress.compress``, which is imported when it is called."""
-        from pruner.compress.calibrated.compress import compress
+        """See ``joint.compress.compress``, which is imported when it is called."""
+        from pruner.compress.joint.compress import compress
 
         return compress(*args, **settings)
 

@@ -10,28 +10,23 @@ import torch
 from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.calibrated.fisher import fisher_scores, unlikeness
 from pruner.compress.joint.elastic import SampleMixtures, elastic
-from pruner.compress.joint.mixtures import AXES, Mixture, Space
+from pruner.compress.joint.fisher import fisher_scores
+from pruner.compress.joint.mixtures import AXES, Space
+from pruner.compress.joint.search import choose
 from pruner.compress.knowledge.states import States
 from pruner.compress.method import FAMILIES, Family, Method
 from pruner.compress.structure.describe import describe_structure
 from pruner.compress.structure.importance import Scores
 from pruner.compress.structure.measures import ROWS, Skipping, measured, reading
-from pruner.compress.structure.shrink import shrink
 from pruner.compress.tokens.methods import CHOICE_ROWS, TokenPruning
-from pruner.compress.tokens.schedule import Pruning, schedule_text
-from pruner.data.cache import Split
-from pruner.data.collate import training_rows
-from pruner.evaluation.predict import predict
+from pruner.compress.tokens.schedule import Pruning
 from pruner.training.context import Context
 from pruner.training.distillation import Loss
 from pruner.training.stage import Additions, Measurement, Recipe, Say, Stage, Trained
 from pruner.utils.errors import SettingError
-from pruner.utils.progress import Progress
 
 NAMES = {"joint": AXES} | {f"joint-{axis}": (axis,) for axis in AXES}
-FEW_ROWS, BEST = 128, 12  # mixtures are compared on few training rows first, the best of them on CHOICE_ROWS
 
 
 class Fisher(Measurement):
@@ -101,40 +96,16 @@ class Joint(TokenPruning):
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         assert self.target is not None  # all of them have one
         whole: Any = trained[-1].model
-        mixtures, rows = (
-            list(whole.space.meeting(self.target, self.axes)),
-            context.training_subset_like_dev(CHOICE_ROWS),
+        rows = context.choice_subset(CHOICE_ROWS), context.training_subset_like_dev(CHOICE_ROWS)
+        choice = choose(
+            whole, whole.space, self.target, rows[1], rows[0], context.train_settings.batch_size, self.axes, say
         )
-        if not mixtures:
-            raise SettingError("target_flops_reduction", f"{self.target:g} cannot be met by {self.name}; use less")
-        bar = Progress(desc="choosing what leaves", unit="mixture")
-
-        def ranked(among: list[Mixture], split: Split) -> list[tuple[float, Mixture]]:
-            size, collate = context.train_settings.batch_size, self.collate(context)
-            reference = torch.from_numpy(predict(dense, split, size, context.backbone.collate(context.task)))
-            found = []
-            for mixture in among:
-                logits = torch.from_numpy(predict(made_of(whole, mixture), split, size, collate))
-                found.append((unlikeness(logits, reference, whole.config), mixture))
-                bar.update()
-            return sorted(found, key=lambda pair: pair[0])
-
-        rows = context.training_subset_like_dev(CHOICE_ROWS)
-        few = [mixture for _, mixture in ranked(mixtures, training_rows(rows, FEW_ROWS))[:BEST]]
-        least, best = ranked(few, rows)[0]
-        bar.close()
-        say(f"chosen of {len(mixtures)} mixtures; unlike the dense model by {least:.4f}")
-        say(f"schedule: {schedule_text(best.schedule)}; {len(best.structure.layers)} layers")
-        return made_of(whole, best)
+        model: Any = choice.model
+        model.choice = choice.found
+        return model
 
     def describe(self, model: Any, context: Context) -> dict:
-        return super().describe(model, context) | describe_structure(model, context)
-
-
-def made_of(whole: Any, mixture: Mixture) -> PrunedBertForSequenceClassification:
-    """Make the smaller model that a mixture is, of copies of the weights."""
-    model = shrink(PrunedBertForSequenceClassification.from_unpruned(whole), mixture.structure)
-    return model.set_pruning(mixture.schedule, "attention").eval()
+        return super().describe(model, context) | describe_structure(model, context) | {"choice": model.choice}
 
 
 def joint(name: str, options: Namespace, context: Context) -> list[Method]:

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from pruner.compress.calibrated.search import NEGLIGIBLE
 from pruner.compress.structure.importance import Scores
 from pruner.compress.structure.shrink import Structure
 from pruner.compress.structure.width import largest_reduction, narrowed, shape_of
@@ -23,8 +22,10 @@ from pruner.models.flops import dense_flops
 from pruner.utils.errors import SettingError
 
 AXES = ("tokens", "width", "depth")
+NEGLIGIBLE = 1.005  # a reduction for which no token need leave
 ALONE = 0.25  # share of the steps in which a single axis meets the budget: each must be able to
 MET = 0.05  # of a layer: what is not in the layers is so little that a budget without it is met
+COARSE = 4  # of these steps, from one width to the next among which a budget chooses
 STEPS = 16  # widths between all and the narrowest that is sampled, on a logarithmic scale
 
 
@@ -94,7 +95,7 @@ class Space:
         """List the mixtures that meet a budget by what may leave."""
         most = math.ceil(self.leaving(target) - MET) if "depth" in axes else 0
         for dropped in range(most + 1):
-            for step in range(0, STEPS + 1, 2) if "width" in axes else [0]:
+            for step in range(0, STEPS + 1, COARSE) if "width" in axes else [0]:
                 structure = self.structure(dropped, step)
                 left = target / self.reduction(structure)
                 if left <= NEGLIGIBLE:  # a narrower one would reduce by more than is asked for

@@ -10,9 +10,9 @@ import torch
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.calibrated.fisher import agreement, answer_kind
-from pruner.compress.calibrated.search import Calibration
-from pruner.compress.calibrated.texts import encode_texts
+from pruner.compress.joint.fisher import agreement, answer_kind
+from pruner.compress.joint.texts import encode_texts
+from pruner.compress.joint.untrained import calibrate
 from pruner.compress.method import sizes_of
 from pruner.compress.precision.quantise import to_int8
 from pruner.compress.structure.shrink import Structure
@@ -113,7 +113,8 @@ def compress(
     plain = dense.unpruned_twin() if isinstance(dense, PrunedBertForSequenceClassification) else copy.deepcopy(dense)
     plain.float().eval()
     lengths = [int(length) for length in split.lengths]
-    smaller, found = Calibration(target, lengths, tokens, width, batch_size=batch_size).run(plain, known)
+    axes = [name for name, may in (("tokens", tokens), ("width", width)) if may]
+    smaller, found = calibrate(plain, known, lengths, target, axes, batch_size, lambda line: None)
     flops = pruned_flops(BertShape.of_model(smaller), lengths, smaller.pruning.keep_counts(lengths), smaller.pruning)
     smaller.to(model.dtype)
     if int8:

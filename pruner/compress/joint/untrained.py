@@ -1,0 +1,114 @@
+"""The fine-tuned model made cheaper for a budget without training: ``calibrated``, and its single axes."""
+
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.fisher import agreement, fisher_scores
+from pruner.compress.joint.mixtures import Space
+from pruner.compress.joint.search import choose
+from pruner.compress.joint.texts import FEWEST
+from pruner.compress.method import FAMILIES, Family, Method
+from pruner.compress.structure.describe import describe_structure
+from pruner.compress.tokens.budget import fit_schedule, uniform_family
+from pruner.compress.tokens.methods import TokenPruning
+from pruner.compress.tokens.schedule import Pruning, make_pruning
+from pruner.data.collate import hold_out
+from pruner.evaluation.predict import predict
+from pruner.models.flops import BertShape
+from pruner.training.context import Context
+from pruner.training.stage import Say, Stage, Trained
+from pruner.utils.errors import SettingError, check_whole
+
+CHOICE = 1 / 3  # share of the rows on which mixtures are compared; the others say what leaves, and correct the rest
+NAMES = {
+    "calibrated": ("tokens", "width"),
+    "calibrated-tokens": ("tokens",),
+    "calibrated-width": ("width",),
+    "calibrated-uniform": (),
+}
+TITLES = {
+    "calibrated": "calibrated",
+    "calibrated-tokens": "calibrated, tokens alone",
+    "calibrated-width": "calibrated, width alone",
+    "calibrated-uniform": "one rate for all layers, not trained",
+}
+
+
+def calibrate(
+    dense: Any, split: Any, lengths: Sequence[int], target: float, axes: Sequence[str], batch_size: int, say: Say
+) -> tuple[Any, dict]:
+    """Return a smaller copy of a BERT classifier, chosen on rows without labels, and what is to be recorded of it.
+
+    Args:
+        lengths: of the sentences on which the FLOPs reduction ``target`` is counted.
+        axes: by what it may be met; without one rate for all layers, which needs no choice.
+
+    Raises:
+        SettingError: the budget cannot be met.
+    """
+    whole: Any = PrunedBertForSequenceClassification.from_unpruned(dense).eval()
+    shape = BertShape.of_model(whole)
+    if not axes:
+        none = make_pruning([0.5] * shape.depth, "attention", shape.depth)
+        schedule = fit_schedule(uniform_family(shape.depth), target, lengths, shape, none)
+        return whole.set_pruning(schedule, "attention"), {"mixtures": 1, "width_reduction": 1.0, "rows": 0}
+    fitted, choice = hold_out(split, CHOICE)
+    scores = fisher_scores(dense, fitted, batch_size)
+    space = Space(dense.config, lengths, scores, range(shape.depth), target)
+    chosen = choose(whole, space, target, fitted, choice, batch_size, axes, say)
+    return chosen.model, chosen.found
+
+
+@dataclass
+class Calibrated(TokenPruning):
+    """The fine-tuned model, made cheaper for a budget on some training rows without their labels, and not trained."""
+
+    name: str = "calibrated"
+    texts: int = 0
+    source: str = "calibrated"
+
+    def __post_init__(self) -> None:
+        self.title, self.variant = TITLES[self.name], f"for {self.target:g}x"
+        self.label = f"{self.name}_{self.target:g}x"
+
+    def settings(self, context: Context) -> dict:
+        return {"calibration_texts": self.texts}
+
+    def stages(self, context: Context, dense: Stage, search: Stage | None = None) -> list[Stage]:
+        return [dense]
+
+    def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
+        assert self.target is not None  # all of them have one
+        started, rows = time.monotonic(), context.training_subset_like_dev(self.texts)
+        axes, batch_size = NAMES[self.name], context.train_settings.batch_size
+        model, found = calibrate(dense, rows, context.dev_lengths, self.target, axes, batch_size, say)
+        seconds, split = round(time.monotonic() - started, 1), context.dev_splits[0]
+        reference = predict(dense, split, batch_size, context.backbone.collate(context.task))
+        logits = predict(model, split, batch_size, self.collate(context))
+        agrees = agreement(torch.from_numpy(logits), torch.from_numpy(reference), dense.config)
+        model.choice = found | {"seconds": seconds, "agreement": round(agrees, 6)}
+        say(f"the dense model's answers on dev: {agrees:.1%}")
+        return model
+
+    def describe(self, model: Any, context: Context) -> dict:
+        return super().describe(model, context) | describe_structure(model, context) | {"choice": model.choice}
+
+
+def calibrated(name: str, options: Namespace, context: Context) -> list[Method]:
+    """Make a method for each budget."""
+    if not options.target_flops_reduction:
+        raise SettingError("target_flops_reduction", f"{name} needs a budget; give one, as 2, or several")
+    check_whole("calibration_texts", options.calibration_texts, FEWEST, 10**6)
+    none = Pruning.none(context.backbone.shape(context.task).depth)
+    budgets, texts = options.target_flops_reduction, options.calibration_texts
+    return [Calibrated(none, name=name, target=budget, texts=texts) for budget in budgets]
+
+
+FAMILIES.append(Family("bert", lambda: list(NAMES), calibrated))
