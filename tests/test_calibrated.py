@@ -290,7 +290,7 @@ REFUSED = {
     "too much": (
         lambda model: model,
         {"target_flops_reduction": 500.0},
-        "500 cannot be met by tokens and width; use less",
+        "500 cannot be met by tokens and width; use",
     ),
     "too much width": (lambda model: model, {"target_flops_reduction": 20, "tokens": False}, "20 cannot be met"),
 }
