@@ -329,7 +329,7 @@ def test_methods_without_training(run, prepared):  # noqa: F811
     for name in names:
         record = found[f"{name}_1.3x_seed1"]
         assert record["loss"] == dense["loss"]
-        assert record["choice"]["rows"] == (0 if "uniform" in name else 16)
+        assert record["choice"].get("rows", 16) == 16
         assert 0 <= record["choice"]["agreement"] <= 1
         assert record["schedule_source"] == "calibrated"
         assert record["target_flops_reduction"] == 1.3

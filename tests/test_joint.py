@@ -160,17 +160,21 @@ def test_more_may_leave_means_more_to_choose_from():
 
 def test_rows_for_a_choice_are_as_long_as_those_of_dev():
     generator = np.random.default_rng(0)
-    lengths = np.concatenate([generator.integers(2, 12, 900), generator.integers(12, 60, 100)])
+    lengths = np.concatenate([generator.integers(2, 12, 1800), generator.integers(12, 60, 200)])
     offsets = np.concatenate([[0], lengths.cumsum()])
-    split = Split(np.zeros(offsets[-1], np.int32), offsets, np.zeros(1000, np.int32), None)
+    split = Split(np.zeros(offsets[-1], np.int32), offsets, np.zeros(2000, np.int32), None)
     of_dev = generator.integers(8, 40, 300)
-    found = rows_of_lengths(split, of_dev, 60)
-    assert len(set(found.numbers)) == 60
+    found = rows_of_lengths(split, of_dev, 100)
+    assert len(set(found.numbers)) == 100
     assert np.array_equal(found.lengths, lengths[found.numbers])
     for share in 0.1, 0.5, 0.9:
         assert abs(np.quantile(found.lengths, share) - np.quantile(of_dev, share)) <= 2
-    assert np.array_equal(rows_of_lengths(split, of_dev, 60).numbers, found.numbers)
-    assert len(rows_of_lengths(split, [5], 2000)) == 1000  # all that there are
+    assert np.array_equal(rows_of_lengths(split, of_dev, 100).numbers, found.numbers)
+    fewer = rows_of_lengths(split, of_dev, 1600)  # there are 200 so long
+    assert len(fewer) == 100
+    assert abs(fewer.lengths.mean() - of_dev.mean()) < 0.05 * of_dev.mean()
+    assert len(rows_of_lengths(split, lengths, 4000)) == 2000  # all that there are
+    assert len(rows_of_lengths(split, [500], 1000)) == 62  # none is so long
 
 
 def test_joint_in_one_training(run, prepared):  # noqa: F811

@@ -14,6 +14,8 @@ from pruner.data.cache import Split
 
 Collate = Callable[[Sequence[dict]], dict]
 
+UNLIKE, FEWEST_ROWS = 0.05, 64  # of ``rows_of_lengths``: how much lengths may differ, and how few rows are enough
+
 
 class TrainingData(Dataset):
     """Sentences as ``Trainer`` wants them."""
@@ -123,19 +125,31 @@ def training_rows(split: Split, at_most: int | None) -> Split:
 
 
 def rows_of_lengths(split: Split, lengths: Sequence[int], at_most: int) -> Split:
-    """Return training rows, each at most once, that are as long as sentences of these ``lengths`` are.
+    """Return rows, each at most once, that are about as long as sentences of these ``lengths``.
 
-    What dropping tokens costs depends on how many there are; training rows may be much shorter than those of dev.
+    What dropping tokens costs depends on how many there are, and training rows may be much shorter than those of dev.
+    Where there are not enough of a length, it is fewer rows: a half, a quarter and so on of ``at_most``.
     """
-    rows, order = min(at_most, len(split)), np.random.default_rng(0).permutation(len(split))
-    left, taken = order[np.argsort(split.lengths[order], kind="stable")], list[int]()
-    for length in np.quantile(lengths, (np.arange(rows) + 0.5) / rows)[::-1]:
-        after = int(np.searchsorted(split.lengths[left], length))
+    rows = min(at_most, len(split))
+    while True:
+        wanted = np.quantile(lengths, (np.arange(rows) + 0.5) / rows)
+        taken = _nearest_rows(split.lengths, wanted)
+        if rows <= FEWEST_ROWS or np.abs(split.lengths[taken] - wanted).mean() <= UNLIKE * wanted.mean():
+            return some_rows(split, np.sort(taken))
+        rows //= 2
+
+
+def _nearest_rows(lengths: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Return the number of a row for each length that is wanted, in ascending order; the longest choose first."""
+    order = np.random.default_rng(0).permutation(len(lengths))
+    left, taken = order[np.argsort(lengths[order], kind="stable")], list[int]()
+    for length in wanted[::-1]:
+        after = int(np.searchsorted(lengths[left], length))
         near = [place for place in (after - 1, after) if 0 <= place < len(left)]
-        nearest = min(near, key=lambda place: abs(split.lengths[left[place]] - length))
+        nearest = min(near, key=lambda place: abs(lengths[left[place]] - length))
         taken.append(int(left[nearest]))
         left = np.delete(left, nearest)
-    return some_rows(split, np.sort(taken))
+    return np.array(taken[::-1])
 
 
 def hold_out(split: Split, share: float) -> tuple[Split, Split]:

@@ -59,16 +59,8 @@ class Context:
 
     def training_subset_like_dev(self, rows: int) -> Split:
         """Return some of the training rows, about as long as those of dev, on which methods may choose."""
-        return rows_of_lengths(self.training_split, self._lengths_like_dev, rows)
-
-    @property
-    def _lengths_like_dev(self) -> list[int]:
-        return [int(length) for split in self.dev_splits for length in split.lengths]
-
-    def choice_subset(self, rows: int) -> Split:
-        """Return such rows that no training has seen, where some are held out, else of the training."""
-        split = self.held_out_split or self.training_split
-        return rows_of_lengths(split, self._lengths_like_dev, rows)
+        lengths = [int(length) for split in self.dev_splits for length in split.lengths]
+        return rows_of_lengths(self.training_split, lengths, rows)
 
     @property
     def dev_splits(self) -> list[Split]:

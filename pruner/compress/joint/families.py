@@ -96,10 +96,8 @@ class Joint(TokenPruning):
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
         assert self.target is not None  # all of them have one
         whole: Any = trained[-1].model
-        rows = context.choice_subset(CHOICE_ROWS), context.training_subset_like_dev(CHOICE_ROWS)
-        choice = choose(
-            whole, whole.space, self.target, rows[1], rows[0], context.train_settings.batch_size, self.axes, say
-        )
+        rows, batch_size = context.training_subset_like_dev(CHOICE_ROWS), context.train_settings.batch_size
+        choice = choose(whole, whole.space, self.target, rows, rows, batch_size, self.axes, say)
         model: Any = choice.model
         model.choice = choice.found
         return model

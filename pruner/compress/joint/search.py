@@ -58,7 +58,7 @@ def choose(
     Args:
         whole: a BERT classifier of which each mixture is a part.
         target: the FLOPs reduction; ``axes`` say by what it may be met.
-        fitted: the rows on which what remains is corrected. Labels are not read.
+        fitted: the rows on which what remains is corrected; they may be those of ``choice``. Labels are not read.
 
     Raises:
         SettingError: no mixture meets the budget.
@@ -93,4 +93,4 @@ def choose(
     say(f"schedule: {schedule_text(mixture.schedule)}; {layers} of {space.depth} layers")
     width = space.reduction(mixture.structure)
     found = {"mixtures": len(mixtures), "unlikeness": round(least, 6), "width_reduction": round(width, 4)}
-    return Choice(model, found | {"rows": len(fitted) + len(choice)})
+    return Choice(model, found)

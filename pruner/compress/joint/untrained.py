@@ -58,12 +58,12 @@ def calibrate(
     if not axes:
         none = make_pruning([0.5] * shape.depth, "attention", shape.depth)
         schedule = fit_schedule(uniform_family(shape.depth), target, lengths, shape, none)
-        return whole.set_pruning(schedule, "attention"), {"mixtures": 1, "width_reduction": 1.0, "rows": 0}
+        return whole.set_pruning(schedule, "attention"), {"mixtures": 1, "width_reduction": 1.0}
     fitted, choice = hold_out(split, CHOICE)
     scores = fisher_scores(dense, fitted, batch_size)
     space = Space(dense.config, lengths, scores, range(shape.depth), target)
     chosen = choose(whole, space, target, fitted, choice, batch_size, axes, say)
-    return chosen.model, chosen.found
+    return chosen.model, chosen.found | {"rows": len(split)}
 
 
 @dataclass
