@@ -15,6 +15,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # as a script, this file does not find pruner/
 
 from pruner import run_script
+from pruner.compress.joint import families as joint
+from pruner.compress.joint.untrained import NAMES
 from pruner.compress.structure import choices, families
 from pruner.data.task import TASKS
 from pruner.measure.kept import kept_table
@@ -81,9 +83,11 @@ def learned_budgets() -> pd.DataFrame:
 
 
 def at_a_glance() -> pd.DataFrame:
-    """Learned schedules only, and the best and the worst way to choose."""
+    """Learned schedules only, of what does not choose by chance."""
     records = budget_records()
-    return budget_table(records[records["way"] == "learned"]).drop(columns="schedule")
+    return budget_table(records[(records["way"] == "learned") & (records["method"] != "random")]).drop(
+        columns="schedule"
+    )
 
 
 def of_speed(name: str) -> pd.DataFrame:
@@ -153,8 +157,8 @@ def widths() -> pd.DataFrame:
 
 
 def tickets_at_a_glance() -> pd.DataFrame:
-    """What is left at about half of the FLOPs, beside chance."""
-    records = structure_records("winning-ticket", "random-ticket")
+    """What is left at about half of the FLOPs."""
+    records = structure_records("winning-ticket")
     records = records[~records["pruned"] | (records["variant"] == "without 60 % of heads")]
     return by_number(records, "without {:g} % of heads (2.1x)")
 
@@ -188,6 +192,24 @@ def precisions() -> pd.DataFrame:
     return pd.DataFrame(rows).fillna("")
 
 
+def joint_records(*methods: str) -> pd.DataFrame:
+    """Read what one budget over tokens, width and depth has chosen, with training or without."""
+    return published("joint/*/*", ("mrpc", "cola", "sst-2"), methods)
+
+
+def by_budget(records: pd.DataFrame) -> pd.DataFrame:
+    return first_metric(records, ["task", "title", "metric"], "target_flops_reduction", "{:g}x", differences=True)
+
+
+def untrained() -> pd.DataFrame:
+    """Show what is lost without training, and how often dev's answers are those of the dense model."""
+    records = joint_records(*NAMES)
+    agrees = records.assign(score=100 * records["choice.agreement"], lost=0.0, one_answer="", unpruned_answer="")
+    agrees = first_metric(agrees, ["task", "title", "metric"], "target_flops_reduction", "{:g}x").iloc[:, 4:]
+    table = by_budget(records)
+    return pd.concat([table, agrees.rename(columns="the same at {}".format)], axis=1)
+
+
 def several_tasks() -> pd.DataFrame:
     records = published("multi-task/*/*", ("mrpc", "cola", "sst-2"), ("baseline", "multi-task", "multi-task-tickets"))
     return summary(records, differences=True).drop(columns=["speed-up", "tokens not computed"])
@@ -205,6 +227,9 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "tickets by level": tickets_by_level,
     "layers": fewer_layers,
     "width": widths,
+    "joint": lambda: by_budget(joint_records(*joint.NAMES)),
+    "joint at a glance": lambda: by_budget(joint_records("joint")),
+    "untrained": untrained,
     "multi-task": several_tasks,
     "precision": precisions,
     "soft-extract": lambda: budget_table(published("soft-extract/*/a*", ("mrpc", "sst-2"))),
@@ -221,10 +246,9 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
 }
 
 
-def frontier() -> Chart:
-    """Show what learned schedules cost by what they save, in points of each task's first metric."""
-    records = budget_records()
-    learned = records[records["way"] == "learned"].assign(x_label="FLOPs reduction (times)", ticks="")
+def frontier(records: pd.DataFrame) -> Chart:
+    """Show what budgets cost by what they save, in points of each task's first metric."""
+    learned = records.assign(x_label="FLOPs reduction (times)", ticks="")
     learned = learned.assign(panel=learned["task"] + " (" + learned["metric"] + ")", x=learned["flops.reduction"])
     learned = learned.assign(y=learned["lost"], label=learned["title"])
     means = averaged(learned, [*PANEL, "label", "target_flops_reduction"], ["x", "y"])
@@ -266,7 +290,8 @@ def survivors() -> Survivors:
 
 
 PICTURES: dict[str, Callable[[], bytes]] = {
-    "records/published/frontier.svg": lambda: draw(frontier())["svg"],
+    "records/published/frontier.svg": lambda: draw(frontier(budget_records().query("way == 'learned'")))["svg"],
+    "records/published/joint.svg": lambda: draw(frontier(joint_records(*joint.NAMES)))["svg"],
     "records/published/tickets.svg": lambda: draw(phases())["svg"],
     "records/published/kept.svg": kept_by_task,
     "records/published/survivors/survivors-1.svg": lambda: draw_survivors(survivors())[0]["svg"],

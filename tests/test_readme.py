@@ -16,12 +16,15 @@ from conftest import ROOT, small_bert, small_config, write_mrpc
 from make_readme import (
     KINDS,
     LSTM_TASKS,
+    NAMES,
     PAGES,
     PICTURES,
     PLACES,
     PUBLISHED,
     TABLES,
     budget_records,
+    joint,
+    joint_records,
     lstm_records,
     precision_records,
     published,
@@ -259,8 +262,7 @@ def test_bits_teachers_and_zeros_do_what_the_text_says():
 
     whole = of("int8 int8, embeddings too")
     check_says(RESULTS, f"a quarter of the bytes and {whole[0]} on SST-2 and {whole[1]} on CoLA")
-    check_says(FRONT, "`attention` at 2x scores {} on SST-2 and {} on CoLA".format(*of("attention.distil-hidden")))
-    check_says(FRONT, f"with a quarter of the bytes, {whole[0]} and {whole[1]}")
+    check_says(FRONT, f"with a quarter of the bytes, change SST-2 by {whole[0]} and CoLA by {whole[1]}")
     check_says(RESULTS, "no better ({}, {}).".format(*of("int8-training")))
     check_says(RESULTS, "loses {} and {}. Q8BERT".format(*(x[1:] for x in of("q8bert"))))
     check_says(RESULTS, f"lose {of('attention learned')[0][1:]} points on SST-2 without it")
@@ -276,6 +278,36 @@ def test_bits_teachers_and_zeros_do_what_the_text_says():
     check_says(RESULTS, text)
     fast = zeros["csr.speedup"]
     check_says(RESULTS, f"layers {fast[0.95]:.2f} times as fast, at 90 % {fast[0.9]:.2f} times")
+
+
+def test_one_budget_does_what_the_text_says():
+    records = joint_records(*joint.NAMES, *NAMES)
+    assert set(records["seed"]) == {1}
+    assert set(records["task"]) == {"cola", "sst-2"}
+    lost = records.set_index(["method", "target_flops_reduction", "task"])["lost"].unstack()[["sst-2", "cola"]]
+
+    def points(method: str, target: float) -> list[str]:
+        return [f"{value:+.1f}" for value in lost.loc[(method, target)]]
+
+    check_says(RESULTS, "At 4x `joint` is at {} on SST-2 and {} on CoLA".format(*points("joint", 4)))
+    check_says(RESULTS, "where width alone is at {} and {}".format(*points("joint-width", 4)))
+    check_says(RESULTS, "tokens alone at {} and {}".format(*points("joint-tokens", 4)))
+    axes = lost.loc[[f"joint-{axis}" for axis in joint.AXES]]
+    for target in 1.5, 2.0, 3.0, 4.0:
+        best = axes.xs(target, level=1).max()
+        assert (lost.loc[("joint", target)] >= best - (0.3 if target < 4 else -0.5)).all()
+    together = records[records["method"] == "joint"].set_index(["target_flops_reduction", "task"])
+    shares = 100 * together.loc[3.0, "tokens.effective_rate"]
+    check_says(RESULTS, f"at 3x {shares['sst-2']:.0f} and {shares['cola']:.0f} % of the tokens")
+    assert (together.loc[4.0, "kept.layers"].map(len) == 5).all()
+    assert (together.loc[2.0, "tokens.effective_rate"] == 0).all()
+    check_says(RESULTS, "calibrated` is at {} on SST-2 and {} on CoLA at 2x".format(*points("calibrated", 2)))
+    check_says(FRONT, "at 2x, `calibrated` is at {} on SST-2 and {} on CoLA.".format(*points("calibrated", 2)))
+    check_says(RESULTS, "one rate for all layers is at {} and {}".format(*points("calibrated-uniform", 2)))
+    check_says(RESULTS, "tokens alone are at {} and {};".format(*points("calibrated-tokens", 2)))
+    check_says(RESULTS, ", and {} at 3x".format(" and ".join(points("calibrated", 3))))
+    seconds = records.loc[records["method"] == "calibrated", "choice.seconds"]
+    check_says(RESULTS, f"took {seconds.min():.0f} to {seconds.max():.0f} s")
 
 
 def test_several_tasks_do_what_the_text_says():

@@ -83,8 +83,8 @@ class Space:
         alone, steepness = generator.random() < ALONE, generator.uniform(*STEEPNESS)
         shares = np.eye(len(AXES))[generator.integers(len(AXES))] if alone else generator.dirichlet([1] * len(AXES))
         _, width, depth = reduction**shares
-        dropped, step = round(self.leaving(depth)), round(STEPS * math.log(width) / math.log(self.reach))
-        structure = self.structure(dropped, step)
+        dropped, narrowness = round(self.leaving(depth)), round(STEPS * math.log(width) / math.log(self.reach))
+        structure = self.structure(dropped, narrowness)
         left = reduction / self.reduction(structure)
         shape, lengths = shape_of(structure, self.config), np.asarray(self.lengths, np.float64)
         if left <= NEGLIGIBLE or not shares[0]:
