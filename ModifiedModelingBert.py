@@ -30,7 +30,7 @@ from pruner.compress.tokens.outputs import PrunedOutput, Trace
 from pruner.compress.tokens.scores import scores_before
 from pruner.compress.tokens.select import select_tokens
 from pruner.compress.tokens.teachers import Batch
-from pruner.data.tokenizer import check_kind
+from pruner.data.tokenizer import check_kind, model_of
 from pruner.models.bert_layers import (
     attend,
     classify,
@@ -61,7 +61,7 @@ class PrunedBertConfig(BertConfig):
         config, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if (kind := config.get("model_type")) in ENCODERS:
             how = "load it with AutoModelForSequenceClassification, and give that to from_unpruned"
-            raise UserError(f"{pretrained_model_name_or_path}: a {kind} model; {how}")
+            raise UserError(f"{pretrained_model_name_or_path}: {model_of(kind)}; {how}")
         check_kind(config, pretrained_model_name_or_path)
         return config | {"model_type": cls.model_type}, kwargs
 

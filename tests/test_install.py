@@ -109,7 +109,8 @@ def test_an_installed_copy_prunes_your_own_model_in_any_folder(wheel, tmp_path):
     small_bert(folder / "my-bert", num_hidden_layers=12)
     config = small_config(num_hidden_layers=12, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
     BertForSequenceClassification(config).save_pretrained(folder / "my-bert")
-    code = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)[0]
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    code = "\n".join(["texts = ['a fine film .', 'the plot is dull', 'good actor'] * 8", *examples])
     code += "\nimport ModifiedModelingBert, pruner\nprint(ModifiedModelingBert.__file__, pruner.__file__)\n"
     *_, answers, files = python("-c", code, folder=folder, environment=environment).splitlines()
     assert re.search(r"'label': '(bad|good)', 'score'", answers)

@@ -97,14 +97,16 @@ def check_max_length(folder: Path, max_length: int) -> None:
         raise SettingError("max_length", problem)
 
 
+def model_of(kind: object) -> str:
+    """Return what an error calls a model of a kind: ``"an electra model"``."""
+    return f"{'an' if str(kind)[:1].lower() in 'aeiou' else 'a'} {listed([str(kind)])} model"
+
+
 def check_kind(config: dict, place: object) -> None:
     """Raise a ``UserError`` unless a config is that of a BERT of the kind that is computed here; ``place`` has it."""
     kind = config.get("model_type") or "bert"
     if kind not in KINDS:
-        article = "an" if str(kind)[:1].lower() in "aeiou" else "a"
-        raise UserError(
-            f"{place}: {article} {listed([str(kind)])} model; this project runs BERT models: choose one of them"
-        )
+        raise UserError(f"{place}: {model_of(kind)}; this project runs BERT models: choose one of them")
     positions = config.get("position_embedding_type") or "absolute"
     if positions != "absolute":
         problem = f"position_embedding_type is {short(positions)}"
