@@ -88,7 +88,7 @@ def compress(
 
     Heads and neurons leave by Fisher information, and what remains is corrected by least squares (after Kwon et al.
     2022, arXiv 2204.09656); tokens leave by the attention that they receive, by a schedule of two numbers. How much of
-    each, is chosen by how little the answers change. It takes about 200 times as long as the model takes for the texts.
+    each, is chosen by how little the answers change. It takes about 25 times as long as the model takes for the texts.
 
     Args:
         model: of classes, of several labels, or a regression, as ``from_pretrained`` gives it: a BERT, or another of
