@@ -59,8 +59,7 @@ class Context:
 
     def training_subset_like_dev(self, rows: int) -> Split:
         """Return some of the training rows, about as long as those of dev, on which methods may choose."""
-        lengths = [int(length) for split in self.dev_splits for length in split.lengths]
-        return rows_of_lengths(self.training_split, lengths, rows)
+        return rows_of_lengths(self.training_split, self.dev_lengths, rows)
 
     @property
     def dev_splits(self) -> list[Split]:

@@ -6,25 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.chosen import Chosen, by_budget
 from pruner.compress.joint.elastic import SampleMixtures, elastic
 from pruner.compress.joint.fisher import fisher_scores
 from pruner.compress.joint.mixtures import AXES, Space
 from pruner.compress.joint.search import choose
 from pruner.compress.knowledge.states import States
 from pruner.compress.method import FAMILIES, Family, Method
-from pruner.compress.structure.describe import describe_structure
-from pruner.compress.structure.importance import Scores
-from pruner.compress.structure.measures import ROWS, Skipping, measured, reading
-from pruner.compress.tokens.methods import CHOICE_ROWS, TokenPruning
-from pruner.compress.tokens.schedule import Pruning
+from pruner.compress.structure.measures import ROWS, Skipping, measured, reading, scores_of
+from pruner.compress.tokens.methods import CHOICE_ROWS
 from pruner.training.context import Context
 from pruner.training.distillation import Loss
 from pruner.training.stage import Additions, Measurement, Recipe, Say, Stage, Trained
-from pruner.utils.errors import SettingError
 
 NAMES = {"joint": AXES} | {f"joint-{axis}": (axis,) for axis in AXES}
 
@@ -51,11 +47,9 @@ class ElasticTraining(Recipe):
 
     def prepare(self, model: Any, context: Context, told: dict) -> nn.Module:
         made: Any = PrunedBertForSequenceClassification.from_unpruned(model)
-        found, skipping = reading(told, "fisher", context), reading(told, "skipping", context)["skipping"]
-        scores = Scores(*(torch.tensor(found[name], dtype=torch.float64) for name in Scores._fields))
-        made.space = Space(
-            model.config, context.dev_lengths, scores, np.argsort(skipping).tolist(), self.reach, context.seed
-        )
+        scores, skipping = scores_of(told, context, "fisher"), reading(told, "skipping", context)["skipping"]
+        order = np.argsort(skipping).tolist()
+        made.space = Space(model.config, context.dev_lengths, scores, order, self.reach, context.seed)
         return made
 
     def additions(self, model: Any, context: Context, say: Say) -> Additions:
@@ -70,7 +64,7 @@ class ElasticTraining(Recipe):
 
 
 @dataclass
-class Joint(TokenPruning):
+class Joint(Chosen):
     """The mixture of fewer tokens, heads, neurons and layers that meets a budget and changes the answers least."""
 
     name: str = "joint"
@@ -97,22 +91,14 @@ class Joint(TokenPruning):
         assert self.target is not None  # all of them have one
         whole: Any = trained[-1].model
         rows, batch_size = context.training_subset_like_dev(CHOICE_ROWS), context.train_settings.batch_size
-        choice = choose(whole, whole.space, self.target, rows, rows, batch_size, self.axes, say)
-        model: Any = choice.model
-        model.choice = choice.found
+        model, found = choose(whole, whole.space, self.target, rows, rows, batch_size, self.axes, say)
+        model.choice = found
         return model
-
-    def describe(self, model: Any, context: Context) -> dict:
-        return super().describe(model, context) | describe_structure(model, context) | {"choice": model.choice}
 
 
 def joint(name: str, options: Namespace, context: Context) -> list[Method]:
     """Make a method for each budget."""
-    if not options.target_flops_reduction:
-        raise SettingError("target_flops_reduction", f"{name} needs a budget; give one, as 2, or several")
-    none = Pruning.none(context.backbone.shape(context.task).depth)
-    budgets, reach = options.target_flops_reduction, options.search_reach
-    return [Joint(none, name=name, target=budget, reach=reach) for budget in budgets]
+    return [Joint(**of_budget, reach=options.search_reach) for of_budget in by_budget(name, options, context)]
 
 
 FAMILIES.append(Family("bert", lambda: list(NAMES), joint))

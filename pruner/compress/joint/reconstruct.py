@@ -54,12 +54,15 @@ def reconstruct(model: Any, dense: Any, split: Split, most_tokens: int = MOST_TO
 
 
 def run(layer: Any, hidden: Tensor, packing: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """Run a layer, [T, D] -> what leaves it, and what enters the norms of its attention and of its feed-forward."""
+    """Run a layer, [T, D] -> what leaves it, and what enters the norms of its attention and of its feed-forward.
+
+    Without dropout, as in evaluation mode.
+    """
     context, _ = attend(layer, hidden, packing)
-    attended = layer.attention.output(context, hidden)
-    activations = layer.intermediate(attended)
-    before = layer.attention.output.dense(context) + hidden, layer.output.dense(activations) + attended
-    return layer.output(activations, attended), *before
+    of_attention = layer.attention.output.dense(context) + hidden
+    attended = layer.attention.output.LayerNorm(of_attention)
+    of_feed_forward = layer.output.dense(layer.intermediate(attended)) + attended
+    return layer.output.LayerNorm(of_feed_forward), of_attention, of_feed_forward
 
 
 def fit(linear: nn.Linear, inputs: Tensor, outputs: Tensor) -> None:

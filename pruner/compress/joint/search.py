@@ -4,7 +4,6 @@ What leaves is removed for good, what remains is corrected by least squares; not
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -27,14 +26,6 @@ from pruner.utils.progress import Progress
 FEW_ROWS, FEW_TOKENS, BEST = 128, 2**12, 8
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The model that was chosen, and what is to be recorded of the choice."""
-
-    model: PrunedBertForSequenceClassification
-    found: dict
-
-
 def make(whole: Any, structure: Structure, fitted: Split, most_tokens: int = MOST_TOKENS) -> Any:
     """Make the smaller model that a structure is, of copies of the weights of ``whole``, corrected on some rows."""
     model: Any = PrunedBertForSequenceClassification.from_unpruned(whole).eval()
@@ -52,8 +43,10 @@ def choose(
     batch_size: int,
     axes: Sequence[str] = AXES,
     say: Say = lambda line: None,
-) -> Choice:
+) -> tuple[Any, dict]:
     """Return the mixture whose answers on the rows of ``choice`` differ least from those of ``whole``.
+
+    With its model comes what is to be recorded of the choice.
 
     Args:
         whole: a BERT classifier of which each mixture is a part.
@@ -93,4 +86,4 @@ def choose(
     say(f"schedule: {schedule_text(mixture.schedule)}; {layers} of {space.depth} layers")
     width = space.reduction(mixture.structure)
     found = {"mixtures": len(mixtures), "unlikeness": round(least, 6), "width_reduction": round(width, 4)}
-    return Choice(model, found)
+    return model, found

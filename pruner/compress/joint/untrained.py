@@ -10,21 +10,20 @@ import torch
 from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.chosen import Chosen, by_budget
 from pruner.compress.joint.fisher import agreement, fisher_scores
 from pruner.compress.joint.mixtures import Space
 from pruner.compress.joint.search import choose
 from pruner.compress.joint.texts import FEWEST
 from pruner.compress.method import FAMILIES, Family, Method
-from pruner.compress.structure.describe import describe_structure
 from pruner.compress.tokens.budget import fit_schedule, uniform_family
-from pruner.compress.tokens.methods import TokenPruning
-from pruner.compress.tokens.schedule import Pruning, make_pruning
+from pruner.compress.tokens.schedule import make_pruning
 from pruner.data.collate import hold_out
 from pruner.evaluation.predict import predict
 from pruner.models.flops import BertShape
 from pruner.training.context import Context
 from pruner.training.stage import Say, Stage, Trained
-from pruner.utils.errors import SettingError, check_whole
+from pruner.utils.errors import check_whole
 
 CHOICE = 1 / 3  # share of the rows on which mixtures are compared; the others say what leaves, and correct the rest
 NAMES = {
@@ -62,12 +61,12 @@ def calibrate(
     fitted, choice = hold_out(split, CHOICE)
     scores = fisher_scores(dense, fitted, batch_size)
     space = Space(dense.config, lengths, scores, range(shape.depth), target)
-    chosen = choose(whole, space, target, fitted, choice, batch_size, axes, say)
-    return chosen.model, chosen.found | {"rows": len(split)}
+    model, found = choose(whole, space, target, fitted, choice, batch_size, axes, say)
+    return model, found | {"rows": len(split)}
 
 
 @dataclass
-class Calibrated(TokenPruning):
+class Calibrated(Chosen):
     """The fine-tuned model, made cheaper for a budget on some training rows without their labels, and not trained."""
 
     name: str = "calibrated"
@@ -97,18 +96,12 @@ class Calibrated(TokenPruning):
         say(f"the dense model's answers on dev: {agrees:.1%}")
         return model
 
-    def describe(self, model: Any, context: Context) -> dict:
-        return super().describe(model, context) | describe_structure(model, context) | {"choice": model.choice}
-
 
 def calibrated(name: str, options: Namespace, context: Context) -> list[Method]:
     """Make a method for each budget."""
-    if not options.target_flops_reduction:
-        raise SettingError("target_flops_reduction", f"{name} needs a budget; give one, as 2, or several")
+    budgets = by_budget(name, options, context)
     check_whole("calibration_texts", options.calibration_texts, FEWEST, 10**6)
-    none = Pruning.none(context.backbone.shape(context.task).depth)
-    budgets, texts = options.target_flops_reduction, options.calibration_texts
-    return [Calibrated(none, name=name, target=budget, texts=texts) for budget in budgets]
+    return [Calibrated(**of_budget, texts=options.calibration_texts) for of_budget in budgets]
 
 
 FAMILIES.append(Family("bert", lambda: list(NAMES), calibrated))

@@ -107,7 +107,7 @@ def reading(told: dict, name: str, context: Context) -> dict:
     return told[f"{context.task.name}/{name}_seed{context.seed}"]
 
 
-def scores_of(told: dict, context: Context) -> Scores:
-    """Read what ``Importance`` has measured."""
-    scores = reading(told, "importance", context)
+def scores_of(told: dict, context: Context, name: str = "importance") -> Scores:
+    """Read the scores of a measurement, by default those of ``Importance``."""
+    scores = reading(told, name, context)
     return Scores(*(torch.tensor(scores[name], dtype=torch.float64) for name in Scores._fields))
