@@ -14,6 +14,7 @@ cache = "cache/bert"  # what PrepareGlue4Bert.py wrote
 pruning_methods = ["student", "attention", "emission", "gradient", "random", "head", "tail", "frequency"]  # in turn
 pruning_schedule: list[float] = [0.6] + [0.0] * 11  # one rate per layer: the share of real tokens dropped (published)
 target_flops_reduction: list[float] | None = None  # a budget in its place, as 2.0, or several: schedules that meet it
+target_speedup: list[float] | None = None  # of joint and calibrated: a budget of time, or several, on this machine
 budget_schedule: Literal["learned", "uniform", "first", "soft-extract"] = "learned"  # how a budget is met
 search_penalty: float | None = None  # or, without a budget, PoWER-BERT's search by its lambda (its paper: 1e-4 to 7e-3)
 search_reach: float = 4.0  # the largest budget that a search or a training with sampled schedules serves
@@ -60,6 +61,8 @@ discard_models = False  # do not keep them (a BERT-Base has 0.4 GB)
 tensorboard: str | None = None  # where to write TensorBoard's curves, one folder per training; None: there are none
 predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 latency_repeats = 5  # interleaved timings of baseline and pruned model; the median counts
+latency_batch_size: int | None = None  # sentences in a batch that is timed; None: as many as in training
+latency_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of what is timed; auto: a GPU's best, float32 on a CPU
 
 # What to run
 demo = False  # run on a built-in sample task, a few minutes on two CPU cores

@@ -41,6 +41,8 @@ discard_models = False  # do not keep them
 tensorboard: str | None = None  # where to write TensorBoard's curves, one folder per training; None: there are none
 predict_test = False  # write the test sets' predictions beside the records, as the GLUE server takes them
 latency_repeats = 5  # interleaved timings of baseline and pruned model; the median counts
+latency_batch_size: int | None = None  # sentences in a batch that is timed; None: as many as in training
+latency_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # of what is timed; auto: a GPU's best, float32 on a CPU
 
 # What to run
 demo = False  # run on a built-in sample task, a few minutes on two CPU cores

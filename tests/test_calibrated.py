@@ -14,6 +14,7 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, BertForS
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import compress
 from pruner.compress.joint import fisher, reconstruct
+from pruner.compress.joint.budgets import FlopsBudget
 from pruner.compress.joint.fisher import agreement, directions, fisher_scores, unlikeness
 from pruner.compress.joint.texts import encode_texts
 from pruner.compress.joint.untrained import calibrate
@@ -179,7 +180,8 @@ def test_long_texts_are_corrected_in_parts():
 def test_a_budget_is_met_by_what_may_leave(axes):
     dense, split = bert(num_labels=2), rows(60)
     lengths = [int(length) for length in split.lengths]
-    model, found = calibrate(dense, split, lengths, 1.5, axes, 32, print)
+    budget = FlopsBudget(1.5, dense.config, lengths)
+    model, found = calibrate(dense, split, lengths, budget, axes, 32, print)
     flops = dense_flops(BertShape.of_model(dense), lengths) / dense_flops(BertShape.of_model(model), lengths)
     assert found["width_reduction"] == pytest.approx(flops, abs=1e-3)
     assert (flops > 1.001) <= ("width" in axes)
@@ -187,7 +189,7 @@ def test_a_budget_is_met_by_what_may_leave(axes):
     if axes == ("width",):
         assert 1.5 <= flops < 1.6
     if len(axes) == 2:  # no mixture that was left out is better
-        alone = [calibrate(dense, split, lengths, 1.5, (axis,), 32, print)[1] for axis in axes]
+        alone = [calibrate(dense, split, lengths, budget, (axis,), 32, print)[1] for axis in axes]
         assert found["unlikeness"] <= min(one["unlikeness"] for one in alone) + 1e-6
         assert found["mixtures"] > sum(one["mixtures"] for one in alone)
 
@@ -284,8 +286,8 @@ REFUSED = {
     "one text": (lambda model: model, {"texts": "a film"}, "texts: str is no list; give a list of texts"),
     "no texts": (lambda model: model, {"texts": ["a film"] * 8 + [None]}, "texts: number 8 is None, not a text"),
     "triples": (lambda model: model, {"texts": [("a", "film", ".")] * 8}, "texts: number 0 is ('a', 'film', '.')"),
-    "no reduction": (lambda model: model, {"target_flops_reduction": 1}, "1 is no reduction; use a number above 1"),
-    "no number": (lambda model: model, {"target_flops_reduction": "2x"}, "'2x' is no reduction"),
+    "no reduction": (lambda model: model, {"target_flops_reduction": 1}, "1 is no factor; use a number above 1"),
+    "no number": (lambda model: model, {"target_flops_reduction": "2x"}, "'2x' is no factor"),
     "nothing may leave": (lambda model: model, {"tokens": False, "width": False}, "neither tokens nor width may leave"),
     "too much": (
         lambda model: model,

@@ -11,6 +11,7 @@ from reference import make_inputs
 from test_run import QUICK, prepared, records  # noqa: F401
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.budgets import FlopsBudget
 from pruner.compress.joint.elastic import SampleMixtures, elastic
 from pruner.compress.joint.mixtures import AXES, STEPS, Mixture, Space
 from pruner.compress.structure.importance import Scores
@@ -29,6 +30,10 @@ def space(reach: float = 4.0, seed: int = 0) -> Space:
     generator = torch.Generator().manual_seed(3)
     scores = Scores(*(torch.rand(shape, generator=generator).double() for shape in ((6, 4), (6,), (6, 64))))
     return Space(small_config(num_labels=3), LENGTHS, scores, [4, 3, 1, 2, 5, 0], reach, seed)
+
+
+def flops(target: float) -> FlopsBudget:
+    return FlopsBudget(target, small_config(num_labels=3), LENGTHS)
 
 
 def reduction(mixture: Mixture, config) -> float:
@@ -130,7 +135,7 @@ def test_the_smaller_is_a_part_of_the_larger():
 @pytest.mark.parametrize("target", [1.5, 2.0, 3.0])
 def test_mixtures_meet_a_budget_by_what_may_leave(axes, target):
     one, met = space(), []
-    for mixture in one.meeting(target, axes):
+    for mixture in one.meeting(flops(target), axes):
         met.append(reduction(mixture, one.config))
         assert "tokens" in axes or not any(mixture.schedule)
         assert "width" in axes or mixture.structure == one.full
@@ -146,16 +151,16 @@ def test_mixtures_meet_a_budget_by_what_may_leave(axes, target):
 
 @pytest.mark.parametrize(("target", "layers"), [(1.2, 5), (1.5, 4), (2.0, 3), (3.0, 2), (4.0, 1)])
 def test_depth_alone_leaves_as_few_layers_as_it_takes(target, layers):
-    (mixture,) = space().meeting(target, ("depth",))
+    (mixture,) = space().meeting(flops(target), ("depth",))
     assert len(mixture.structure.layers) == layers
     assert reduction(mixture, space().config) > 0.97 * target
 
 
 def test_more_may_leave_means_more_to_choose_from():
     one = space()
-    together = set(one.meeting(2.0))
+    together = set(one.meeting(flops(2.0)))
     for axis in "tokens", "width":
-        assert set(one.meeting(2.0, (axis,))) <= together
+        assert set(one.meeting(flops(2.0), (axis,))) <= together
 
 
 def test_rows_for_a_choice_are_as_long_as_those_of_dev():
@@ -209,4 +214,4 @@ def test_joint_in_one_training(run, prepared):  # noqa: F811
     assert ": training, " not in out
     code, _, err = run("RunBert4Glue", *QUICK, "--methods", "joint", "--records", "other")
     assert code == 2
-    assert "(target_flops_reduction): joint needs a budget; give one, as 2, or several" in err
+    assert "(target_flops_reduction): joint needs a budget; give one, as 2, or several, or --target-speedup" in err

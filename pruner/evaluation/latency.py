@@ -4,6 +4,7 @@ import copy
 import ctypes
 import platform
 import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,18 +46,7 @@ def measure_latency(
     device = next(model.parameters()).device
     models = tuple(copy.deepcopy(side).to(device, dtype).eval() for side in (baseline, model))
     batches = [[batch for _, batch in sorted_batches(split, batch_size, collate, device)] for collate in collates]
-    number = len(batches[0])
-    chosen = np.unique(np.linspace(0, number - 1, min(most_batches or number, number)).round().astype(int))
-
-    def seconds(run: nn.Module, batch: dict) -> float:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        start = time.perf_counter()
-        run(**batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return time.perf_counter() - start
-
+    chosen = spread_evenly(len(batches[0]), most_batches)
     times = np.empty((repeats + 1, 2, len(chosen)))  # the first pass warms up
     for repeat in range(repeats + 1):
         # Whatever a model keeps between batches is made again in each pass, and so counted in it.
@@ -76,3 +66,27 @@ def measure_latency(
         "device": str(device),
         "repeats": repeats,
     }
+
+
+def seconds(model: Any, batch: dict) -> float:
+    """Time one call of a model, to the end of what it has a GPU do."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    start = time.perf_counter()
+    model(**batch)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter() - start
+
+
+def spread_evenly(number: int, at_most: int | None) -> np.ndarray:
+    """Choose so many of a number of batches at most, spread evenly."""
+    return np.unique(np.linspace(0, number - 1, min(at_most or number, number)).round().astype(int))
+
+
+def latency_dtype(name: str) -> torch.dtype:
+    """Return the dtype in which a run times its models: ``auto`` is bfloat16 on a GPU that has it, else float32."""
+    if name != "auto":
+        return getattr(torch, name)
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if on_gpu else torch.float32

@@ -3,6 +3,7 @@
 from argparse import Namespace
 from pathlib import Path
 
+from pruner.compress.joint.chosen import check_speedups
 from pruner.compress.structure.families import check_structure
 from pruner.compress.tokens.families import check_budgets
 from pruner.data import sample
@@ -22,6 +23,7 @@ def run_bert(options: Namespace) -> None:
     """Train, evaluate, measure and record every cell, or show them (``dry_run``)."""
     check_settings(options)
     check_budgets(options)
+    check_speedups(options)
     check_structure(options)
     steady = start_run()
     cache_folder = Path(options.cache)

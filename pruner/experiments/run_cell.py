@@ -4,12 +4,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from pruner.compress.method import Dense
 from pruner.evaluation.collapse import collapsed, majority_share
-from pruner.evaluation.latency import measure_latency
+from pruner.evaluation.latency import latency_dtype, measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
@@ -46,14 +45,13 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
     cost, plain = method.cost(model, context), Dense().cost(dense, context)
     latency = None
     if cell.baseline:
-        on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         latency = measure_latency(
             dense,
             model,
             context.dev_splits[0],
-            context.train_settings.batch_size,
+            grid.options.latency_batch_size or context.train_settings.batch_size,
             (context.backbone.collate(context.task), collate),
-            torch.bfloat16 if on_gpu else torch.float32,
+            latency_dtype(grid.options.latency_dtype),
             grid.options.latency_repeats,
             context.backbone.latency_batches,
         )

@@ -22,12 +22,13 @@ from pruner.utils.files import is_there
 # The least and the largest value of whole numbers; bounds of others, which are not among their values.
 RANGES: dict[str, tuple[float, float]] = {
     "seeds": SEED,
-    **dict.fromkeys(("batch_size", "accumulation_steps", "latency_repeats", "max_train_rows"), (1, 2**31 - 1)),
+    **dict.fromkeys(("batch_size", "accumulation_steps", "max_train_rows"), (1, 2**31 - 1)),
+    **dict.fromkeys(("latency_repeats", "latency_batch_size"), (1, 2**31 - 1)),
     **dict.fromkeys(("batch_sizes", "repeats"), (1, 100_000)),
     **dict.fromkeys(("student_widths", "embedding_size", "hidden_size", "num_layers", "head_size"), SIZE),
     "epochs": (0.0, 1e6),
     **dict.fromkeys(("learning_rate", "student_learning_rate", "soft_extract_learning_rate", "clip"), (0.0, math.inf)),
-    **dict.fromkeys(("target_flops_reduction", "search_reach", "width_reduction"), (1.0, math.inf)),
+    **dict.fromkeys(("target_flops_reduction", "target_speedup", "search_reach", "width_reduction"), (1.0, math.inf)),
     "layers_dropped": (1, 100_000),
     **dict.fromkeys(("ticket_feed_forwards", "layers_trained"), (0, 100_000)),
     "embedding_rank": (1, 100_000),

@@ -10,6 +10,8 @@ import torch
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.budgets import Budget, FlopsBudget
+from pruner.compress.joint.chosen import Speed
 from pruner.compress.joint.fisher import agreement, answer_kind
 from pruner.compress.joint.texts import encode_texts
 from pruner.compress.joint.untrained import calibrate
@@ -43,6 +45,7 @@ class Compressed:
     bytes: tuple[int, int]  # of the dense model's weights and of these
     agreement: float
     held_out: int
+    predicted_speedup: float | None = None  # where that was asked for
 
     def __call__(self, **inputs: Any) -> Any:
         return self.model(**inputs)
@@ -56,6 +59,7 @@ class Compressed:
         tokens = self.flops_reduction / self.width_reduction
         of_regression = answer_kind(config) == "regression"
         answers = f"rank correlation {self.agreement:.3f}" if of_regression else f"the same for {self.agreement:.1%}"
+        speed = self.predicted_speedup
         return "\n".join(
             [
                 f"tokens    rates by layer {schedule_text(self.model.pruning.schedule)}",
@@ -63,6 +67,7 @@ class Compressed:
                 f"neurons   {neurons} of {config.intermediate_size}",
                 f"FLOPs     {self.flops_reduction:.2f}x fewer on these texts: width {self.width_reduction:.2f}x, "
                 f"tokens {tokens:.2f}x",
+                *([f"time      {speed:.2f}x faster, by the times of its parts"] if speed else []),
                 f"weights   {before} -> {after}",
                 f"answers   {answers} of {self.held_out} held-out texts as by the dense model",
             ]
@@ -83,6 +88,8 @@ def compress(
     width: bool = True,
     int8: bool = True,
     batch_size: int = 32,
+    target_speedup: float | None = None,
+    times: str | Path | None = None,
 ) -> Compressed:
     """Make a fine-tuned encoder cheaper without training it; the model itself is left as it was.
 
@@ -97,14 +104,18 @@ def compress(
             judged.
         target_flops_reduction: the budget, on texts of these lengths; int8 does not count.
         tokens, width, int8: what may leave: tokens before layers; heads and neurons; bits, of the word vectors too.
+        target_speedup: in place of ``target_flops_reduction``, how many times faster it is to be on this machine than
+            ``model`` in its dtype and on its device, in batches of ``batch_size`` sorted by length; int8 does not
+            count either.
+        times: the folder in which the times of layers are kept, that are measured for it; without, they are not kept.
 
     Raises:
         UserError: a model of another kind, or made smaller already; texts that are none; a budget that cannot be met.
     """
     dense = check_dense(model)
-    target = target_flops_reduction
-    if isinstance(target, bool) or not isinstance(target, int | float) or not 1 < target < float("inf"):
-        raise SettingError("target_flops_reduction", f"{target!r:.60} is no reduction; use a number above 1, as 1.5")
+    for name, target in ("target_flops_reduction", target_flops_reduction), ("target_speedup", target_speedup):
+        if target is not None and not is_factor(target):
+            raise SettingError(name, f"{target!r:.60} is no factor; use a number above 1, as 1.5")
     if not (tokens or width):
         raise SettingError("target_flops_reduction", "neither tokens nor width may leave; allow one of them")
     config = dense.config
@@ -114,7 +125,11 @@ def compress(
     plain.float().eval()
     lengths = [int(length) for length in split.lengths]
     axes = [name for name, may in (("tokens", tokens), ("width", width)) if may]
-    smaller, found = calibrate(plain, known, lengths, target, axes, batch_size, lambda line: None)
+    budget: Budget = FlopsBudget(target_flops_reduction, config, lengths)
+    if target_speedup:
+        speed = Speed(target_speedup, model.dtype, batch_size, None if times is None else Path(times))
+        budget = speed.budget(plain, lengths, None, print)
+    smaller, found = calibrate(plain, known, lengths, budget, axes, batch_size, lambda line: None)
     flops = pruned_flops(BertShape.of_model(smaller), lengths, smaller.pruning.keep_counts(lengths), smaller.pruning)
     smaller.to(model.dtype)
     if int8:
@@ -129,7 +144,13 @@ def compress(
         (sizes_of(model)[1], sizes_of(smaller)[1]),
         agreement(logits, reference, config),
         len(held),
+        found.get("predicted_speedup"),
     )
+
+
+def is_factor(value: object) -> bool:
+    """Tell whether something can be a budget."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 1 < value < float("inf")
 
 
 def check_dense(model: Any) -> BertForSequenceClassification:

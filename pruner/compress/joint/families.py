@@ -67,11 +67,11 @@ class ElasticTraining(Recipe):
 class Joint(Chosen):
     """The mixture of fewer tokens, heads, neurons and layers that meets a budget and changes the answers least."""
 
-    name: str = "joint"
     source: str = "joint"
 
     def __post_init__(self) -> None:
-        self.variant, self.label = f"learned for {self.target:g}x", f"{self.name}_{self.target:g}x"
+        super().__post_init__()
+        self.variant = f"learned {self.variant}" if self.target else self.variant
         self.title = "joint" if self.name == "joint" else f"joint training, {self.axes[0]} alone"
 
     @property
@@ -88,10 +88,10 @@ class Joint(Chosen):
         return [Stage(name, context, recipe, settings, dense, dense, shared=True, told_by=told_by)]
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
-        assert self.target is not None  # all of them have one
         whole: Any = trained[-1].model
         rows, batch_size = context.training_subset_like_dev(CHOICE_ROWS), context.train_settings.batch_size
-        model, found = choose(whole, whole.space, self.target, rows, rows, batch_size, self.axes, say)
+        budget = self.budget(dense, context, say)
+        model, found = choose(whole, whole.space, budget, rows, rows, batch_size, self.axes, say)
         model.choice = found
         return model
 

@@ -12,19 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from pruner.compress.joint.budgets import Budget
 from pruner.compress.structure.importance import Scores
 from pruner.compress.structure.shrink import Structure
 from pruner.compress.structure.width import largest_reduction, narrowed, shape_of
-from pruner.compress.tokens.budget import fit_schedule
+from pruner.compress.tokens.budget import bisect
 from pruner.compress.tokens.sampled import CANDIDATES, STEEPNESS, candidates, steep_schedule
-from pruner.compress.tokens.schedule import make_pruning
 from pruner.models.flops import dense_flops
 from pruner.utils.errors import SettingError
 
 AXES = ("tokens", "width", "depth")
-NEGLIGIBLE = 1.005  # a reduction for which no token need leave
+NEGLIGIBLE = 1.005  # a reduction for which nothing need leave
 ALONE = 0.25  # share of the steps in which a single axis meets the budget: each must be able to
-MET = 0.05  # of a layer: what is not in the layers is so little that a budget without it is met
 COARSE = 4  # of these steps, from one width to the next among which a budget chooses
 STEPS = 16  # widths between all and the narrowest that is sampled, on a logarithmic scale
 
@@ -91,32 +90,36 @@ class Space:
             return Mixture(structure, (0.0,) * shape.depth)
         return Mixture(structure, tuple(steep_schedule(shape, lengths, steepness, 1 / left)))
 
-    def meeting(self, target: float, axes: Sequence[str] = AXES) -> Iterator[Mixture]:
+    def meeting(self, budget: Budget, axes: Sequence[str] = AXES) -> Iterator[Mixture]:
         """List the mixtures that meet a budget by what may leave."""
-        most = math.ceil(self.leaving(target) - MET) if "depth" in axes else 0
-        for dropped in range(most + 1):
+        for dropped in range(self.depth if "depth" in axes else 1):
             for step in range(0, STEPS + 1, COARSE) if "width" in axes else [0]:
                 structure = self.structure(dropped, step)
-                left = target / self.reduction(structure)
-                if left <= NEGLIGIBLE:  # a narrower one would reduce by more than is asked for
-                    exact = self._exactly(target, dropped) if step else structure
+                if met := budget.target / budget.reduction(structure) <= NEGLIGIBLE:
+                    # A narrower one would reduce by more than is asked for.
+                    exact = self._exactly(budget, dropped, step) if step else structure
                     yield Mixture(exact, (0.0,) * (self.depth - dropped))
                     break
                 if "tokens" in axes:
-                    yield from self._with_tokens(structure, left)
+                    yield from self._with_tokens(budget, structure)
+            if met and not step:  # with fewer layers it would too
+                break
 
-    def _exactly(self, target: float, dropped: int) -> Structure:
-        """Return the structure without so many layers whose width does the rest."""
+    def _exactly(self, budget: Budget, dropped: int, step: int) -> Structure:
+        """Return the structure without so many layers whose width does the rest, no narrower than that of a step."""
         kept = self.full.keep_layers(self.order[dropped:])
-        return narrowed(kept, self.config, self.lengths, target / self.reduction(kept), self.scores, squared=True)
 
-    def _with_tokens(self, structure: Structure, target: float) -> Iterator[Mixture]:
-        shape = shape_of(structure, self.config)
-        none, lengths = make_pruning([0.5] * shape.depth, "attention", shape.depth), self.lengths
+        def of_width(width: float) -> Structure:
+            return narrowed(kept, self.config, self.lengths, width, self.scores, squared=True)
+
+        most = self.reach ** (step / STEPS)
+        _, width = bisect(lambda more: budget.reduction(of_width(1 + more)) < budget.target, most - 1, steps=16)
+        return of_width(1 + width)
+
+    def _with_tokens(self, budget: Budget, structure: Structure) -> Iterator[Mixture]:
+        layers = len(structure.layers)
         try:
-            schedules = list(
-                candidates(shape.depth, lambda one: fit_schedule(one, target, lengths, shape, none), CANDIDATES[::2])
-            )
+            schedules = list(candidates(layers, lambda family: budget.fit(structure, family), CANDIDATES[::2]))
         except SettingError:  # so many tokens cannot leave
             return
         yield from (Mixture(structure, tuple(schedule)) for schedule in schedules)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.budgets import Budget
 from pruner.compress.joint.fisher import unlikeness
 from pruner.compress.joint.mixtures import AXES, Mixture, Space
 from pruner.compress.joint.reconstruct import MOST_TOKENS, reconstruct
@@ -24,6 +25,7 @@ from pruner.utils.progress import Progress
 
 # All mixtures are compared on few rows, corrected on few tokens; the best of them on all.
 FEW_ROWS, FEW_TOKENS, BEST = 128, 2**12, 8
+TRIES = 3  # where what was chosen does not cost what was predicted
 
 
 def make(whole: Any, structure: Structure, fitted: Split, most_tokens: int = MOST_TOKENS) -> Any:
@@ -37,7 +39,7 @@ def make(whole: Any, structure: Structure, fitted: Split, most_tokens: int = MOS
 def choose(
     whole: Any,
     space: Space,
-    target: float,
+    budget: Budget,
     fitted: Split,
     choice: Split,
     batch_size: int,
@@ -50,16 +52,34 @@ def choose(
 
     Args:
         whole: a BERT classifier of which each mixture is a part.
-        target: the FLOPs reduction; ``axes`` say by what it may be met.
+        budget: by what factor it is to be cheaper; ``axes`` say by what that may be met.
         fitted: the rows on which what remains is corrected; they may be those of ``choice``. Labels are not read.
 
     Raises:
         SettingError: no mixture meets the budget.
     """
-    mixtures = list(space.meeting(target, axes))
+    for _ in range(TRIES):
+        mixture, found = find(whole, space, budget, fitted, choice, batch_size, axes)
+        model = make(whole, mixture.structure, fitted).set_pruning(mixture.schedule, "attention")
+        found |= budget.told(mixture.structure, mixture.schedule)
+        corrected = budget.corrected(model, mixture.structure, mixture.schedule)
+        if corrected is None:
+            break
+        say(f"it is not {budget.target:g}x, as was predicted; corrected, and chosen again")
+        budget = corrected
+    layers = len(mixture.structure.layers)
+    say(f"chosen of {found['mixtures']} mixtures; answers differ from the whole model's by {found['unlikeness']:.4f}")
+    say(f"schedule: {schedule_text(mixture.schedule)}; {layers} of {space.depth} layers")
+    return model, found
+
+
+def find(
+    whole: Any, space: Space, budget: Budget, fitted: Split, choice: Split, batch_size: int, axes: Sequence[str]
+) -> tuple[Mixture, dict]:
+    """Return the mixture that ``choose`` asks for, by what it is predicted to cost."""
+    mixtures = list(space.meeting(budget, axes))
     if not mixtures:
-        by = " and ".join(axes)
-        raise SettingError("target_flops_reduction", f"{target:g} cannot be met by {by}; use less")
+        raise SettingError(budget.constant, f"{budget.target:g} cannot be met by {' and '.join(axes)}; use less")
     bar = Progress(desc="choosing what leaves", unit="mixture")
 
     def ranked(among: Sequence[Mixture], rows: Split, most_tokens: int) -> list[tuple[float, Mixture]]:
@@ -80,10 +100,5 @@ def choose(
         best = sorted(few, key=mixtures.index)  # those of a structure together
     least, mixture = ranked(best, choice, MOST_TOKENS)[0]
     bar.close()
-    model = make(whole, mixture.structure, fitted).set_pruning(mixture.schedule, "attention")
-    layers = len(mixture.structure.layers)
-    say(f"chosen of {len(mixtures)} mixtures; answers differ from the whole model's by {least:.4f}")
-    say(f"schedule: {schedule_text(mixture.schedule)}; {layers} of {space.depth} layers")
     width = space.reduction(mixture.structure)
-    found = {"mixtures": len(mixtures), "unlikeness": round(least, 6), "width_reduction": round(width, 4)}
-    return model, found
+    return mixture, {"mixtures": len(mixtures), "unlikeness": round(least, 6), "width_reduction": round(width, 4)}

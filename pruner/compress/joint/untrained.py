@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
+from pruner.compress.joint.budgets import Budget
 from pruner.compress.joint.chosen import Chosen, by_budget
 from pruner.compress.joint.fisher import agreement, fisher_scores
 from pruner.compress.joint.mixtures import Space
 from pruner.compress.joint.search import choose
 from pruner.compress.joint.texts import FEWEST
 from pruner.compress.method import FAMILIES, Family, Method
-from pruner.compress.tokens.budget import fit_schedule, uniform_family
-from pruner.compress.tokens.schedule import make_pruning
+from pruner.compress.structure.shrink import Structure
+from pruner.compress.tokens.budget import uniform_family
 from pruner.data.collate import hold_out
 from pruner.evaluation.predict import predict
-from pruner.models.flops import BertShape
 from pruner.training.context import Context
 from pruner.training.stage import Say, Stage, Trained
 from pruner.utils.errors import check_whole
@@ -41,27 +41,28 @@ TITLES = {
 
 
 def calibrate(
-    dense: Any, split: Any, lengths: Sequence[int], target: float, axes: Sequence[str], batch_size: int, say: Say
+    dense: Any, split: Any, lengths: Sequence[int], budget: Budget, axes: Sequence[str], batch_size: int, say: Say
 ) -> tuple[Any, dict]:
     """Return a smaller copy of a BERT classifier, chosen on rows without labels, and what is to be recorded of it.
 
     Args:
-        lengths: of the sentences on which the FLOPs reduction ``target`` is counted.
+        lengths: of the sentences on which the ``budget`` is counted.
         axes: by what it may be met; without one rate for all layers, which needs no choice.
 
     Raises:
         SettingError: the budget cannot be met.
     """
     whole: Any = PrunedBertForSequenceClassification.from_unpruned(dense).eval()
-    shape = BertShape.of_model(whole)
+    full = Structure.of(dense.config)
+    depth = len(full.layers)
     if not axes:
-        none = make_pruning([0.5] * shape.depth, "attention", shape.depth)
-        schedule = fit_schedule(uniform_family(shape.depth), target, lengths, shape, none)
-        return whole.set_pruning(schedule, "attention"), {"mixtures": 1, "width_reduction": 1.0}
+        schedule = budget.fit(full, uniform_family(depth))
+        found = {"mixtures": 1, "width_reduction": 1.0} | budget.told(full, schedule)
+        return whole.set_pruning(schedule, "attention"), found
     fitted, choice = hold_out(split, CHOICE)
     scores = fisher_scores(dense, fitted, batch_size)
-    space = Space(dense.config, lengths, scores, range(shape.depth), target)
-    model, found = choose(whole, space, target, fitted, choice, batch_size, axes, say)
+    space = Space(dense.config, lengths, scores, range(depth), budget.target * budget.slack)
+    model, found = choose(whole, space, budget, fitted, choice, batch_size, axes, say)
     return model, found | {"rows": len(split)}
 
 
@@ -69,13 +70,12 @@ def calibrate(
 class Calibrated(Chosen):
     """The fine-tuned model, made cheaper for a budget on some training rows without their labels, and not trained."""
 
-    name: str = "calibrated"
     texts: int = 0
     source: str = "calibrated"
 
     def __post_init__(self) -> None:
-        self.title, self.variant = TITLES[self.name], f"for {self.target:g}x"
-        self.label = f"{self.name}_{self.target:g}x"
+        super().__post_init__()
+        self.title = TITLES[self.name]
 
     def settings(self, context: Context) -> dict:
         return {"calibration_texts": self.texts}
@@ -84,10 +84,10 @@ class Calibrated(Chosen):
         return [dense]
 
     def finalize(self, trained: Sequence[Trained], context: Context, dense: nn.Module, say: Say) -> nn.Module:
-        assert self.target is not None  # all of them have one
+        budget = self.budget(dense, context, say)
         started, rows = time.monotonic(), context.training_subset_like_dev(self.texts)
         axes, batch_size = NAMES[self.name], context.train_settings.batch_size
-        model, found = calibrate(dense, rows, context.dev_lengths, self.target, axes, batch_size, say)
+        model, found = calibrate(dense, rows, context.dev_lengths, budget, axes, batch_size, say)
         seconds, split = round(time.monotonic() - started, 1), context.dev_splits[0]
         reference = predict(dense, split, batch_size, context.backbone.collate(context.task))
         logits = predict(model, split, batch_size, self.collate(context))

@@ -74,16 +74,30 @@ def fit_schedule(
         UserError: no schedule of the family is within 3 % of the target.
     """
     spread = sorted(int(length) for length in lengths)[:: max(1, len(lengths) // MOST_LENGTHS)]
+    return fit_family(family, target, lambda rates: flops_reduction(shape, spread, pruning.with_schedule(rates)))
+
+
+def fit_family(
+    family: ScheduleFamily,
+    target: float,
+    reduction: Callable[[list[float]], float],
+    constant: str = "target_flops_reduction",
+) -> list[float]:
+    """Find the schedule of the family whose ``reduction`` is the ``target``; rates have three decimals.
+
+    Raises:
+        UserError: no schedule of the family is within 3 % of the target; it names the ``constant`` that asks for it.
+    """
 
     def rounded(severity: float) -> list[float]:
         return [round(rate, 3) for rate in family(severity)]
 
     def reached(severity: float) -> float:
-        return flops_reduction(shape, spread, pruning.with_schedule(rounded(severity)))
+        return reduction(rounded(severity))
 
     ends = bisect(lambda severity: reached(severity) < target, 1.0, steps=16)  # 3 decimals need no more
     nearest, best = min([(reached(end), end) for end in ends], key=lambda pair: abs(pair[0] - target))
     if abs(nearest / target - 1) > TOLERANCE:
         problem = f"{target:g} cannot be met within 3 %, the nearest is {nearest:.2f}; choose another"
-        raise SettingError("target_flops_reduction", problem)
+        raise SettingError(constant, problem)
     return rounded(best)

@@ -25,6 +25,7 @@ def check_budgets(options: Namespace) -> None:
     Methods that can meet no budget leave ``pruning_methods``.
     """
     budgets = options.target_flops_reduction = options.target_flops_reduction or []
+    options.target_speedup = options.target_speedup or []
     penalty, reach = options.search_penalty, options.search_reach
     if penalty is not None and not 0 <= penalty <= LARGEST_PENALTY:
         raise SettingError("search_penalty", f"{penalty} is out of range; use 0 to {LARGEST_PENALTY:g}")
