@@ -42,7 +42,7 @@ from pruner.models.bert_layers import (
     run_layer,
     task_loss,
 )
-from pruner.models.encoders import ENCODERS, as_bert, encoder_init
+from pruner.models.encoders import ENCODERS, as_bert, encoder_init, plain_class
 from pruner.models.packing import Packing, pack, real_lengths, rounds_up
 from pruner.utils.errors import UserError
 
@@ -59,7 +59,7 @@ class PrunedBertConfig(BertConfig):
     def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
         """Read a config, a plain BERT's too."""
         config, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if (kind := config.get("model_type")) in ENCODERS:
+        if (kind := config.get("model_type")) in ENCODERS:  # its weights have other names
             how = "load it with AutoModelForSequenceClassification, and give that to from_unpruned"
             raise UserError(f"{pretrained_model_name_or_path}: {model_of(kind)}; {how}")
         check_kind(config, pretrained_model_name_or_path)
@@ -99,6 +99,8 @@ class PrunedBertForSequenceClassification(PrunedModel, BertForSequenceClassifica
         Where heads or layers have been removed, it is without them, and computes all tokens.
         """
         twin = super().unpruned_twin()
+        twin.__class__ = plain_class(twin.config)  # which saves and loads it as what it is
+        twin.config.__class__ = twin.config_class
         twin.set_attn_implementation("sdpa")
         return twin
 

@@ -147,7 +147,12 @@ def tickets_chosen() -> pd.DataFrame:
 
 
 def fewer_layers() -> pd.DataFrame:
-    return by_number(structure_records(*PLACES), "-{:g} layers")
+    """Fewer layers, and fewer tokens for as many FLOPs: one, two and three of six layers are a sixth of them each."""
+    records = structure_records(*PLACES, "attention")
+    layers = (6 - 6 / records["target_flops_reduction"]).map("without {:.0f} layers".format)
+    tokens = records["method"] == "attention"
+    records["variant"] = records["variant"].mask(tokens, layers)
+    return by_number(records.replace({"title": {"attention": "drop tokens, as many FLOPs"}}), "-{:g} layers")
 
 
 def widths() -> pd.DataFrame:
@@ -210,6 +215,26 @@ def untrained() -> pd.DataFrame:
     return pd.concat([table, agrees.rename(columns="the same at {}".format)], axis=1)
 
 
+def speedups() -> pd.DataFrame:
+    """Show what budgets of time were predicted to meet, what was then measured, and what it costs."""
+    records = published("speedups/*/*", ("mrpc", "cola", "sst-2"), [*joint.NAMES, *NAMES])
+    return pd.DataFrame(
+        {
+            "task": row["task"],
+            "method": row["title"],
+            "dtype": row["latency.dtype"],
+            "batch": row["latency.batch_size"],
+            "asked": f"{row['target_speedup']:g}x",
+            "predicted": f"{row['choice.predicted_speedup']:.2f}x",
+            "measured": f"{row['latency.speedup']:.2f}x",
+            "FLOPs reduction": f"{row['flops.reduction']:.2f}x",
+            "tokens not computed": f"{row['tokens.effective_rate']:.0%}",
+            row["metric"]: f"{row['score']:.1f} ({row['lost']:+.1f})",
+        }
+        for _, row in records.sort_values(["latency.dtype", "latency.batch_size"], ascending=False).iterrows()
+    )
+
+
 def several_tasks() -> pd.DataFrame:
     records = published("multi-task/*/*", ("mrpc", "cola", "sst-2"), ("baseline", "multi-task", "multi-task-tickets"))
     return summary(records, differences=True).drop(columns=["speed-up", "tokens not computed"])
@@ -230,6 +255,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "joint": lambda: by_budget(joint_records(*joint.NAMES)),
     "joint at a glance": lambda: by_budget(joint_records("joint")),
     "untrained": untrained,
+    "speedups": speedups,
     "multi-task": several_tasks,
     "precision": precisions,
     "soft-extract": lambda: budget_table(published("soft-extract/*/a*", ("mrpc", "sst-2"))),

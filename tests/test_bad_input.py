@@ -248,7 +248,7 @@ CASES = {
     "no config": (remove("bert/config.json"), RUN, SCHEDULE, ["bert: no config.json"]),
     "config not JSON": (write("bert/config.json", "{"), RUN, SCHEDULE, ["bert/config.json: not JSON"]),
     "config lacks layers": (edit_config(num_hidden_layers=None), RUN, SCHEDULE, ["bert/config.json: no num_hidden_layers"]),
-    "another kind of model": (edit_config(model_type="roberta"), RUN, SCHEDULE, ["bert/config.json: a roberta model"]),
+    "another kind of model": (edit_config(model_type="albert"), RUN, SCHEDULE, ["bert/config.json: an albert model"]),
     "config of words": (edit_config(hidden_size="32"), RUN, SCHEDULE, ['bert/config.json: hidden_size is "32", which is no size']),
     "config of no layers": (edit_config(num_hidden_layers=0), RUN, SCHEDULE, ["bert/config.json: num_hidden_layers is 0"]),
     "config of layers without end": (edit_config(num_hidden_layers=10**9), RUN, SCHEDULE, ["bert: the weights cannot be loaded", "by config.json"]),

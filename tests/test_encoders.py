@@ -1,20 +1,25 @@
 """Encoders that share BERT's layers: the same answers under BERT's names, and all that works on a BERT."""
 
 import copy
+import json
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
-from conftest import VOCABULARY
+from conftest import VOCABULARY, write_mrpc
 from test_calibrated import texts, tokenizer  # noqa: F401
-from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
+from test_run import QUICK, records
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import compress
 from pruner.compress.precision.quantise import to_int8
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.compress.tokens.select import keep_counts
-from pruner.models.encoders import ENCODERS, as_bert
+from pruner.data.tokenizer import FROM_PADDING, OTHER_KINDS, load_tokenizer
+from pruner.models.encoders import ENCODERS, BertLikeForSequenceClassification, as_bert
 from pruner.models.flops import BertShape, dense_flops
 from pruner.utils.errors import UserError
 
@@ -68,7 +73,8 @@ def logits(model, batch: dict) -> torch.Tensor:
 
 
 def test_all_of_them_are_tried():
-    assert {name.partition(" ")[0] for name in CONFIGS} == ENCODERS.keys()
+    assert {name.partition(" ")[0] for name in CONFIGS} == ENCODERS.keys() == set(OTHER_KINDS)
+    assert {kind for kind, one in ENCODERS.items() if one.first_position(encoder("roberta").config)} == {*FROM_PADDING}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -77,7 +83,8 @@ def test_unpruned_it_answers_as_the_stock_model(name, tmp_path):
     before, batch = copy.deepcopy(model.state_dict()), inputs(model)
     expected = logits(model, batch)
     bert = as_bert(model)
-    assert type(bert) is BertForSequenceClassification
+    assert type(bert) is BertLikeForSequenceClassification
+    assert type(PrunedBertForSequenceClassification.from_unpruned(model).unpruned_twin()) is type(bert)
     torch.testing.assert_close(logits(bert, batch), expected, rtol=1e-5, atol=1e-5)
     pruned = PrunedBertForSequenceClassification.from_unpruned(model)
     torch.testing.assert_close(logits(pruned, batch), expected, rtol=1e-5, atol=1e-5)
@@ -199,3 +206,132 @@ def test_configs_that_cannot_be_are_refused(entry, line):
         setattr(config, name, value)
     with pytest.raises(ValueError, match=line):
         PrunedBertForSequenceClassification(config)
+
+
+def make_folder(name: str, folder: Path, **changes) -> None:
+    """Put an encoder with its tokenizer there, as ``save_pretrained`` does."""
+    kind = CONFIGS[name][0]
+    if name in FROM_PADDING:
+        lines = ["a film is good .", "the plot was not bad , the actor was fine", "films slowly"] * 3
+        trained, marks = ByteLevelBPETokenizer(), ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+        trained.train_from_iterator(lines, vocab_size=300, min_frequency=1, special_tokens=marks)
+        folder.mkdir()
+        trained.save_model(str(folder))
+        tokenizer = transformers.RobertaTokenizer.from_pretrained(folder)
+    else:
+        folder.mkdir()
+        (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+        named = {"distilbert": transformers.DistilBertTokenizer}.get(name, transformers.ElectraTokenizer)
+        tokenizer = named.from_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    encoder(name, vocab_size=len(tokenizer), num_labels=2, **changes).save_pretrained(folder)
+    assert kind in type(AutoModelForSequenceClassification.from_pretrained(folder)).__name__
+
+
+# CamemBERT's and XLM-R's tokenizers are of SentencePiece; their layers are RoBERTa's.
+SCRIPTED = ("distilbert", "roberta", "electra")
+
+
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_the_scripts_run_on_it(name, run, tmp_path):
+    write_mrpc(tmp_path / "data")
+    make_folder(name, tmp_path / "bert", max_position_embeddings=140)
+    code, out, err = run("PrepareGlue4Bert")
+    assert code == 0, err
+    how = ("--schedule", "0.5,0,0.3", "--methods", "attention,layers-top", "--layers-dropped", "1")
+    code, _, err = run("RunBert4Glue", *QUICK, *how, "--learning-rate", "1e-9")
+    assert code == 0, err
+    found = records(tmp_path / "records/BERT/mrpc")
+    assert len(found) == 3
+    # Trained at next to nothing, it is the model that was given, and the scripts' metrics are stock's own.
+    stock = AutoModelForSequenceClassification.from_pretrained(tmp_path / "bert").eval()
+    own_tokenizer = AutoTokenizer.from_pretrained(tmp_path / "bert")
+    lines = (tmp_path / "data/MRPC/dev.tsv").read_text(encoding="utf-8-sig").splitlines()[1:]
+    rows = [line.split("\t") for line in lines]
+    batch = own_tokenizer([row[3] for row in rows], [row[4] for row in rows], padding=True, return_tensors="pt")
+    answers = logits(stock, batch)
+    baseline = found["baseline_seed1"]
+    right = (answers.argmax(dim=1) == torch.tensor([int(row[0]) for row in rows])).float().mean().item()
+    assert baseline["metrics"]["accuracy"] == pytest.approx(right, abs=1e-4)
+    kept = AutoModelForSequenceClassification.from_pretrained(baseline["model_folder"]).eval()
+    assert type(kept) is BertLikeForSequenceClassification
+    torch.testing.assert_close(logits(kept, batch), answers, rtol=1e-4, atol=1e-4)
+    # And what was kept can be given to the scripts again.
+    lengths = batch["attention_mask"].sum(dim=1)
+    for record in found.values():
+        pruned = PrunedBertForSequenceClassification.from_pretrained(record["model_folder"]).eval()
+        assert logits(pruned, batch).shape == answers.shape
+    assert found["attention_0.5-0-0.3_seed1"]["flops"]["reduction"] > 1.3
+    assert int(lengths.max()) <= 128
+    code, _, err = run(
+        "RunBert4Glue",
+        *QUICK,
+        "--bert",
+        baseline["model_folder"],
+        "--methods",
+        "attention",
+        "--schedule",
+        "0,0.5,0",
+        "--learning-rate",
+        "1e-9",
+        "--records",
+        "again",
+    )
+    assert code == 0, err
+    again = records(tmp_path / "again")["baseline_seed1"]
+    assert again["metrics"] == baseline["metrics"]
+
+
+def test_a_stock_model_without_a_classifier_gets_one(run, tmp_path):
+    """As of masked language models: what comes before is taken, the rest is new."""
+    write_mrpc(tmp_path / "data")
+    make_folder("distilbert", tmp_path / "bert", max_position_embeddings=140)
+    body = encoder("distilbert", vocab_size=len(VOCABULARY), max_position_embeddings=140)
+    transformers.DistilBertForMaskedLM(body.config).save_pretrained(tmp_path / "bert")
+    assert run("PrepareGlue4Bert")[0] == 0
+    code, _, err = run("RunBert4Glue", *QUICK, "--methods", "attention", "--schedule", "0.5,0,0")
+    assert code == 0, err
+    assert len(records(tmp_path / "records/BERT/mrpc")) == 2
+
+
+BAD_FOLDERS = {
+    "no size": ({"dim": "32"}, 'bert/config.json: dim is "32", which is no size'),
+    "no layers": ({"n_layers": None, "num_hidden_layers": None}, "n_layers is null, which is no size"),
+    "heads": ({"n_heads": 5}, "hidden_size 32 cannot be divided among num_attention_heads 5"),
+    "dropout": ({"dropout": 2}, "dropout is 2, not a number from 0 to 1"),
+    "activation": ({"activation": "swoosh"}, 'hidden_act is "swoosh", unknown to transformers'),
+    "another kind": (
+        {"model_type": "albert"},
+        "an albert model; this project runs BERT models: choose one of them, or one of d",
+    ),
+    "of another size": ({"hidden_dim": 128}, "is not of the shape that config.json says"),
+    "short": ({"max_position_embeddings": 20}, "128 tokens, but"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FOLDERS)
+def test_folders_that_cannot_be_are_refused_in_a_line(case, run, tmp_path):
+    changes, line = BAD_FOLDERS[case]
+    write_mrpc(tmp_path / "data")
+    make_folder("distilbert", tmp_path / "bert", max_position_embeddings=140)
+    assert run("PrepareGlue4Bert")[0] == 0
+    config = json.loads((tmp_path / "bert/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "bert/config.json").write_text(json.dumps(config | changes), encoding="utf-8")
+    code, _, err = run("RunBert4Glue", *QUICK, "--methods", "attention", "--schedule", "0.5,0,0")
+    assert code == 2
+    assert line in err
+    assert err.count("\n") == 1
+
+
+def test_positions_are_counted_from_the_padding(run, tmp_path):
+    """A RoBERTa of 130 positions takes sentences of 128 tokens, one of 129 does not."""
+    write_mrpc(tmp_path / "data")
+    make_folder("roberta", tmp_path / "bert", max_position_embeddings=130)
+    assert run("PrepareGlue4Bert")[0] == 0
+    config = json.loads((tmp_path / "bert/config.json").read_text(encoding="utf-8"))
+    (tmp_path / "bert/config.json").write_text(json.dumps(config | {"max_position_embeddings": 129}), encoding="utf-8")
+    code, _, err = run("PrepareGlue4Bert")
+    assert code == 2
+    assert "128 tokens, but" in err
+    assert "127 positions" in err
+    assert load_tokenizer(tmp_path / "bert", 64).stock.cls_token == "<s>"

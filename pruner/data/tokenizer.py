@@ -17,7 +17,11 @@ from pruner.utils.files import check_regular, is_there, read_json, read_size, sh
 
 # What decides ids, whatever the class of the tokenizer; the hub is asked for these, never for weights or code.
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
-KINDS = ("bert", "pruned_bert")  # of models; the second is that of ``PrunedBertForSequenceClassification``
+# Of models: BERTs (those of ``PrunedBertForSequenceClassification`` and of ``BertLikeForSequenceClassification`` among
+# them), and those that are made one when they are loaded.
+KINDS = ("bert", "pruned_bert", "bert_like")
+FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # count positions on from the number of the padding
+OTHER_KINDS = ("distilbert", *FROM_PADDING, "electra")
 MOST_PIECES = 10**7  # of any vocabulary; tables are as long as the largest id
 
 
@@ -91,7 +95,11 @@ def has_capitals(vocabulary: Iterable[str]) -> bool:
 def check_max_length(folder: Path, max_length: int) -> None:
     """Raise a ``UserError`` if sentences may be longer than the model has positions."""
     path = folder / "config.json"
-    positions = read_size(read_json(path, missing_ok=True), "max_position_embeddings", path)
+    config = read_json(path, missing_ok=True)
+    positions = read_size(config, "max_position_embeddings", path)
+    if positions is not None and config.get("model_type") in FROM_PADDING:
+        padding = config.get("pad_token_id", 1)
+        positions -= padding + 1 if type(padding) is int else 0  # another is refused where the config is read
     if positions is not None and max_length > positions:
         problem = f"{max_length} tokens, but {path} has {positions} positions; prepare with fewer"
         raise SettingError("max_length", problem)
@@ -102,11 +110,12 @@ def model_of(kind: object) -> str:
     return f"{'an' if str(kind)[:1].lower() in 'aeiou' else 'a'} {listed([str(kind)])} model"
 
 
-def check_kind(config: dict, place: object) -> None:
+def check_kind(config: dict, place: object, kinds: Sequence[str] = KINDS) -> None:
     """Raise a ``UserError`` unless a config is that of a BERT of the kind that is computed here; ``place`` has it."""
     kind = config.get("model_type") or "bert"
-    if kind not in KINDS:
-        raise UserError(f"{place}: {model_of(kind)}; this project runs BERT models: choose one of them")
+    if kind not in kinds:
+        also = f", or one of {', '.join(OTHER_KINDS)}" if OTHER_KINDS[0] in kinds else ""
+        raise UserError(f"{place}: {model_of(kind)}; this project runs BERT models: choose one of them{also}")
     positions = config.get("position_embedding_type") or "absolute"
     if positions != "absolute":
         problem = f"position_embedding_type is {short(positions)}"
@@ -136,7 +145,7 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     from transformers import AutoTokenizer, BertConfig
 
     config = read_json(folder / "config.json", missing_ok=True)
-    check_kind(config, folder / "config.json")
+    check_kind(config, folder / "config.json", (*KINDS, *OTHER_KINDS))
     settings, pieces = check_files(folder)
     # A folder without a model type is a BERT's: config files were written without one until 2020.
     options = {} if "model_type" in config else {"config": BertConfig()}
@@ -184,7 +193,7 @@ def check_files(folder: Path) -> tuple[dict, list[str]]:
         return settings, []
     if is_there(lines):
         return settings, list(read_lines(lines))
-    if not any(folder.glob("*.model")):  # of SentencePiece
+    if not any(folder.glob("*.model")) and not is_there(folder / "merges.txt"):  # of SentencePiece, of byte pairs
         raise UserError(f"{folder}: no vocab.txt and no tokenizer.json; copy the model's vocabulary there")
     return settings, []
 

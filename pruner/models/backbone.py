@@ -17,6 +17,7 @@ from pruner.data.collate import BertCollator, Collate, LstmCollator
 from pruner.data.task import Task
 from pruner.data.tokenizer import BertTokenizer
 from pruner.data.vocabulary import Vocabulary, vocabulary_path
+from pruner.models.encoders import plain_class
 from pruner.models.flops import BertShape, LstmShape, Shape
 from pruner.models.lstm import LstmConfig, LstmForSequenceClassification
 from pruner.models.packed_bert import packed
@@ -29,7 +30,10 @@ class Backbone(Protocol):
     name: ClassVar[str]  # in records and caches
     decay: ClassVar[str]  # of the learning rates: ``linear`` or ``constant``
     latency_batches: ClassVar[int | None]  # timed at most; None: all of dev
-    model_class: ClassVar[type[PreTrainedModel]]
+
+    @property
+    def model_class(self) -> type[PreTrainedModel]:
+        """The class of the dense model."""
 
     def settings(self, task: Task) -> dict:
         """Return what decides the weights that training begins with, for records and hashes."""
@@ -89,7 +93,10 @@ class BertBackbone(Backbone):
     name = "bert"
     decay = "linear"
     latency_batches = 12
-    model_class = BertForSequenceClassification
+
+    @property
+    def model_class(self) -> type[BertForSequenceClassification]:
+        return plain_class(self.config)
 
     def settings(self, task: Task) -> dict:
         return {"bert": self.bert, "weights": self.weights}
@@ -100,7 +107,7 @@ class BertBackbone(Backbone):
         return config
 
     def build(self, task: Task, say: Callable[[str], None]) -> BertForSequenceClassification:
-        return load_model(BertForSequenceClassification, self.bert, task, say)
+        return load_model(self.model_class, self.bert, task, say)
 
     def shape(self, task: Task, model: Any = None) -> BertShape:
         return BertShape.of(self.model_config(task)) if model is None else BertShape.of_model(model)
@@ -108,8 +115,8 @@ class BertBackbone(Backbone):
     def collate(self, task: Task, with_lengths: bool = False) -> Collate:
         return BertCollator(with_lengths)
 
-    def packed(self, model: nn.Module) -> nn.Module | None:
-        return packed(model) if type(model) is BertForSequenceClassification else None
+    def packed(self, model: Any) -> nn.Module | None:
+        return packed(model) if type(model) is self.model_class else None
 
     def lengths(self, task: Task, splits: Sequence[Split]) -> list[int]:
         return [int(length) for split in splits for length in split.lengths]

@@ -1,5 +1,6 @@
 """Read the config.json of a BERT; check what is taken from it."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pruner.utils.errors import UserError
@@ -33,31 +34,58 @@ def read_config(path: Path, smaller: bool = False) -> dict:
     from pruner.data.tokenizer import check_kind  # in here: the converter's --help needs no NumPy
 
     raw = read_json(path)
-    copy = f"copy the model's own {path.name} there"
     check_kind(raw, path)
     for key, what in SMALLER.items():
         if raw.get(key) and not smaller:
             raise UserError(f"{path}: {what}; give the model that it was made of")
     if "num_hidden_layers" not in raw:
-        raise UserError(f"{path}: no num_hidden_layers; {copy}")
+        raise UserError(f"{path}: no num_hidden_layers; {own_file(path)}")
     config: dict = {key: read_size(raw, key, path) for key in SIZES if key in raw}
-    hidden, heads = config.get("hidden_size", 768), config.get("num_attention_heads", 12)
+    check_heads(config.get("hidden_size", 768), config.get("num_attention_heads", 12), path)
+    config |= check_shares(raw, LARGEST, path)
+    if "hidden_act" in raw:
+        config["hidden_act"] = check_activation(raw, "hidden_act", path)
+    if (padding := check_padding(raw, config.get("vocab_size", 30522), path)) is not None:
+        config["pad_token_id"] = padding
+    # Of what was another encoder once.
+    if raw.get("head_activation") is not None:
+        config["head_activation"] = check_activation(raw, "head_activation", path)
+    if raw.get("embedding_size") is not None:
+        config["embedding_size"] = read_size(raw, "embedding_size", path)
+    return config
+
+
+def own_file(path: Path) -> str:
+    return f"copy the model's own {path.name} there"
+
+
+def check_heads(hidden: int, heads: int, path: Path) -> None:
     if hidden % heads:
-        raise UserError(f"{path}: hidden_size {hidden} cannot be divided among num_attention_heads {heads}; {copy}")
-    for key, largest in LARGEST.items():
+        problem = f"hidden_size {hidden} cannot be divided among num_attention_heads {heads}"
+        raise UserError(f"{path}: {problem}; {own_file(path)}")
+
+
+def check_shares(raw: dict, keys: Iterable[str], path: Path) -> dict[str, float]:
+    """Return those of the numbers that a config has, each from 0 to the largest that it can be."""
+    found = {}
+    for key in keys:
         if key not in raw or (raw[key] is None and key == "classifier_dropout"):
             continue
-        value = raw[key]
+        value, largest = raw[key], LARGEST.get(key, 1.0)
         if type(value) not in (int, float) or not 0 <= value <= largest:
-            raise UserError(f"{path}: {key} is {short(value)}, not a number from 0 to {largest:g}; {copy}")
-        config[key] = float(value)
-    if "hidden_act" in raw:
-        if not isinstance(raw["hidden_act"], str):
-            raise UserError(f"{path}: hidden_act is {short(raw['hidden_act'])}, not a name; {copy}")
-        config["hidden_act"] = raw["hidden_act"]
-    if raw.get("pad_token_id") is not None:
-        padding, rows = raw["pad_token_id"], config.get("vocab_size", 30522)
-        if type(padding) is not int or not 0 <= padding < rows:
-            raise UserError(f"{path}: pad_token_id is {short(padding)}, none of vocab_size {rows}; {copy}")
-        config["pad_token_id"] = padding
-    return config
+            raise UserError(f"{path}: {key} is {short(value)}, not a number from 0 to {largest:g}; {own_file(path)}")
+        found[key] = float(value)
+    return found
+
+
+def check_activation(raw: dict, key: str, path: Path) -> str:
+    if not isinstance(raw[key], str):
+        raise UserError(f"{path}: {key} is {short(raw[key])}, not a name; {own_file(path)}")
+    return raw[key]
+
+
+def check_padding(raw: dict, rows: int, path: Path) -> int | None:
+    padding = raw.get("pad_token_id")
+    if padding is not None and (type(padding) is not int or not 0 <= padding < rows):
+        raise UserError(f"{path}: pad_token_id is {short(padding)}, none of vocab_size {rows}; {own_file(path)}")
+    return padding

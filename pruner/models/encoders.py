@@ -10,7 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    BertTokenizer,
+)
 from transformers.activations import ACT2FN
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
@@ -33,6 +40,12 @@ class Encoder:
     head: str
     config: Callable[[Any], dict]
     first_position: Callable[[Any], int] = lambda config: 0  # of its table of positions
+
+    def named(self, name: str) -> str:
+        """Return what BERT calls weights."""
+        for old, new in self.names.items():
+            name = name.replace(old, new)
+        return name
 
 
 def bert_names(config: Any) -> dict:
@@ -103,6 +116,22 @@ class ProjectedEmbeddings(BertEmbeddings):
         return self.widen(super().forward(*args, **inputs))
 
 
+class BertLikeConfig(BertConfig):
+    """The config of a ``BertLikeForSequenceClassification``; it has a type of its own, since stock computes another."""
+
+    model_type = "bert_like"
+
+
+class BertLikeForSequenceClassification(BertForSequenceClassification):
+    """A BERT classifier with what other encoders have before and behind the layers. Made by ``as_bert``."""
+
+    config_class = BertLikeConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        encoder_init(self)
+
+
 EMBEDDED = "vocab_size max_position_embeddings type_vocab_size layer_norm_eps hidden_dropout_prob pad_token_id".split()
 
 
@@ -122,23 +151,30 @@ def as_bert(model: Any) -> BertForSequenceClassification:
         raise UserError(f"{type(model).__name__}: not supported; give a classifier of one of {known}")
     if getattr(config, "is_decoder", False):
         raise UserError(f"{type(model).__name__}: a decoder reads in one direction; give an encoder")
-    encoder = ENCODERS[kind]
-    settings = {name: getattr(config, name) for name in SAME} | encoder.config(config)
-    first = encoder.first_position(config)
-    settings["max_position_embeddings"] -= first
-    bert = BertConfig(**settings)
-    bert.head_activation = encoder.head
-    made = BertForSequenceClassification(bert)
-    encoder_init(made)
+    encoder, first = ENCODERS[kind], ENCODERS[kind].first_position(config)
+    made = BertLikeForSequenceClassification(like_bert(config))
     weights = {}
     for name, values in model.state_dict().items():
-        for old, new in encoder.names.items():
-            name = name.replace(old, new)  # noqa: PLW2901
+        name = encoder.named(name)  # noqa: PLW2901
         weights[name] = values[first:] if name.endswith("position_embeddings.weight") else values
     types = made.bert.embeddings.token_type_embeddings.weight
     weights.setdefault("bert.embeddings.token_type_embeddings.weight", torch.zeros_like(types))
     made.load_state_dict(weights)
     return made.to(model.device, model.dtype).eval()
+
+
+def like_bert(config: Any) -> BertLikeConfig:
+    """Return the config of another encoder as that of a BERT."""
+    encoder = ENCODERS[config.model_type]
+    settings = {name: getattr(config, name) for name in SAME} | encoder.config(config)
+    settings["max_position_embeddings"] -= encoder.first_position(config)
+    return BertLikeConfig(**(settings | {"head_activation": encoder.head}))
+
+
+def plain_class(config: Any) -> type[BertForSequenceClassification]:
+    """Return the class that a plain model of a config is of: stock, unless other things lie before or behind layers."""
+    other = getattr(config, "head_activation", None) or getattr(config, "embedding_size", None)
+    return BertLikeForSequenceClassification if other else BertForSequenceClassification
 
 
 def encoder_init(model: Any) -> None:
@@ -154,3 +190,8 @@ def encoder_init(model: Any) -> None:
     if type(width) is not int or width < 1:
         raise ValueError(f"embedding_size: {width!s:.60} is no width; give a whole number of 1 or more")
     model.bert.embeddings = ProjectedEmbeddings(config)
+
+
+AutoConfig.register(BertLikeConfig.model_type, BertLikeConfig)
+AutoModelForSequenceClassification.register(BertLikeConfig, BertLikeForSequenceClassification)
+AutoTokenizer.register(BertLikeConfig, BertTokenizer)  # where a folder does not name another

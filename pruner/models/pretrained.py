@@ -13,9 +13,11 @@ from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from pruner.data.task import Task
-from pruner.data.tokenizer import bert_folder
+from pruner.data.tokenizer import KINDS, OTHER_KINDS, bert_folder, check_kind
 from pruner.models.classes import explain, match_classes
 from pruner.models.config import WEIGHTS, read_config
+from pruner.models.encoders import like_bert, plain_class
+from pruner.models.load_encoder import is_other_kind, load_encoder, read_encoder
 from pruner.utils.errors import UserError
 from pruner.utils.files import is_there, read_json, read_size, short
 from pruner.utils.folders import SUMS, check_sums
@@ -70,7 +72,14 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
         check_sums(folder, f"copy the model again, or remove {SUMS} if you have changed it yourself")
     if not is_there(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
-    config = BertConfig(**read_config(path, smaller))
+    raw = read_json(path)
+    check_kind(raw, path, (*KINDS, *OTHER_KINDS))
+    if is_other_kind(raw):
+        config: Any = like_bert(read_encoder(path))
+    else:
+        settings = read_config(path, smaller)
+        config_class: Any = plain_class(BertConfig(**settings)).config_class
+        config = config_class(**settings)
     if config.hidden_act not in ACT2FN:
         act = short(config.hidden_act)
         raise UserError(f"{path}: hidden_act is {act}, unknown to transformers; use for example gelu")
@@ -80,13 +89,12 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
             raise UserError(f"{folder}: no weights; put model.safetensors or pytorch_model.bin there")
         d = config.hidden_size
         rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
-        raw = read_json(path) if smaller else {}
         layer = d * (4 * d + 2 * config.intermediate_size)
         if raw.get("compression"):  # a head of each layer is left at least
             layer = max(4 * d * (d // config.num_attention_heads), config.intermediate_size)
         if "nonzeros" in (raw.get("precision") or ()):  # of as many weights as there are, zeros are left out
             layer = 0
-        rank = min(d, read_size(raw, "embedding_rank", path) or d)
+        rank = min(d, read_size(raw, "embedding_rank", path) or getattr(config, "embedding_size", None) or d)
         check_size(folder, files, rank * rows + config.num_hidden_layers * layer)
     return config
 
@@ -124,17 +132,23 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
     """
     folder = bert_folder(bert)
     config = check_bert(bert, folder)
-    config.id2label = dict(enumerate(task.labels)) or {0: task.label}
+    id2label = config.id2label = dict(enumerate(task.labels)) or {0: task.label}
     config.label2id = {name: index for index, name in config.id2label.items()}
     try:
         check_dtypes(weight_files(Path(bert)))
-        model, info = model_class.from_pretrained(
-            bert,
-            config=config,
-            dtype=torch.float32,  # a float16 file would otherwise be trained in float16
-            ignore_mismatched_sizes=True,  # the classifier's; all others are refused below
-            output_loading_info=True,
-        )
+        # Sizes may differ of the classifier; all others are refused below.
+        if is_other_kind(read_json(folder / "config.json")):
+            encoder = read_encoder(folder / "config.json")
+            model, info = load_encoder(bert, encoder, id2label, ignore_mismatched_sizes=True)
+            model = model if isinstance(model, model_class) else model_class.from_unpruned(model)
+        else:
+            model, info = model_class.from_pretrained(
+                bert,
+                config=config,
+                dtype=torch.float32,  # a float16 file would otherwise be trained in float16
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]
