@@ -236,7 +236,7 @@ SCRIPTED = ("distilbert", "roberta", "electra")
 def test_the_scripts_run_on_it(name, run, tmp_path):
     write_mrpc(tmp_path / "data")
     make_folder(name, tmp_path / "bert", max_position_embeddings=140)
-    code, out, err = run("PrepareGlue4Bert")
+    code, _, err = run("PrepareGlue4Bert")
     assert code == 0, err
     how = ("--schedule", "0.5,0,0.3", "--methods", "attention,layers-top", "--layers-dropped", "1")
     code, _, err = run("RunBert4Glue", *QUICK, *how, "--learning-rate", "1e-9")
@@ -280,6 +280,36 @@ def test_the_scripts_run_on_it(name, run, tmp_path):
     assert code == 0, err
     again = records(tmp_path / "again")["baseline_seed1"]
     assert again["metrics"] == baseline["metrics"]
+
+
+METHODS = (
+    "student,winning-ticket,width,layers-odd.distil-hidden,layers-top.distil-attention,sparse,top-layers,int8,"
+    "int8-training,bfloat16"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_all_methods_take_it(name, run, tmp_path):
+    write_mrpc(tmp_path / "data")
+    make_folder(name, tmp_path / "bert", max_position_embeddings=140)
+    assert run("PrepareGlue4Bert")[0] == 0
+    few = ("--layers-dropped", "1", "--layers-trained", "1", "--ticket-levels", "30", "--width-reduction", "1.2")
+    names = METHODS + ("" if name == "electra" else ",factorised")
+    more = ("--methods", names, "--schedule", "0.3,0,0.2", "--embedding-rank", "8", "--sparsity", "0.5")
+    code, _, err = run("RunBert4Glue", *QUICK, *few, *more)
+    assert code == 0, err
+    budget = ("--methods", "joint,calibrated", "--target-flops-reduction", "1.2", "--calibration-texts", "16")
+    code, _, err = run("RunBert4Glue", *QUICK, *budget)
+    assert code == 0, err
+    found = records(tmp_path / "records/BERT/mrpc")
+    assert len(found) == 1 + len(names.split(",")) + 2
+    for record in found.values():
+        AutoModelForSequenceClassification.from_pretrained(record["model_folder"])
+    if name == "electra":
+        code, _, err = run("RunBert4Glue", *QUICK, "--methods", "factorised")
+        assert code == 2
+        assert "factorised: the model's word vectors have 16 numbers already" in err
 
 
 def test_a_stock_model_without_a_classifier_gets_one(run, tmp_path):
