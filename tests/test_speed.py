@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,9 +60,12 @@ def machine(monkeypatch) -> None:
     monkeypatch.setattr(timing, "measure_latency", pretend_latency)
 
 
-@pytest.fixture
-def table(machine) -> Times:
-    return known_times(None, bert(num_labels=2), 1, torch.float32, 40, lambda line: None)
+@pytest.fixture(scope="module")
+def table() -> Times:
+    """Times of that machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "seconds", pretend)
+        return known_times(None, bert(num_labels=2), 1, torch.float32, 40, lambda line: None)
 
 
 def test_the_table_of_a_machine_whose_times_are_known(table):
@@ -79,6 +83,16 @@ def test_the_table_of_a_machine_whose_times_are_known(table):
         # What choosing takes is a mean over the layers by which tokens leave one by one.
         dropping = any(schedule)
         assert found == pytest.approx([1000 * pretend(model, {"lengths": [length]})], rel=5e-3 if dropping else 1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"num_attention_heads": 1}, {"num_hidden_layers": 1}], ids=str)
+def test_a_table_of_the_smallest_models(changes, machine):
+    dense = bert(num_labels=2, **changes)
+    times = known_times(None, dense, 1, torch.float32, 10, lambda line: None)
+    whole: Any = PrunedBertForSequenceClassification.from_unpruned(dense)
+    for length in 3, 10:
+        found = times.ms(BertShape.of_model(whole), tokens_by_layer(whole.pruning, [[length]]))
+        assert found == pytest.approx([1000 * pretend(whole, {"lengths": [length]})], rel=1e-6)
 
 
 def test_times_by_hand():

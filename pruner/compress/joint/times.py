@@ -59,7 +59,10 @@ class Times:
     def _interpolated(
         self, table: Sequence[Sequence[float]], sizes: Sequence[int]
     ) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-        grid, low = (self._tokens, np.array(sizes)), self._tokens[0]
+        low = self._tokens[0]
+        if len(sizes) == 1:  # of a model that has one head
+            return lambda tokens, size: np.interp(tokens, self._tokens, np.ravel(table))
+        grid = self._tokens, np.array(sizes)
         values = RegularGridInterpolator(grid, np.array(table), bounds_error=False, fill_value=None)
         # Beyond what was measured it goes on in a line; a batch of less than a token each takes as long as that.
         return lambda tokens, size: values(np.stack(np.broadcast_arrays(np.maximum(tokens, low), size), axis=-1))
