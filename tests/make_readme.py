@@ -223,7 +223,7 @@ def speedups() -> pd.DataFrame:
             "task": row["task"],
             "method": row["title"],
             "dtype": row["latency.dtype"],
-            "batch": row["latency.batch_size"],
+            "batch": f"{row['latency.batch_size']:.0f}",
             "asked": f"{row['target_speedup']:g}x",
             "predicted": f"{row['choice.predicted_speedup']:.2f}x",
             "measured": f"{row['latency.speedup']:.2f}x",
