@@ -21,6 +21,7 @@ from pruner.utils.flags import parse_flags
 
 RUN = (
     "accumulation-steps batch-size cache clip count demo discard-models dry-run epochs force latency-repeats "
+    "latency-batch-size latency-dtype "
     "learning-rate max-train-rows methods predict-test records save-models seeds student-learning-rate student-widths "
     "tasks tensorboard train-dtype "
 )
@@ -30,7 +31,8 @@ TABLE = "table text label name dev-table test-table tsv dev-tsv test-tsv "
 FLAGS = {
     "RunBert4Glue": RUN
     + "bert budget-schedule calibration-texts schedule search-penalty search-reach soft-extract-learning-rate start "
-    "target-flops-reduction teacher held-out layers-dropped multi-task-levels ticket-feed-forwards ticket-levels "
+    "target-flops-reduction target-speedup teacher held-out layers-dropped multi-task-levels ticket-feed-forwards "
+    "ticket-levels "
     "width-cost width-reduction csr distil-share distil-temperature embedding-rank int8-embeddings layers-trained "
     "sparsity",
     "RunLstm4Glue": LSTM,

@@ -79,7 +79,8 @@ def find(
     """Return the mixture that ``choose`` asks for, by what it is predicted to cost."""
     mixtures = list(space.meeting(budget, axes))
     if not mixtures:
-        raise SettingError(budget.constant, f"{budget.target:g} cannot be met by {' and '.join(axes)}; use less")
+        more = "" if "depth" in axes else ", or --methods joint, by which layers leave too"
+        raise SettingError(budget.constant, f"{budget.target:g} cannot be met by {' and '.join(axes)}; use less{more}")
     bar = Progress(desc="choosing what leaves", unit="mixture")
 
     def ranked(among: Sequence[Mixture], rows: Split, most_tokens: int) -> list[tuple[float, Mixture]]:
