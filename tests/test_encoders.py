@@ -11,7 +11,7 @@ from conftest import VOCABULARY, write_mrpc
 from test_calibrated import texts, tokenizer  # noqa: F401
 from test_run import QUICK, records
 from tokenizers import ByteLevelBPETokenizer
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
 from pruner import compress
@@ -193,11 +193,21 @@ def test_a_folder_of_another_encoder_says_how_it_is_loaded(tmp_path):
         PrunedBertForSequenceClassification.from_pretrained(tmp_path)
 
 
+def test_a_stock_bert_is_one_whatever_else_its_config_has(tmp_path):
+    torch.manual_seed(0)
+    model = BertForSequenceClassification(transformers.BertConfig(**BERT, embedding_size=16)).eval()
+    PrunedBertForSequenceClassification.from_unpruned(model).save_pretrained(tmp_path)
+    batch = inputs(model)
+    loaded = PrunedBertForSequenceClassification.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(logits(loaded, batch), logits(model, batch), rtol=1e-5, atol=1e-5)
+    assert type(loaded.unpruned_twin()) is BertForSequenceClassification
+
+
 @pytest.mark.parametrize(
     ("entry", "line"),
     [
         ({"head_activation": "swish"}, "head_activation: swish is unknown"),
-        ({"embedding_size": 0}, "embedding_size: 0 is"),
+        ({"embedding_width": 0}, "embedding_width: 0 is"),
     ],
 )
 def test_configs_that_cannot_be_are_refused(entry, line):

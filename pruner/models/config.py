@@ -50,8 +50,8 @@ def read_config(path: Path, smaller: bool = False) -> dict:
     # Of what was another encoder once.
     if raw.get("head_activation") is not None:
         config["head_activation"] = check_activation(raw, "head_activation", path)
-    if raw.get("embedding_size") is not None:
-        config["embedding_size"] = read_size(raw, "embedding_size", path)
+    if raw.get("embedding_width") is not None:
+        config["embedding_width"] = read_size(raw, "embedding_width", path)
     return config
 
 

@@ -61,7 +61,8 @@ def distilbert_names(config: Any) -> dict:
 
 def electra_names(config: Any) -> dict:
     projected = config.embedding_size != config.hidden_size
-    return bert_names(config) | ({"embedding_size": config.embedding_size} if projected else {})
+    # A name of its own: stock BERTs' configs may have an ``embedding_size``, which is not read there.
+    return bert_names(config) | ({"embedding_width": config.embedding_size} if projected else {})
 
 
 def like_roberta(body: str) -> Encoder:
@@ -108,9 +109,9 @@ class ProjectedEmbeddings(BertEmbeddings):
     """Embeddings of another width than the layers, widened behind the norm (ELECTRA's)."""
 
     def __init__(self, config: Any) -> None:
-        narrow = BertConfig(**{name: getattr(config, name) for name in EMBEDDED}, hidden_size=config.embedding_size)
+        narrow = BertConfig(**{name: getattr(config, name) for name in EMBEDDED}, hidden_size=config.embedding_width)
         super().__init__(narrow)
-        self.widen = nn.Linear(config.embedding_size, config.hidden_size)
+        self.widen = nn.Linear(config.embedding_width, config.hidden_size)
 
     def forward(self, *args: Any, **inputs: Any) -> Tensor:
         return self.widen(super().forward(*args, **inputs))
@@ -173,14 +174,14 @@ def like_bert(config: Any) -> BertLikeConfig:
 
 def plain_class(config: Any) -> type[BertForSequenceClassification]:
     """Return the class that a plain model of a config is of: stock, unless other things lie before or behind layers."""
-    other = getattr(config, "head_activation", None) or getattr(config, "embedding_size", None)
+    other = getattr(config, "head_activation", None) or getattr(config, "embedding_width", None)
     return BertLikeForSequenceClassification if other else BertForSequenceClassification
 
 
 def encoder_init(model: Any) -> None:
     """Give a model that has just been built of its config what other encoders have before and behind the layers."""
     config = model.config
-    head, width = getattr(config, "head_activation", None) or HEADS[0], getattr(config, "embedding_size", None)
+    head, width = getattr(config, "head_activation", None) or HEADS[0], getattr(config, "embedding_width", None)
     if head not in HEADS:
         raise ValueError(f"head_activation: {head!s:.60} is unknown; this code has {', '.join(HEADS)}")
     if head != HEADS[0]:
@@ -188,7 +189,7 @@ def encoder_init(model: Any) -> None:
     if width is None:
         return
     if type(width) is not int or width < 1:
-        raise ValueError(f"embedding_size: {width!s:.60} is no width; give a whole number of 1 or more")
+        raise ValueError(f"embedding_width: {width!s:.60} is no width; give a whole number of 1 or more")
     model.bert.embeddings = ProjectedEmbeddings(config)
 
 

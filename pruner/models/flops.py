@@ -71,7 +71,7 @@ class BertShape:
 
 def rank_of(config: Any) -> int:
     """Return the rank of a BERT's factorised embeddings, or the width from which they are widened; 0 without."""
-    return getattr(config, "embedding_rank", None) or getattr(config, "embedding_size", None) or 0
+    return getattr(config, "embedding_rank", None) or getattr(config, "embedding_width", None) or 0
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
             layer = max(4 * d * (d // config.num_attention_heads), config.intermediate_size)
         if "nonzeros" in (raw.get("precision") or ()):  # of as many weights as there are, zeros are left out
             layer = 0
-        rank = min(d, read_size(raw, "embedding_rank", path) or getattr(config, "embedding_size", None) or d)
+        rank = min(d, read_size(raw, "embedding_rank", path) or getattr(config, "embedding_width", None) or d)
         check_size(folder, files, rank * rows + config.num_hidden_layers * layer)
     return config
 

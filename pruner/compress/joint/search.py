@@ -58,11 +58,11 @@ def choose(
     Raises:
         SettingError: no mixture meets the budget.
     """
-    for _ in range(TRIES):
+    for left in reversed(range(TRIES)):
         mixture, found = find(whole, space, budget, fitted, choice, batch_size, axes)
         model = make(whole, mixture.structure, fitted).set_pruning(mixture.schedule, "attention")
         found |= budget.told(mixture.structure, mixture.schedule)
-        corrected = budget.corrected(model, mixture.structure, mixture.schedule)
+        corrected = budget.corrected(model, mixture.structure, mixture.schedule) if left else None
         if corrected is None:
             break
         say(f"it is not {budget.target:g}x, as was predicted; corrected, and chosen again")

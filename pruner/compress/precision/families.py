@@ -138,7 +138,7 @@ class Factorised(Part):
 
     def check(self, context: Context, layers: int) -> int:
         config = context.backbone.model_config(context.task)
-        if narrow := getattr(config, "embedding_size", None):
+        if narrow := getattr(config, "embedding_width", None):
             problem = f"factorised: the model's word vectors have {narrow} numbers already, and are widened behind"
             raise SettingError("pruning_methods", f"{problem}; leave it out")
         most = min(config.hidden_size, config.vocab_size)
