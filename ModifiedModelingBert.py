@@ -12,15 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizer,
-    PreTrainedModel,
-)
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from pruner.compress.precision.factorised import factorised_init
 from pruner.compress.precision.load import precision_init
@@ -42,7 +34,7 @@ from pruner.models.bert_layers import (
     run_layer,
     task_loss,
 )
-from pruner.models.encoders import ENCODERS, as_bert, encoder_init, plain_class
+from pruner.models.encoders import ENCODERS, as_bert, encoder_init, plain_class, register_class
 from pruner.models.packing import Packing, pack, real_lengths, rounds_up
 from pruner.utils.errors import UserError
 
@@ -234,6 +226,4 @@ def pad_kept(hidden: Tensor, origin: Tensor, packing: Packing, entering: Packing
     return F.pad(entering.pad(everywhere), (0, 0, 0, width - entering.max_seqlen))
 
 
-AutoConfig.register(PrunedBertConfig.model_type, PrunedBertConfig)
-AutoModelForSequenceClassification.register(PrunedBertConfig, PrunedBertForSequenceClassification)
-AutoTokenizer.register(PrunedBertConfig, BertTokenizer)
+register_class(PrunedBertForSequenceClassification)

@@ -287,6 +287,7 @@ REFUSED = {
     "no texts": (lambda model: model, {"texts": ["a film"] * 8 + [None]}, "texts: number 8 is None, not a text"),
     "triples": (lambda model: model, {"texts": [("a", "film", ".")] * 8}, "texts: number 0 is ('a', 'film', '.')"),
     "no reduction": (lambda model: model, {"target_flops_reduction": 1}, "1 is no factor; use a number above 1"),
+    "none": (lambda model: model, {"target_flops_reduction": None}, "None is no factor; use a number above 1"),
     "no number": (lambda model: model, {"target_flops_reduction": "2x"}, "'2x' is no factor"),
     "nothing may leave": (lambda model: model, {"tokens": False, "width": False}, "neither tokens nor width may leave"),
     "too much": (

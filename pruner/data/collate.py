@@ -159,6 +159,13 @@ def hold_out(split: Split, share: float) -> tuple[Split, Split]:
     return some_rows(split, np.sort(order[held:])), some_rows(split, np.sort(order[:held]))
 
 
+def random_rows(lengths: Sequence[int] | np.ndarray, vocabulary: int, generator: np.random.Generator) -> Split:
+    """Make sentences of random words that have these lengths, without labels."""
+    lengths = np.asarray(lengths, dtype=np.int64)
+    tokens = generator.integers(5, vocabulary, lengths.sum()).astype(np.int32)
+    return Split(tokens, np.concatenate([[0], lengths.cumsum()]), lengths.astype(np.int32), None)
+
+
 def some_rows(split: Split, rows: np.ndarray) -> Split:
     """Return these rows as a split, which knows their numbers in the whole one."""
     tokens = np.concatenate([split.tokens[:0], *(split.sentence(row) for row in rows)])

@@ -22,6 +22,7 @@ TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 KINDS = ("bert", "pruned_bert", "bert_like")
 FROM_PADDING = ("roberta", "xlm-roberta", "camembert")  # count positions on from the number of the padding
 OTHER_KINDS = ("distilbert", *FROM_PADDING, "electra")
+ALL_KINDS = KINDS + OTHER_KINDS
 MOST_PIECES = 10**7  # of any vocabulary; tables are as long as the largest id
 
 
@@ -145,7 +146,7 @@ def load_tokenizer(folder: Path, max_length: int) -> BertTokenizer:
     from transformers import AutoTokenizer, BertConfig
 
     config = read_json(folder / "config.json", missing_ok=True)
-    check_kind(config, folder / "config.json", (*KINDS, *OTHER_KINDS))
+    check_kind(config, folder / "config.json", ALL_KINDS)
     settings, pieces = check_files(folder)
     # A folder without a model type is a BERT's: config files were written without one until 2020.
     options = {} if "model_type" in config else {"config": BertConfig()}

@@ -82,11 +82,3 @@ def seconds(model: Any, batch: dict) -> float:
 def spread_evenly(number: int, at_most: int | None) -> np.ndarray:
     """Choose so many of a number of batches at most, spread evenly."""
     return np.unique(np.linspace(0, number - 1, min(at_most or number, number)).round().astype(int))
-
-
-def latency_dtype(name: str) -> torch.dtype:
-    """Return the dtype in which a run times its models: ``auto`` is bfloat16 on a GPU that has it, else float32."""
-    if name != "auto":
-        return getattr(torch, name)
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if on_gpu else torch.float32

@@ -8,7 +8,7 @@ from torch import nn
 
 from pruner.compress.method import Dense
 from pruner.evaluation.collapse import collapsed, majority_share
-from pruner.evaluation.latency import latency_dtype, measure_latency
+from pruner.evaluation.latency import measure_latency
 from pruner.evaluation.metrics import dev_metrics, metrics_by_length
 from pruner.evaluation.submission import predict_tests, submission_names
 from pruner.experiments.cell import Cell, Grid
@@ -19,7 +19,7 @@ from pruner.report.tables import metric_text, one_answer
 from pruner.training.stages import WEIGHTS
 from pruner.training.train import training_device
 from pruner.utils.distributed import is_main
-from pruner.utils.environment import environment
+from pruner.utils.environment import environment, named_dtype
 from pruner.utils.errors import UserError
 from pruner.utils.files import is_there, write_whole
 from pruner.utils.folders import SUMS, check_sums, sha256, whole_folder, write_sums
@@ -51,7 +51,7 @@ def run_cell(grid: Grid, cell: Cell, baseline: Record | None) -> Record | None:
             context.dev_splits[0],
             grid.options.latency_batch_size or context.train_settings.batch_size,
             (context.backbone.collate(context.task), collate),
-            latency_dtype(grid.options.latency_dtype),
+            named_dtype(grid.options.latency_dtype),
             grid.options.latency_repeats,
             context.backbone.latency_batches,
         )

@@ -18,7 +18,7 @@ from pruner.compress.tokens.schedule import check_schedule, schedule_text
 from pruner.compress.tokens.scores import scorer_names
 from pruner.compress.tokens.select import keep_counts
 from pruner.data.cache import Split, read_cache
-from pruner.data.collate import BertCollator
+from pruner.data.collate import BertCollator, random_rows
 from pruner.data.task import TASKS
 from pruner.data.tokenizer import bert_folder, load_tokenizer
 from pruner.evaluation.latency import measure_latency
@@ -94,9 +94,7 @@ def random_sentences(lengths: str, sentences: int, vocabulary: int, longest: int
     if len(limits) not in (1, 2) or not limits[0] <= limits[-1] <= longest:
         raise SettingError("lengths", f"{lengths!r} is no range of lengths up to {longest}; give one as 128 or 16-112")
     generator = np.random.default_rng(0)
-    offsets = np.concatenate([[0], generator.integers(limits[0], limits[-1] + 1, sentences).cumsum()])
-    tokens = generator.integers(5, vocabulary, offsets[-1]).astype(np.int32)
-    return Split(tokens, offsets, np.diff(offsets).astype(np.int32), None)
+    return random_rows(generator.integers(limits[0], limits[-1] + 1, sentences), vocabulary, generator)
 
 
 def measure(args: argparse.Namespace, device: str) -> list[dict]:

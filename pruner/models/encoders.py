@@ -193,6 +193,12 @@ def encoder_init(model: Any) -> None:
     model.bert.embeddings = ProjectedEmbeddings(config)
 
 
-AutoConfig.register(BertLikeConfig.model_type, BertLikeConfig)
-AutoModelForSequenceClassification.register(BertLikeConfig, BertLikeForSequenceClassification)
-AutoTokenizer.register(BertLikeConfig, BertTokenizer)  # where a folder does not name another
+def register_class(model_class: Any) -> None:
+    """Let the auto classes of ``transformers`` load what a class saves; a folder may name another tokenizer."""
+    config_class = model_class.config_class
+    AutoConfig.register(config_class.model_type, config_class)
+    AutoModelForSequenceClassification.register(config_class, model_class)
+    AutoTokenizer.register(config_class, BertTokenizer)
+
+
+register_class(BertLikeForSequenceClassification)

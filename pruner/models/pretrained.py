@@ -13,7 +13,7 @@ from transformers import BertConfig
 from transformers.activations import ACT2FN
 
 from pruner.data.task import Task
-from pruner.data.tokenizer import KINDS, OTHER_KINDS, bert_folder, check_kind
+from pruner.data.tokenizer import ALL_KINDS, bert_folder, check_kind
 from pruner.models.classes import explain, match_classes
 from pruner.models.config import WEIGHTS, read_config
 from pruner.models.encoders import like_bert, plain_class
@@ -73,7 +73,7 @@ def check_bert(bert: str, folder: Path, smaller: bool = False) -> BertConfig:
     if not is_there(path):
         raise UserError(f"{folder}: no config.json; copy the model's config there")
     raw = read_json(path)
-    check_kind(raw, path, (*KINDS, *OTHER_KINDS))
+    check_kind(raw, path, ALL_KINDS)
     if is_other_kind(raw):
         config: Any = like_bert(read_encoder(path))
     else:
@@ -132,23 +132,21 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
     """
     folder = bert_folder(bert)
     config = check_bert(bert, folder)
-    id2label = config.id2label = dict(enumerate(task.labels)) or {0: task.label}
+    config.id2label = dict(enumerate(task.labels)) or {0: task.label}
     config.label2id = {name: index for index, name in config.id2label.items()}
+    own_config = read_json(folder / "config.json")  # of which ``config`` has but the sizes
+    how = {
+        "dtype": torch.float32,  # a float16 file would otherwise be trained in float16
+        "ignore_mismatched_sizes": True,  # the classifier's; all others are refused below
+        "output_loading_info": True,
+    }
     try:
         check_dtypes(weight_files(Path(bert)))
-        # Sizes may differ of the classifier; all others are refused below.
-        if is_other_kind(read_json(folder / "config.json")):
-            encoder = read_encoder(folder / "config.json")
-            model, info = load_encoder(bert, encoder, id2label, ignore_mismatched_sizes=True)
+        if is_other_kind(own_config):
+            model, info = load_encoder(bert, folder / "config.json", config.id2label, **how)
             model = model if isinstance(model, model_class) else model_class.from_unpruned(model)
         else:
-            model, info = model_class.from_pretrained(
-                bert,
-                config=config,
-                dtype=torch.float32,  # a float16 file would otherwise be trained in float16
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-            )
+            model, info = model_class.from_pretrained(bert, config=config, **how)
     except Exception as error:  # safetensors, pickle, the hub and torch each raise their own
         raise UserError(f"{bert}: the weights cannot be loaded ({error}); copy the model again") from None
     absent = [key for key in info["missing_keys"] if not key.startswith(("classifier.", "bert.pooler."))]
@@ -160,7 +158,6 @@ def load_model(model_class: Any, bert: str, task: Task, say: Callable[[str], Non
         what = f"{len(absent)} weights of a BERT are not in the file, {sorted(absent)[0]} among them"
         raise UserError(f"{bert}: {what}; copy all files of a BERT there")
     check_finite(model, bert)
-    own_config = read_json(folder / "config.json")  # of which ``config`` has but the sizes
     pruning = own_config.get("pruning")
     if isinstance(pruning, dict) and any(pruning.get("schedule") or ()):
         say(f"{bert}: a pruned model; its weights are taken, its schedule is not")

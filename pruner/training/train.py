@@ -19,6 +19,7 @@ from pruner.training.distillation import Distillation, Loss
 from pruner.training.embedding import used_words
 from pruner.training.trainer import PruningTrainer, TrainSettings
 from pruner.utils.distributed import PATIENCE, from_main
+from pruner.utils.environment import named_dtype
 from pruner.utils.errors import CellError, NotFiniteError
 from pruner.utils.folders import remove_own
 from pruner.utils.progress import SECONDS
@@ -84,7 +85,7 @@ def make_trainer(
     """Make the trainer of ``model``, whose arguments are those of ``train``; it says and saves nothing yet."""
     on_gpu = torch.cuda.is_available()
     auto = settings.dtype == "auto"
-    bf16 = on_gpu and torch.cuda.is_bf16_supported() if auto else settings.dtype == "bfloat16"
+    bf16 = named_dtype(settings.dtype) is torch.bfloat16
     steps = max(1, round(len(data) * settings.epochs / settings.batch_size))
     arguments = TrainingArguments(
         output_dir=str(folder),

@@ -4,6 +4,7 @@ import platform
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def environment(steady: bool) -> dict:
@@ -46,3 +47,13 @@ def git_commit() -> str | None:
     with suppress(OSError, subprocess.CalledProcessError):
         return subprocess.check_output(command, cwd=root, stderr=subprocess.DEVNULL, text=True).strip()
     return None
+
+
+def named_dtype(name: str) -> Any:
+    """Return the torch dtype of a setting: ``auto`` is bfloat16 on a GPU that has it, else float32."""
+    import torch  # in here: --version needs the commit alone
+
+    if name != "auto":
+        return getattr(torch, name)
+    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if on_gpu else torch.float32

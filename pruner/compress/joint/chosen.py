@@ -14,9 +14,9 @@ from pruner.compress.joint.timing import Beside, known_times
 from pruner.compress.structure.describe import describe_structure
 from pruner.compress.tokens.methods import TokenPruning
 from pruner.compress.tokens.schedule import Pruning
-from pruner.evaluation.latency import latency_dtype
 from pruner.training.context import Context
 from pruner.training.stage import Say
+from pruner.utils.environment import named_dtype
 from pruner.utils.errors import SettingError
 
 ABLE = ("joint", "calibrated")  # to meet a budget of time; so begin the names of such methods
@@ -91,6 +91,6 @@ def by_budget(name: str, options: Namespace, context: Context) -> list[dict[str,
         raise SettingError("target_flops_reduction", problem)
     none = Pruning.none(context.backbone.shape(context.task).depth)
     size = options.latency_batch_size or context.train_settings.batch_size
-    how = latency_dtype(options.latency_dtype), size, Path(options.cache) / "times"
+    how = named_dtype(options.latency_dtype), size, Path(options.cache) / "times"
     budgets = [{"target": budget} for budget in reductions] + [{"speed": Speed(x, *how)} for x in speedups]
     return [{"pruning": none, "name": name} | budget for budget in budgets]

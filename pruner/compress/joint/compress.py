@@ -113,9 +113,9 @@ def compress(
         UserError: a model of another kind, or made smaller already; texts that are none; a budget that cannot be met.
     """
     dense = check_dense(model)
-    for name, target in ("target_flops_reduction", target_flops_reduction), ("target_speedup", target_speedup):
-        if target is not None and not is_factor(target):
-            raise SettingError(name, f"{target!r:.60} is no factor; use a number above 1, as 1.5")
+    check_factor("target_flops_reduction", target_flops_reduction)
+    if target_speedup is not None:
+        check_factor("target_speedup", target_speedup)
     if not (tokens or width):
         raise SettingError("target_flops_reduction", "neither tokens nor width may leave; allow one of them")
     config = dense.config
@@ -125,8 +125,9 @@ def compress(
     plain.float().eval()
     lengths = [int(length) for length in split.lengths]
     axes = [name for name, may in (("tokens", tokens), ("width", width)) if may]
-    budget: Budget = FlopsBudget(target_flops_reduction, config, lengths)
-    if target_speedup:
+    if target_speedup is None:
+        budget: Budget = FlopsBudget(target_flops_reduction, config, lengths)
+    else:
         speed = Speed(target_speedup, model.dtype, batch_size, None if times is None else Path(times))
         budget = speed.budget(plain, lengths, None, print)
     smaller, found = calibrate(plain, known, lengths, budget, axes, batch_size, lambda line: None)
@@ -148,9 +149,10 @@ def compress(
     )
 
 
-def is_factor(value: object) -> bool:
-    """Tell whether something can be a budget."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and 1 < value < float("inf")
+def check_factor(name: str, value: object) -> None:
+    """Raise a ``SettingError`` if something can be no budget."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 1 < value < float("inf"):
+        raise SettingError(name, f"{value!r:.60} is no factor; use a number above 1, as 1.5")
 
 
 def check_dense(model: Any) -> BertForSequenceClassification:

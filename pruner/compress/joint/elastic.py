@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,6 @@ from torch.func import functional_call
 from transformers import TrainerCallback
 
 from ModifiedModelingBert import PrunedBertForSequenceClassification
-from pruner.compress.joint.budgets import FlopsBudget
 from pruner.compress.joint.mixtures import Mixture, Space
 from pruner.compress.structure.shrink import Structure
 from pruner.compress.tokens.schedule import make_pruning
@@ -96,5 +96,5 @@ class SampleMixtures(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **kwargs):
         # If the model is evaluated, then always the same part of it.
-        space = self.space
-        self.model.mixture = next(space.meeting(FlopsBudget(space.reach**0.5, space.config, space.lengths), ("width",)))
+        budget = replace(self.space.flops, target=self.space.reach**0.5)
+        self.model.mixture = next(self.space.meeting(budget, ("width",)))

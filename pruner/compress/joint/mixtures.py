@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from pruner.compress.joint.budgets import Budget
+from pruner.compress.joint.budgets import Budget, FlopsBudget
 from pruner.compress.structure.importance import Scores
 from pruner.compress.structure.shrink import Structure
 from pruner.compress.structure.width import largest_reduction, narrowed, shape_of
 from pruner.compress.tokens.budget import bisect
 from pruner.compress.tokens.sampled import CANDIDATES, STEEPNESS, candidates, steep_schedule
-from pruner.models.flops import dense_flops
 from pruner.utils.errors import SettingError
 
 AXES = ("tokens", "width", "depth")
@@ -50,7 +49,7 @@ class Space:
     ) -> None:
         self.config, self.lengths, self.scores, self.order = config, list(map(int, lengths)), scores, order
         self.reach, self.seed, self.full = reach, seed, Structure.of(config)
-        self.whole = dense_flops(shape_of(self.full, config), lengths)
+        self.flops = FlopsBudget(reach, config, self.lengths)
         self._structures = dict[tuple[int, int], Structure]()
 
     @property
@@ -69,7 +68,7 @@ class Space:
 
     def reduction(self, structure: Structure) -> float:
         """Return by which factor fewer layers, heads and neurons reduce the FLOPs."""
-        return self.whole / dense_flops(shape_of(structure, self.config), self.lengths)
+        return self.flops.reduction(structure)
 
     def leaving(self, reduction: float) -> float:
         """Return how many layers would leave for that reduction, as a fraction."""

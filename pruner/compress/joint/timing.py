@@ -19,8 +19,7 @@ from pruner.compress.joint.times import Times, tokens_by_layer
 from pruner.compress.structure.shrink import Structure, shrink
 from pruner.compress.tokens.budget import LARGEST_RATE
 from pruner.compress.tokens.schedule import make_pruning
-from pruner.data.cache import Split
-from pruner.data.collate import BertCollator
+from pruner.data.collate import BertCollator, make_batch, random_rows, sorted_rows
 from pruner.evaluation.latency import measure_latency, seconds, spread_evenly
 from pruner.models.flops import BertShape
 from pruner.utils.environment import cpu_name
@@ -33,6 +32,8 @@ SPREAD = 0.1  # by which sentences of a batch are shorter and longer than the le
 APART = 0.75  # of the longest length is the one before it at most
 SHARES = (0.25, 0.5, 0.75, 1.0)  # of heads and of neurons that are timed, beside one head and no feed-forward
 LEAVING = 1.2  # tokens that leave a sentence before each layer, rounded down, where it is timed how long that takes
+
+COLLATES = BertCollator(with_lengths=False), BertCollator(with_lengths=True)  # of stock, of this project's models
 
 Models = dict[tuple[str, int], Any]  # by their kind, and their heads or neurons
 Took = dict[tuple[str, int], float]  # their milliseconds
@@ -70,18 +71,14 @@ class Beside:
     def __init__(
         self, dense: Any, lengths: Sequence[int], batch_size: int, dtype: torch.dtype, most_batches: int | None
     ) -> None:
-        ordered = np.sort(lengths)[::-1].astype(np.int64)
-        batches = [ordered[start : start + batch_size] for start in range(0, len(ordered), batch_size)]
-        self.batches = [batches[index] for index in spread_evenly(len(batches), most_batches)]
-        used = np.concatenate(self.batches)
-        tokens = np.random.default_rng(0).integers(dense.config.vocab_size, size=used.sum()).astype(np.int32)
-        self.split = Split(tokens, np.concatenate([[0], used.cumsum()]), used.astype(np.int32), None)
-        self.dense, self.batch_size, self.dtype = dense, batch_size, dtype
+        self.split = random_rows(lengths, dense.config.vocab_size, np.random.default_rng(0))
+        batches = sorted_rows(self.split, batch_size)
+        self.batches = [self.split.lengths[batches[index]] for index in spread_evenly(len(batches), most_batches)]
+        self.dense, self.how = dense, (batch_size, COLLATES, dtype, REPEATS, most_batches)
 
     def __call__(self, model: Any) -> dict:
         """Return what ``measure_latency`` does."""
-        collates = BertCollator(with_lengths=False), BertCollator(with_lengths=True)
-        return measure_latency(self.dense, model, self.split, self.batch_size, collates, self.dtype, REPEATS)
+        return measure_latency(self.dense, model, self.split, *self.how)
 
 
 def describe_machine(dense: Any, batch_size: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -117,8 +114,9 @@ def measure_times(dense: Any, machine: dict[str, Any], dtype: torch.dtype, longe
     lengths = [length for length in map(int, 2 ** np.arange(20)) if length <= APART * longest] + [longest]
     models = {name: model.to(dtype).eval() for name, model in make_parts(dense, heads, neurons).items()}
     batches = [random_batch(dense, machine["batch_size"], length) for length in lengths]
-    took = time_all(models, batches, [one_by_one(length, machine["layers"]) for length in lengths])
     depth = machine["layers"]
+    schedules = [one_by_one(length, depth) for length in lengths]
+    took = time_all(models, batches, schedules)
     ends = [end_of(one, heads, depth) for one in took]
     times = Times(
         machine,
@@ -132,8 +130,8 @@ def measure_times(dense: Any, machine: dict[str, Any], dtype: torch.dtype, longe
     )
     # Beside what leaves saves, models in which tokens leave take as long as choosing them does.
     choosing = list[list[float]]()
-    for one, batch, length in zip(took, batches, lengths, strict=True):
-        pruning = make_pruning(one_by_one(length, depth), "attention", depth)
+    for one, batch, schedule in zip(took, batches, schedules, strict=True):
+        pruning = make_pruning(schedule, "attention", depth)
         tokens = tokens_by_layer(pruning, [batch["lengths"]])
         whole, drops = np.repeat(tokens[:1], depth + 1, axis=0), max(1, int((np.diff(tokens[:, 0]) < 0).sum()))
         shapes = [BertShape.of_model(models["choosing", n]) for n in heads]
@@ -175,9 +173,8 @@ def random_batch(dense: Any, batch_size: int, length: int) -> dict[str, Any]:
     config = dense.config
     factors = np.linspace(1 + SPREAD, 1 - SPREAD, batch_size) if batch_size > 1 else np.ones(1)
     lengths = np.clip(np.round(length * factors), 1, config.max_position_embeddings).astype(int)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(config.vocab_size, (batch_size, int(lengths[0])), generator=generator).to(dense.device)
-    return {"input_ids": ids, "lengths": lengths.tolist()}
+    rows = random_rows(lengths, config.vocab_size, np.random.default_rng(0))
+    return make_batch(rows, range(batch_size), COLLATES[1], dense.device)
 
 
 def time_all(models: Models, batches: list[dict[str, Any]], schedules: list[list[float]]) -> list[Took]:
